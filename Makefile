@@ -81,7 +81,7 @@ render: $(VENV)/host ## Write compose/rendered/default (two GPUs) anew, for a pl
 	@$(MANYEYES) render --config '$(CONFIG)'
 
 .PHONY: k8s
-k8s: $(VENV)/host ## Write deploy/kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/kubernetes.md)
+k8s: $(VENV)/host ## Write deploy/kubernetes/ anew from $(CONFIG): [OUT=folder in this checkout] (docs/beyond-one-box.md)
 	@$(MANYEYES) kubernetes --config '$(CONFIG)' $(call given,out)
 
 ##@ Working on ManyEyes
@@ -95,11 +95,11 @@ test: $(VENV)/test ## Everything: check, clusters of processes, a real cluster w
 	@tests/run all
 
 .PHONY: test-nightly
-test-nightly: $(VENV)/test ## Long faults and promised times, to docs/nightly.md, on a quiet machine (root; an hour, 3 GB of memory)
+test-nightly: $(VENV)/test ## Long faults and promised times, to docs/benchmarks/nightly.md, on a quiet machine (root; an hour, 3 GB of memory)
 	@tests/run nightly
 
 .PHONY: docs
-docs: $(VENV)/test ## Write docs/configuration.md, metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
+docs: $(VENV)/test ## Write docs/reference/configuration.md, metrics.md, rules.md, alerts.md, the JSON Schema and the dashboards anew
 	@$(MANYEYES) docs
 
 .PHONY: help

@@ -1,6 +1,6 @@
-"""Gateways side by side, on the same seeded work."""
+"""Benchmarks of gateways on the same seeded work."""
 
 import os
 
-# manyeyes/devcluster/cluster.py gives each test worker ports of its own; this is one more worker, beside any tests that run.
+# manyeyes/devcluster/cluster.py gives each test worker its own ports. This worker number keeps clear of tests that run at the same time.
 os.environ.setdefault("PYTEST_XDIST_WORKER", "gw9")

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: gateways side by side. `--help` says what can be chosen; README.md says what it means."""
+"""`python -m benchmarks`: compares gateways on the same work. `--help` lists the options; README.md explains the results."""
 
 import argparse
 import json
@@ -30,29 +30,33 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Gateways side by side on the same seeded work."
+    p = argparse.ArgumentParser(prog="python -m benchmarks", description="Compares gateways on the same seeded work.")
+    p.add_argument(
+        "--gateways", type=words, default=(), help="parts of names, separated by commas; default all (see --list)"
     )
-    p.add_argument("--gateways", type=words, default=(), help="parts of names, by commas; default all (see --list)")
     p.add_argument("--measure", type=words, default=KINDS, help=f"of {','.join(KINDS)}; default all")
     p.add_argument("--work", type=words, default=tuple(works.ALL), help=f"of {','.join(works.ALL)}; default all")
-    p.add_argument("--engines", type=numbers, default=(3, 8), help="numbers of engines; the first gets everything")
-    p.add_argument("--headers", type=numbers, default=(0, 1, 2), help="numbers of session headers that clients send")
+    p.add_argument(
+        "--engines", type=numbers, default=(3, 8), help="numbers of engines; all measurements run on the first"
+    )
+    p.add_argument("--headers", type=numbers, default=(0, 1, 2), help="how many session headers clients send")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument(
-        "--quick", action="store_true", help="a third of the users, one repeat: shows that it works, no figures"
+        "--quick",
+        action="store_true",
+        help="a third of the users, one repeat: shows that everything works; the figures have no meaning",
     )
     p.add_argument("--seconds", type=float, help="for each size in cpu and latency; default 6")
-    p.add_argument("--users", type=float, help="share of the users of each work; default 1")
-    p.add_argument("--speed", type=float, default=1.0, help="engines' clock against the wall's; default 1")
-    p.add_argument("--user-processes", type=int, default=1, help="processes the users are spread over")
-    p.add_argument("--out", type=Path, help="folder of raw results; one that exists is continued")
-    p.add_argument("--list", action="store_true", help="names, versions and settings of all gateways, and nothing else")
+    p.add_argument("--users", type=float, help="fraction of the users of each work; default 1")
+    p.add_argument("--speed", type=float, default=1.0, help="engines' clock relative to the wall clock; default 1")
+    p.add_argument("--user-processes", type=int, default=1, help="number of processes for the users")
+    p.add_argument("--out", type=Path, help="folder of raw results; an existing run is continued")
+    p.add_argument("--list", action="store_true", help="print names, versions and settings of all gateways and exit")
     return p
 
 
 def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str, str], dict[str, str]]:
-    """Gateways whose names hold one of `names`, versions by name, and why some cannot be had."""
+    """Returns the gateways whose names contain one of `names`, their versions, and why other gateways are missing."""
     chosen = [g for g in all_gateways.ALL if not names or any(n.lower() in g.name.lower() for n in names)]
     found, versions, missing = [], {}, dict(NOT_RUN)
     for gateway in chosen:
@@ -67,7 +71,7 @@ def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str,
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
-    # What was started is ended on SIGTERM as on Ctrl-C.
+    # On SIGTERM stop everything that was started, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found, versions, missing = installed(options.gateways)
     if options.list:
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     if file.exists():
         earlier = json.loads(file.read_text())
         if earlier["extent"] != about["extent"]:
-            print(f"{file} was made with {earlier['extent']}, this run has {about['extent']}. Name another --out.")
+            print(f"{file} was made with {earlier['extent']}, this run has {about['extent']}. Use another --out.")
             return 2
         about["versions"] = earlier["versions"] | versions
         about["missing"] = earlier["missing"] | missing

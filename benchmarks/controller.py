@@ -1,4 +1,4 @@
-"""What the controller itself costs: `manyeyes bench controller`. Prints one line per figure; README.md says what they mean."""
+"""Measures CPU and memory of the controller: `manyeyes bench controller`. Prints one line per figure; README.md explains them."""
 
 import argparse
 import asyncio
@@ -67,12 +67,12 @@ async def clients(port: int) -> dict[str, float]:
 
 
 def scanning_us(text: bytes) -> dict[str, float]:
-    """CPU µs to read the needed numbers of one engine's metrics."""
+    """CPU time in µs to read the required values from one engine's metrics."""
     from prometheus_client.parser import text_string_to_metric_families
 
     found = {}
     places: dict[str, int] = {}
-    for name, times in (("scan, first look", 1), ("scan, later looks", 2000)):
+    for name, times in (("scan, first read", 1), ("scan, later reads", 2000)):
         began = time.process_time()
         for _ in range(times):
             counters = vllm_metrics.read(text, places)
@@ -93,7 +93,7 @@ def cluster(pools: int, each: int, first_port: int) -> dict[str, Any]:
     names = [f"p{number}" for number in range(pools)]
     return {
         "flavour": "emulated",
-        # No gateway runs here that could take its files over: what the controller does until it has is not what is measured.
+        # No gateway runs here to reload its files. The controller's wait for a reload is short, because it is not measured.
         "controller": {"reload_timeout_s": 1},
         "pools": [{"name": name, "model": f"org/{name}", "max_in_flight": 96} for name in names],
         "engines": [
@@ -138,18 +138,18 @@ def wait_up(count: int) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise SystemExit(f"not {count} engines up within a minute")
+    raise SystemExit(f"expected {count} engines to be up within a minute")
 
 
 def cpu_share(process: int, seconds: float, meanwhile: Callable[[float], None] = time.sleep) -> float:
-    """CPU seconds per second while nobody asks, or while `meanwhile(seconds)` does."""
+    """CPU seconds per second while the controller gets no requests, or while `meanwhile(seconds)` runs."""
     before, began = cpu_s([process]), time.monotonic()
     meanwhile(seconds)
     return (cpu_s([process]) - before) / (time.monotonic() - began)
 
 
 class AskLikeNginx:
-    """Every second: SRV of each pool and A of each engine, as the resolver does, and /status, as njs does."""
+    """Sends nginx's requests once a second: SRV of each pool and A of each engine (resolver), and /status (njs)."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         names = [(f"_http._tcp.{pool['name']}.pool.manyeyes.internal", "SRV") for pool in document["pools"]]
@@ -157,7 +157,7 @@ class AskLikeNginx:
         self.queries = [dns.message.make_query(name, kind, use_edns=False).to_wire() for name, kind in names]
         self.srv = len(document["pools"])
         self.took_ms: list[float] = []
-        """Of each SRV query, and of each A query, as its asker sees it."""
+        """Response time of each SRV query and each A query, measured by the client."""
 
     def __call__(self, seconds: float) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -175,7 +175,7 @@ class AskLikeNginx:
 
 
 def cold_ms(document: dict[str, Any]) -> list[float]:
-    """Time to make each pool's answer anew, in this process."""
+    """Time to build each pool's DNS answer when it is not cached, in this process."""
     from manyeyes.config.loader import parse
     from manyeyes.config.placement import Inventory, place_engines
     from manyeyes.controller.health.states import EngineHealth, EngineState
@@ -214,9 +214,9 @@ def per_minute(share: float) -> str:
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.controller", description=__doc__)
-    options.add_argument("--seconds", type=float, default=60, help="of each measurement")
+    options.add_argument("--seconds", type=float, default=60, help="duration of each measurement")
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--only", choices=("look", "many", "few", "nobody"), help="one part")
+    options.add_argument("--only", choices=("look", "many", "few", "nobody"), help="run only this part")
     chosen = options.parse_args()
     many = cluster(20, 10, FIRST_PORT)
     wants = [chosen.only] if chosen.only else ["look", "many", "few", "nobody"]
@@ -227,7 +227,7 @@ def main() -> None:
             text = many_engines.metrics()
             for name, us in scanning_us(text).items():
                 say(f"metrics of {len(text) // 1000} KB, {name}", f"{us:.0f} us of CPU")
-            say("an SRV answer about 10 engines, made anew", percentiles(cold_ms(many)))
+            say("an SRV answer for 10 engines, not cached", percentiles(cold_ms(many)))
         for name, document, count in (("many", many, 200), ("few", cluster(1, 3, FIRST_PORT), 3)):
             if name not in wants:
                 continue
@@ -236,11 +236,14 @@ def main() -> None:
                 wait_up(count)
                 time.sleep(5)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, probes alone", per_minute(cpu_share(process, chosen.seconds)))
+                    say(f"{what}, probes only", per_minute(cpu_share(process, chosen.seconds)))
                 gateway = AskLikeNginx(document)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, and a gateway that asks", per_minute(cpu_share(process, chosen.seconds, gateway)))
-                say(f"{what}, DNS answers as their asker sees them", percentiles(gateway.took_ms))
+                    say(
+                        f"{what}, probes and requests of a gateway",
+                        per_minute(cpu_share(process, chosen.seconds, gateway)),
+                    )
+                say(f"{what}, DNS response time measured by the client", percentiles(gateway.took_ms))
                 say(f"{what}, memory", f"{resident_mb(process):.0f} MB")
                 before = cpu_s([process])
                 for _ in range(5):
@@ -248,9 +251,9 @@ def main() -> None:
                 say(f"{what}, one scrape", f"{(cpu_s([process]) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
     if "nobody" in wants:
         with controller(cluster(1, 3, FIRST_PORT)) as process:
-            time.sleep(70)  # beyond the minute in which they are looked for more often
+            time.sleep(70)  # longer than the first minute, in which missing engines are probed more often
             for _ in range(chosen.repeats):
-                say("3 engines that are not there, probes alone", per_minute(cpu_share(process, chosen.seconds)))
+                say("3 unreachable engines, probes only", per_minute(cpu_share(process, chosen.seconds)))
 
 
 if __name__ == "__main__":

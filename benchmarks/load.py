@@ -1,7 +1,7 @@
-"""The users: processes of their own that do one kind of work against one gateway and report what they saw.
+"""The benchmark's users: separate processes that do one kind of work against one gateway and report what they measured.
 
-`python -m benchmarks.load` reads a `LoadSpec` as one line of JSON, prepares every picture, prints `ready`, waits for a
-line, does the work and prints a `LoadReport` as one line of JSON. `UserProcesses` starts them together and joins their reports.
+`python -m benchmarks.load` reads a `LoadSpec` as one line of JSON, prepares every image, prints `ready`, waits for a line,
+does the work, and prints a `LoadReport` as one line of JSON. `UserProcesses` starts the processes and joins their reports.
 """
 
 import asyncio
@@ -27,14 +27,17 @@ from loadtest.users import UserConversation, UserTurn
 from loadtest.virtual_user import message_content
 
 THINK_S = 0.1
-"""The pause before a user's next turn lies between half of that and one and a half."""
+"""The mean pause before a user's next turn; each pause is 0.5 to 1.5 times as long."""
 MAX_TOKENS = 32
 
 
 @dataclass(frozen=True)
 class BenchmarkWorkload:
-    """A user has one conversation at a time, and starts the next when the last one is answered (a closed loop): every gateway
-    gets exactly the same requests, and a slow one takes longer. `conversation(seed, user, number)` is the n-th of a user."""
+    """One kind of work. `conversation(seed, user, number)` returns the n-th conversation of a user.
+
+    A user has one conversation at a time and starts the next when the previous conversation is answered (a closed loop):
+    every gateway gets exactly the same requests, and a slow gateway takes longer.
+    """
 
     name: str
     title: str
@@ -44,7 +47,7 @@ class BenchmarkWorkload:
 
 
 def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
-    """As large as the other pictures."""
+    """The same image for all users, as large as the images of the other work."""
     text = question(Random(f"document {seed} {user} {number}"), 16)
     return UserConversation((UserTurn(text, (SeededPicture("photo", f"document {seed}"),)),))
 
@@ -52,10 +55,10 @@ def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
 ALL = {
     work.name: work
     for work in (
-        BenchmarkWorkload("chat", "Six turns about one picture", 12, 3, users.chat_about_image),
-        BenchmarkWorkload("images", "Single pictures, all different", 16, 8, users.ask_about_image),
-        BenchmarkWorkload("document", "One document, asked by everybody", 16, 12, ask_about_document),
-        BenchmarkWorkload("text", "Chats without pictures", 16, 4, users.chat_in_text),
+        BenchmarkWorkload("chat", "Six turns about one image", 12, 3, users.chat_about_image),
+        BenchmarkWorkload("images", "Single images, all different", 16, 8, users.ask_about_image),
+        BenchmarkWorkload("document", "One document, shared by all users", 16, 12, ask_about_document),
+        BenchmarkWorkload("text", "Chats without images", 16, 4, users.chat_in_text),
     )
 }
 
@@ -65,10 +68,10 @@ ARRIVE_S = 2.0
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """`users`: how many in all; this process takes those whose number is `part` modulo `parts`.
+    """`users`: the total number of users; this process runs those whose number is `part` modulo `parts`.
 
-    `targets`: one address, or all engines' where clients choose by conversation. `headers`: session headers to send, the
-    first with the conversation's name, the second with the user's.
+    `targets`: one address, or the addresses of all engines if clients choose an engine by conversation. `headers`: session
+    headers to send: the first has the conversation's id, the second has the user's.
     """
 
     work: str
@@ -83,7 +86,7 @@ class LoadSpec:
 
 @dataclass
 class LoadReport:
-    """Seconds throughout; `first_s`, `total_s` and `gap_s` hold one value per answered request (its mean gap)."""
+    """All times are seconds. `first_s`, `total_s` and `gap_s` (mean gap) have one value per answered request."""
 
     started_s: float = 0.0
     ended_s: float = 0.0
@@ -96,7 +99,7 @@ class LoadReport:
 
 
 class BenchmarkUser:
-    """One person with one connection and an address of its own."""
+    """One user with one connection and a unique source address."""
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ DEADLINE_S = 900
 
 
 class UserProcesses:
-    """Prepared and waiting: `go` does the work."""
+    """Starts user processes that prepare their images and wait; `go` runs the work."""
 
     def __init__(self, order: LoadSpec, processes: int) -> None:
         self._processes = []
@@ -207,7 +210,7 @@ class UserProcesses:
             for process in self._processes:
                 assert process.stdout
                 if process.stdout.readline().strip() != b"ready":
-                    raise RuntimeError("a process of users did not start; its error is above")
+                    raise RuntimeError("a user process did not start; its error is printed above")
         except BaseException:
             self.end()
             raise
@@ -226,7 +229,7 @@ class UserProcesses:
             for process in self._processes:
                 said, _ = process.communicate(timeout=DEADLINE_S)
                 if process.returncode != 0:
-                    raise RuntimeError("a process of users failed; its error is above")
+                    raise RuntimeError("a user process failed; its error is printed above")
                 reports.append(LoadReport(**orjson.loads(said)))
             return reports
         finally:
@@ -256,7 +259,7 @@ def join_reports(reports: Sequence[LoadReport]) -> LoadReport:
 
 
 def busiest_core_share(reports: Sequence[LoadReport]) -> float:
-    """The share of a core that the busiest of these processes used; above LIMIT_SHARE the users were the limit."""
+    """The fraction of a core that the busiest process used. Above LIMIT_SHARE the load generator was the limit."""
     return max(report.cpu_s / max(1e-9, report.ended_s - report.started_s) for report in reports)
 
 

@@ -1,6 +1,6 @@
-"""Many engines in one process that cost next to nothing: `python -m benchmarks.many_engines FIRST_PORT COUNT`.
+"""Many minimal engines in one process, at almost no cost: `python -m benchmarks.many_engines FIRST_PORT COUNT`.
 
-Each answers /health, /load, a warm-up picture, and /metrics with about 100 KB, as much as vLLM 0.32 tells of one model.
+Each answers /health, /load, a warm-up request with an image, and /metrics with about 100 KB, as large as vLLM 0.32's for one model.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import uvloop
 from loadtest.result_files import ROOT
 
 LINES = 900
-"""Of histograms that nobody needs, around those that the controller reads."""
+"""Number of histogram lines that are not needed, around the lines that the controller reads."""
 
 
 def metrics() -> bytes:

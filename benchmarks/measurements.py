@@ -1,4 +1,4 @@
-"""One kind of work through one gateway: what users saw, what engines counted in their /metrics, what it cost."""
+"""Measures a gateway: latency and throughput of the users, counters in the engines' /metrics, CPU and memory."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ COUNTED = (
 
 
 def read_counters(text: str) -> dict[str, float]:
-    """Sums over all labels, by name, of those in COUNTED."""
+    """Returns the counters in COUNTED by name, each summed over all labels."""
     sums = dict.fromkeys(COUNTED, 0.0)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -49,7 +49,7 @@ def counter_increase(before: Sequence[dict[str, float]], after: Sequence[dict[st
 
 
 def hit_ratio(counted: Sequence[dict[str, float]], hits: str, queries: str) -> float:
-    """0 to 1 over all engines; 0 where nothing was asked."""
+    """The hit ratio over all engines (0 to 1); 0 if there were no queries."""
     asked = sum(one[queries] for one in counted)
     return sum(one[hits] for one in counted) / asked if asked else 0.0
 
@@ -58,7 +58,7 @@ WARM_UP_PER_ENGINE = 4
 
 
 def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str], processes: int) -> dict[str, Any]:
-    """Warms up, lets the users go, and returns figures; times in seconds, memory in MiB."""
+    """Warms up, runs the users, and returns the figures; times in seconds, memory in MiB."""
     users = UserProcesses(order, processes)
     try:
         uvloop.run(_warm_up_gateway(running.targets, WARM_UP_PER_ENGINE * len(engines)))
@@ -100,7 +100,7 @@ def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str
 
 
 async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
-    """Requests about a picture that the work does not use: connections are made, code is loaded."""
+    """Sends requests with images that the work does not use, so that connections are open and code is loaded."""
 
     async def one(number: int) -> None:
         address = targets[number % len(targets)]
@@ -119,7 +119,7 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
 
 
 def chat_body(size: int, number: int, stream: bool = False, picture_url: str | None = None) -> bytes:
-    """`size` bytes of JSON, different for each number. With `picture_url` that picture, and whatever size it makes."""
+    """A chat request of `size` bytes of JSON, different for each number. With `picture_url` the image determines the size."""
     random = Random(f"body {size} {number}")
 
     def made(url: str) -> bytes:
@@ -143,7 +143,7 @@ def chat_body(size: int, number: int, stream: bool = False, picture_url: str | N
     start = "data:image/jpeg;base64,"
     room = size - len(made(start))
     if room < 0:
-        raise ValueError(f"a chat about a picture has at least {size - room} bytes, wanted {size}")
+        raise ValueError(f"size: expected at least {size - room} bytes for a chat with an image, got {size}")
     return made(start + base64.b64encode(random.randbytes(room * 3 // 4 + 3)).decode()[:room])
 
 
@@ -154,9 +154,9 @@ IDLE_S = 2.0
 
 
 def cpu_per_request(running: RunningGateway, size: int, seconds: float) -> dict[str, Any]:
-    """For `seconds` s of requests of `size` bytes, 4 at a time: microseconds per request, by part and in all.
+    """Sends requests of `size` bytes for `seconds`, 4 at a time. Returns CPU µs per request, by part and in total.
 
-    What the gateway uses while idle (health checks) is measured first and taken off.
+    The gateway's idle use (health checks) is measured first and subtracted.
     """
     address = running.targets[0]
     requests = [chat_request(address, chat_body(size, number)) for number in range(BODIES)]
@@ -173,7 +173,7 @@ def cpu_per_request(running: RunningGateway, size: int, seconds: float) -> dict[
     started = time.monotonic()
     count = uvloop.run(_send_for(address, requests, seconds))
     passed = time.monotonic() - started
-    time.sleep(0.3)  # what a gateway does after an answer (its log) is part of the request
+    time.sleep(0.3)  # work after the answer (the gateway's log) is part of the request
     after = used()
     parts = {p: 1e6 * max(0.0, after[p] - before[p] - idle[p] * (passed + 0.3)) / count for p in sessions}
     return {
@@ -210,7 +210,7 @@ WARM_UP = 10
 
 
 def added_latency(direct: str, gateway: str, size: int, seconds: float) -> dict[str, Any]:
-    """Whole answers, not streamed. Milliseconds; `added` are percentiles of the differences of neighbours."""
+    """Latency of complete answers, not streamed, in ms. `added`: percentiles of the differences within each pair."""
     past, through = uvloop.run(_pairs(direct, gateway, size, seconds))
     added = [b - a for a, b in zip(past, through, strict=True)]
     return {
@@ -231,7 +231,7 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
     number = -WARM_UP
     while time.monotonic() < until or number < WARM_UP:
         body = chat_body(size, number % 8)
-        # Whoever goes first finds colder caches: they take turns.
+        # The first of the two requests meets colder caches, so the order alternates.
         order = (0, 1) if number % 2 else (1, 0)
         for way in order:
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
@@ -246,9 +246,9 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
 
 
 def streaming(direct: str, gateway: str, pairs: int) -> dict[str, Any]:
-    """Streamed answers about one picture that the engine knows. Gaps are between chunks that bring text.
+    """Streamed answers about one image that is in the engine's cache. Gaps are the times between chunks with text.
 
-    `together`: the share of chunks that arrive within 1 ms after the one before; a gateway that collects raises it.
+    `together`: the fraction of chunks that arrive within 1 ms of the chunk before; a gateway that buffers raises it.
     """
     first, gaps = uvloop.run(_streams(direct, gateway, pairs))
     found: dict[str, Any] = {

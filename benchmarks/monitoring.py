@@ -1,7 +1,7 @@
-"""What Prometheus costs: `python -m benchmarks.monitoring`. Eight emulated engines under load, scraped every 15 s, all rules on.
+"""Measures the cost of Prometheus: `python -m benchmarks.monitoring`. Eight emulated engines under load, scraped every 15 s, all rules on.
 
-Beside each emulated engine a stand-in tells as many series as vLLM does (benchmarks/many_engines.py), and the six hours before are
-filled in for the rules that look back on them, so that it costs what it costs after a day.
+For each emulated engine, a minimal engine also exposes as many series as vLLM (benchmarks/many_engines.py). Six hours of history are
+filled in for the rules that read them, so that the cost is that of a Prometheus that has run for a day.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def document() -> dict[str, Any]:
 
 
 def history(running: LocalCluster) -> str:
-    """OpenMetrics of what the hour-long rules read, for the hours before."""
+    """OpenMetrics text with the history that rules over hours read."""
     now = time.time()
     times = [now - HOURS * 3600 + EVERY_S * number for number in range(HOURS * 3600 // EVERY_S)]
     place = f'job="controller",instance="127.0.0.1:{running.ports["controller"]}",pool="big"'
@@ -57,7 +57,7 @@ def history(running: LocalCluster) -> str:
 
 
 def restart_with(beside: MonitoredCluster) -> None:
-    """The stand-ins are scraped too, and there is a past."""
+    """Restarts Prometheus with the minimal engines as targets and with the history."""
     beside.kill("prometheus")
     folder = beside.stand.folder / "monitoring"
     file = folder / "prometheus.yml"
@@ -87,7 +87,7 @@ def one(beside: MonitoredCluster, query: str) -> float:
 
 def measure(beside: MonitoredCluster, seconds: float) -> None:
     pids = {part: beside.stand.processes[f"watch-{part}"].pid for part in PARTS}
-    time.sleep(60)  # it reads its files and compacts them once
+    time.sleep(60)  # Prometheus reads its files and compacts them once
     before, began = {part: cpu_s([pid]) for part, pid in pids.items()}, time.monotonic()
     memory: dict[str, list[float]] = {part: [] for part in pids}
     while time.monotonic() - began < seconds:
@@ -100,18 +100,18 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
         name = {"gateway": "nginx's exporter", "node": "node-exporter"}.get(part, part)
         say(
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
-            f"memory median {statistics.median(memory[part]):.0f} MB, most {max(memory[part]):.0f} MB"
+            f"memory median {statistics.median(memory[part]):.0f} MB, maximum {max(memory[part]):.0f} MB"
         )
     say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
     say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
     say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
-    say(f"all rules once: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
-    say(f"rules that could not be worked out: {len(beside.wrong_rules())}")
+    say(f"one evaluation of all rules: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
+    say(f"rules that failed: {len(beside.wrong_rules())}")
 
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
-    options.add_argument("--seconds", type=float, default=300, help="of each measurement")
+    options.add_argument("--seconds", type=float, default=300, help="duration of each measurement")
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--users", type=int, default=8)
     chosen = options.parse_args()

@@ -1,4 +1,4 @@
-"""Raw results read back: the values of all repeats of a measurement, as a median with its spread."""
+"""Reads raw results: the values of all repeats of a measurement, as a median with its spread, and the design targets."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from loadtest.statistics import median
 
 @dataclass(frozen=True)
 class MeasuredSpread:
-    """A median of repeats, the lowest and the highest."""
+    """The median of the repeats, the lowest and the highest value."""
 
     middle: float
     low: float
@@ -26,14 +26,14 @@ class MeasuredSpread:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """What all repeats of one gateway found at one measurement, and how often it failed altogether."""
+    """The results of all repeats of one gateway in one measurement, and the reasons of failed repeats."""
 
     gateway: str
     found: tuple[dict[str, Any], ...]
     failures: tuple[str, ...]
 
     def spread(self, *keys: str) -> MeasuredSpread | None:
-        """None of no values."""
+        """Returns None if there are no values."""
         values = self.each(*keys)
         return MeasuredSpread(median(values), min(values), max(values)) if values else None
 
@@ -41,7 +41,7 @@ class ResultRow:
         return median(self.each(*keys))
 
     def each(self, *keys: str) -> list[float]:
-        """One value per repeat, `keys` leading to it."""
+        """Returns one value per repeat, at the path `keys`."""
         values = []
         for one in self.found:
             value: Any = one
@@ -64,14 +64,14 @@ class BenchmarkResults:
 
     @property
     def first_engines(self) -> int:
-        """The number of engines that all work ran on: the one with the most measurements."""
+        """The number of engines on which all work ran: the number with the most measurements."""
         counts = Counter(one.job.engines for one in self.finished if one.job.kind == "work")
         return counts.most_common(1)[0][0] if counts else 3
 
     def rows(
         self, kind: MeasurementKind, engines: int | None = None, work: str = "", headers: int = 0
     ) -> list[ResultRow]:
-        """One per gateway, in the order in which they ran first. A failure counts while no later try of it went well."""
+        """Returns one row per gateway, in the order of their first run. A failure counts unless a later try succeeded."""
         found: dict[str, list[dict[str, Any]]] = {}
         failed: dict[str, dict[int, str]] = {}
         for one in self.finished:
@@ -89,7 +89,7 @@ class BenchmarkResults:
         return [ResultRow(name, tuple(values), tuple(failed.get(name, {}).values())) for name, values in found.items()]
 
     def best_share(self, engines: int, work: str) -> float | None:
-        """The most prompt tokens that could come from cache, 0 to 1."""
+        """The highest possible fraction of prompt tokens from cache (0 to 1)."""
         for row in self.rows("best", engines, work):
             if row.gateway == NO_GATEWAY and row.found:
                 return float(row.found[-1]["prefix_share"])
@@ -119,13 +119,13 @@ def row_of(rows: Sequence[ResultRow], name: str) -> ResultRow | None:
 
 
 def best_other(rows: Sequence[ResultRow]) -> ResultRow | None:
-    """Of the other gateways, the one with the highest median of requests a second."""
+    """The other gateway with the highest median of requests a second."""
     others = [row for row in rows if row.found and row.gateway not in (OURS, NO_GATEWAY)]
     return max(others, key=lambda row: row.middle("rps"), default=None)
 
 
 def ratios(ours: ResultRow, other: ResultRow, key: str) -> MeasuredSpread:
-    """The ratio of the medians; low and high are those of the repeats side by side."""
+    """The ratio of the medians; low and high are the extremes of the ratios of each repeat."""
     each = [a / b for a, b in zip(ours.each(key), other.each(key), strict=False)]
     return MeasuredSpread(ours.middle(key) / other.middle(key), min(each), max(each))
 
@@ -143,11 +143,11 @@ def _not_measured(what: str, wanted: str) -> DesignTarget:
 def _chat(results: BenchmarkResults, engines: int) -> list[DesignTarget]:
     rows = results.rows("work", engines, "chat")
     ours, other = row_of(rows, OURS), best_other(rows)
-    where = f"chat with pictures, {engines} engines"
+    where = f"chat with images, {engines} engines"
     compared = (
-        ("rps", f"{where}: requests a second against the best other", f"≥ {RPS_RATIO} times"),
-        ("first_p50_s", f"{where}: first token p50 against the same one", f"≤ {FIRST_RATIO} times"),
-        ("first_p99_s", f"{where}: first token p99 against the same one", f"≤ {FIRST_RATIO} times"),
+        ("rps", f"{where}: requests a second, compared with the best other gateway", f"≥ {RPS_RATIO} times"),
+        ("first_p50_s", f"{where}: first token p50, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
+        ("first_p99_s", f"{where}: first token p99, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
     )
     if not ours or not other:
         return [_not_measured(what, wanted) for _, what, wanted in compared]
@@ -157,7 +157,7 @@ def _chat(results: BenchmarkResults, engines: int) -> list[DesignTarget]:
         met = ratio.middle >= RPS_RATIO if key == "rps" else ratio.middle <= FIRST_RATIO
         bound = _bound(rows, other) if key == "first_p50_s" else ""
         found.append(DesignTarget(what, wanted, f"{ratio.shown(2)} times {other.gateway}{bound}", met))
-    what, wanted = f"{where}: prompt tokens from cache, of the most possible", f"≥ {CACHE_SHARE}"
+    what, wanted = f"{where}: prompt tokens from cache, relative to the highest possible", f"≥ {CACHE_SHARE}"
     if not (best := results.best_share(engines, "chat")):
         return [*found, _not_measured(what, wanted)]
     share = ours.middle("prefix_share") / best
@@ -165,7 +165,7 @@ def _chat(results: BenchmarkResults, engines: int) -> list[DesignTarget]:
 
 
 def _bound(rows: Sequence[ResultRow], other: ResultRow) -> str:
-    """What even no gateway at all would reach; empty where that was not measured."""
+    """The ratio that clients reach without a gateway; empty if it was not measured."""
     direct = row_of(rows, NO_GATEWAY)
     return f"; without any gateway {ratios(direct, other, 'first_p50_s').shown(2)}" if direct else ""
 
@@ -175,7 +175,7 @@ def _cpu(results: BenchmarkResults) -> Iterator[DesignTarget]:
     ours = row_of(rows, OURS)
     routers = [row for row in rows if row.found and row.gateway.startswith("vllm-router")]
     for size in ("3 KB", "200 KB", "2 MB"):
-        what = f"CPU for a request of {size} against vllm-router's cheapest policy"
+        what = f"CPU for a request of {size}, compared with vllm-router's cheapest policy"
         if not ours or not routers:
             yield _not_measured(what, "not more")
             continue
@@ -185,7 +185,7 @@ def _cpu(results: BenchmarkResults) -> Iterator[DesignTarget]:
 
 def _streaming(results: BenchmarkResults) -> list[DesignTarget]:
     ours = row_of(results.rows("stream"), OURS)
-    first = "first token of a stream, later than without a gateway", f"≤ {ADDED_FIRST_MS:g} ms"
+    first = "added time to the first token of a stream", f"≤ {ADDED_FIRST_MS:g} ms"
     together = "chunks that arrive together (within 1 ms)", f"≤ {TOGETHER:.0%} more than direct"
     if not ours:
         return [_not_measured(*first), _not_measured(*together)]

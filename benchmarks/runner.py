@@ -1,4 +1,4 @@
-"""Does jobs: starts what stands behind, the gateway in front of it, measures, ends everything."""
+"""Runs benchmark jobs: starts the engines and a gateway in front of them, measures, and stops everything."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ MeasurementKind = Literal["work", "best", "cpu", "latency", "stream"]
 
 @dataclass(frozen=True)
 class BenchmarkJob:
-    """`work`, `users` and `headers` (how many session headers are sent) are set where `kind` is work or best."""
+    """One measurement. `work` and `headers` (how many session headers are sent) are set if `kind` is work or best."""
 
     kind: MeasurementKind
     gateway: str
@@ -39,7 +39,7 @@ class BenchmarkJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """`found` is what the measure returned; `failed` is why it could not, and empty when it could."""
+    """`found`: the figures of the measurement. `failed`: why it failed; empty if it succeeded."""
 
     job: BenchmarkJob
     found: dict[str, Any]
@@ -65,10 +65,10 @@ class BenchmarkSelection:
 
 
 def plan_jobs(wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway]) -> list[BenchmarkJob]:
-    """All jobs, in order: each repeat goes once through everything, starting with another gateway each time.
+    """Returns all jobs in order: each repeat runs everything once and starts with a different gateway.
 
-    The first number of engines gets all work; the others get chats and pictures. Gateways that are not their maker's
-    first choice get chats and pictures on the first number of engines.
+    All work runs on the first number of engines; chats and images also run on the others. Variants of a gateway that are
+    not its maker's first choice run chats and images on the first number of engines only.
     """
     jobs: list[BenchmarkJob] = []
     for repeat in range(wanted.repeats):
@@ -110,7 +110,7 @@ def _solo(
 
 @dataclass(frozen=True)
 class BenchmarkExtent:
-    """How much of each measure: a full run, or a quick one that only shows that all of it works."""
+    """How much of each measurement to run: all of it, or a quick run that only shows that everything works."""
 
     users_share: float
     conversations_share: float
@@ -128,7 +128,7 @@ QUICK = BenchmarkExtent(1 / 3, 1 / 3, 1.0, 6, 1.0, 20261121, 1)
 def run_jobs(
     jobs: Sequence[BenchmarkJob], gateways: Mapping[str, BenchmarkedGateway], extent: BenchmarkExtent, out: Path
 ) -> None:
-    """Appends a line to out/runs.jsonl for each job; one that is there already is not repeated, a failed one is."""
+    """Runs the jobs and appends a line to out/runs.jsonl for each. Finished jobs are skipped, failed jobs are repeated."""
     file = out / "runs.jsonl"
     done = {finished.job for finished in read_job_results(file) if not finished.failed}
     left = [job for job in jobs if job not in done]
@@ -143,7 +143,7 @@ def run_jobs(
             found = _measure(job, gateways, extent, folder)
             append_line(file, JobResult(job, found, busy_before=busy_before))
             print(f"      {_short(found)}", flush=True)
-        except Exception as error:  # one gateway that fails must not end hours of the others
+        except Exception as error:  # one failing gateway must not stop hours of measurements of the others
             append_line(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
             kept = out / f"failed-{number}"
             shutil.rmtree(kept, ignore_errors=True)
@@ -178,7 +178,7 @@ def _measure(
 
 
 def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str, Any]:
-    """The same work, all of it on one engine that forgets nothing: no gateway can have more tokens from cache."""
+    """Runs the same work on one engine with unlimited caches: no gateway can get more tokens from cache."""
     flags = ["--speed=20", "--kv-cache-tokens=1000000000", "--mm-processor-cache-gb=1000"]
     with emulated_engines(folder, MODEL, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
         found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)

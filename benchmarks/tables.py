@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, each from one kind of measurement."""
+"""Tables and chart of docs/benchmarks/gateways.md, each from one kind of measurement."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,11 +40,11 @@ WORK_COLUMNS = (
 
 
 def work_table(results: BenchmarkResults, engines: int, work: str, headers: int = 0) -> str:
-    """Requests a second, latencies, caches and costs of one kind of work; what limited a run is said below it."""
+    """Requests a second, latencies, cache hits and failures of one kind of work, with notes on what limited a run."""
     rows = results.rows("work", engines, work, headers)
     if not rows:
         return ""
-    if headers:  # for comparison: those that no header changes
+    if headers:  # for comparison: gateways that ignore session headers
         plain = results.rows("work", engines, work)
         rows += [row for row in plain if row.gateway in (OURS, NO_GATEWAY)]
     rows = fastest_first(rows)
@@ -73,8 +73,8 @@ def _notes(rows: Sequence[ResultRow]) -> str:
             errors.update(found["errors"])
         if errors:
             said = ", ".join(f"{n} with {why}" for why, n in errors.items())
-            notes.append(f"{row.gateway}: failed were {said}.")
-        notes += [f"{row.gateway}: one run did not end: {why.splitlines()[0][:200]}" for why in row.failures]
+            notes.append(f"{row.gateway}: failed requests: {said}.")
+        notes += [f"{row.gateway}: one run failed: {why.splitlines()[0][:200]}" for why in row.failures]
     return "\n" + "\n".join(f"* {note}" for note in notes) + "\n" if notes else ""
 
 
@@ -99,7 +99,7 @@ def cpu_table(results: BenchmarkResults) -> str:
         ]
         for row in rows
     ]
-    head = ["gateway", *(f"{size} µs" for size in SIZES), "idle, % of a core", "memory afterwards MiB"]
+    head = ["gateway", *(f"{size} µs" for size in SIZES), "idle, % of a core", "memory after the run, MiB"]
     return markdown_table(head, lines) + _parts(rows) if lines else ""
 
 
@@ -112,7 +112,7 @@ def _parts(rows: Sequence[ResultRow]) -> str:
         parts = [one[size]["parts_us"] for one in ours.found]
         middle = {part: sorted(p[part] for p in parts)[len(parts) // 2] for part in parts[0]}
         said.append(f"{size} " + " + ".join(f"{part} {us:,.0f}" for part, us in middle.items()))
-    return f"\n{OURS} is " + "; ".join(said) + " µs.\n"
+    return f"\n{OURS} by process: " + "; ".join(said) + " µs.\n"
 
 
 def latency_table(results: BenchmarkResults) -> str:
@@ -138,7 +138,13 @@ def stream_table(results: BenchmarkResults) -> str:
             for key, digits, factor in (("gap_p50_ms", 2, 1.0), ("gap_p99_ms", 1, 1.0), ("together", 1, 100.0))
         ]
         lines.append([name(row.gateway), cell(row.spread("added_first_p50_ms"), 2), *both])
-    head = ["gateway", "first token later by ms", "gap p50 ms, direct / through", "gap p99 ms", "chunks together %"]
+    head = [
+        "gateway",
+        "added time to first token, ms",
+        "gap p50 ms, direct / through",
+        "gap p99 ms",
+        "chunks that arrive together, %",
+    ]
     return markdown_table(head, lines) if lines else ""
 
 
@@ -151,11 +157,11 @@ PANELS = (
     ("First token, median, ms", "first_p50_s", 1e3, 0, "shorter is better", None),
     ("Prompt tokens from cache", "prefix_share", 1.0, 2, "longer is better", 1.0),
 )
-"""Title, figure, factor, digits, what is better, and where the axis ends if not at the highest."""
+"""Title, figure, factor, digits, which direction is better, and the end of the axis if it is not the highest value."""
 
 
 def draw_chart(results: BenchmarkResults, engines: int) -> str:
-    """Empty where no chats were measured."""
+    """Draws the chart as SVG; empty if no chats were measured."""
     plain, with_header = (
         fastest_first([row for row in results.rows("work", engines, "chat", headers) if row.found])
         for headers in (0, 1)
@@ -177,7 +183,7 @@ def draw_chart(results: BenchmarkResults, engines: int) -> str:
         _text(
             EDGE,
             32,
-            f"Chats about pictures on {engines} engines (emulated): one gateway against the others",
+            f"Chats about images on {engines} engines (emulated): comparison of gateways",
             18,
             INK,
             600,
@@ -199,7 +205,7 @@ def draw_chart(results: BenchmarkResults, engines: int) -> str:
         parts += _panel(number, EDGE + LABELS + number * (PANEL + GAP), y, places, bound)
     if bound:
         parts.append(f'<line x1="{EDGE}" x2="{EDGE + 22}" y1="{y + 26}" y2="{y + 26}" stroke="{BOUND}" {_DASHES}/>')
-        parts.append(_text(EDGE + 30, y + 30, "no gateway: clients choose engines perfectly themselves", 12, SOFT))
+        parts.append(_text(EDGE + 30, y + 30, "no gateway: each client stays at one engine", 12, SOFT))
     parts.append(
         _text(width - EDGE, y + 30, "bars: median of repeats; thin lines: lowest to highest", 12, SOFT, 400, "end")
     )
@@ -213,7 +219,7 @@ def _subtitle(results: BenchmarkResults) -> str:
     about = results.about["machine"]
     quick = "QUICK RUN, no figures to quote. " if results.about["quick"] else ""
     return (
-        f"{quick}Users chat in six turns about one picture each, everything resent each turn. "
+        f"{quick}Each user chats in six turns about one image and sends the whole conversation each turn. "
         f"{results.repeats} repeat(s), {about['date']}, {about['cores']} cores."
     )
 
@@ -231,7 +237,7 @@ def _panel(
         _text(left, TOP - 8, hint, 11.5, SOFT),
         f'<line x1="{left}" x2="{left}" y1="{TOP}" y2="{bottom}" stroke="{LINES}"/>',
     ]
-    numbers = []  # on top of all lines
+    numbers = []  # drawn last, on top of all lines
     for y, row, values in found:
         ours = row.gateway == OURS
         middle, low, high = (value * factor * scale for value in (values.middle, values.low, values.high))

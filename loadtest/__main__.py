@@ -1,4 +1,4 @@
-"""`python -m loadtest`: one load test without a page, as `make loadtest` calls it. docs/loadtest.md says what it means.
+"""`python -m loadtest`: one load test from the command line, as `make loadtest` runs it. docs/load-testing.md explains the results.
 
 Exit codes: 0 done; 1 partial, or the objective was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
 """
@@ -41,12 +41,12 @@ from loadtest.statistics import STANDARD_OBJECTIVE, RunFigures, Window, figures,
 
 GENERATOR_WAS_LIMIT = (
     "The load generator was the limit: {cpu:.0%} of a core in its busiest process, timers up to {lag:.0f} ms late. "
-    "Give it more processes (PROCESSES=) or a machine of its own; the figures say too little of the engines."
+    "Use more processes (PROCESSES=) or a separate machine; the engines can do more than the figures show."
 )
 
 
 def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
-    """`about`: what was done. `more`: what a search found."""
+    """The content of summary.json. `about`: the settings of the run. `more`: the results of a search."""
     return {
         "about": about,
         "partial": ran.trouble,
@@ -87,48 +87,61 @@ DURATION = {"soak": "2h", "diurnal": "24m"}
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="make loadtest", description="A load test through the gateway, without a page.")
-    p.add_argument("--users", type=float, help="people at the same time (closed loop)")
-    p.add_argument("--rate", type=float, help="people who arrive in a second, on average (open loop)")
+    p = argparse.ArgumentParser(prog="make loadtest", description="Runs a load test through the gateway.")
+    p.add_argument("--users", type=float, help="concurrent users (closed loop)")
+    p.add_argument("--rate", type=float, help="users that arrive per second, on average (open loop)")
     p.add_argument("--scenario", default="image", help=f"{', '.join(users.ALL)}, or a mix such as image:3,video:1")
     p.add_argument("--shape", default="steady", help=f"{', '.join(run_spec.NAMES)}; default steady")
     p.add_argument("--duration", default="", help="90s, 10m, 2h; default 60s, soak 2h, diurnal 24m")
     p.add_argument("--url", default="http://localhost:8080", help="default http://localhost:8080")
-    p.add_argument("--model", default="", help="default: the first the gateway names")
+    p.add_argument("--model", default="", help="default: the gateway's first model")
     p.add_argument(
-        "--slo", help="first=2,total=5,share=0.95: a run that misses it ends with 1; saturate searches by it"
+        "--slo", help="first=2,total=5,share=0.95: a run that misses it exits with code 1; saturate searches by it"
     )
-    p.add_argument("--seed", type=int, default=20261121, help="the same seed asks the same questions")
-    p.add_argument("--processes", type=int, default=1, help="of the load generator; one holds some hundreds of users")
-    p.add_argument("--pause", type=float, default=1.0, help="what pauses are multiplied by; 0: nobody thinks")
-    p.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte after which an answer failed")
-    p.add_argument("--trusted", default="", help="a certificate to trust, for a gateway with one of its own")
-    p.add_argument("--grafana", default=os.environ.get("GRAFANA_URL", ""), help="marks the run there; GRAFANA_TOKEN")
+    p.add_argument("--seed", type=int, default=20261121, help="the same seed gives the same questions")
+    p.add_argument(
+        "--processes", type=int, default=1, help="of the load generator; one process serves some hundreds of users"
+    )
+    p.add_argument("--pause", type=float, default=1.0, help="factor for the users' pauses; 0: no pauses")
+    p.add_argument("--timeout", type=float, default=120.0, help="seconds without a byte after which a request fails")
+    p.add_argument(
+        "--trusted", default="", help="file with a certificate to trust, for a gateway with a self-signed certificate"
+    )
+    p.add_argument(
+        "--grafana",
+        default=os.environ.get("GRAFANA_URL", ""),
+        help="URL of a Grafana to annotate; token in GRAFANA_TOKEN",
+    )
     p.add_argument("--out", type=Path, help="default build/loadtest/<date>-<scenario>")
     return p
 
 
 class LoadTestUsageError(Exception):
-    """The command line; one sentence."""
+    """The command line is invalid. The message is one sentence."""
 
 
 def run_spec_of(options: argparse.Namespace) -> RunSpec:
-    """Without model and folder, which come later. Raises Wrong."""
+    """The run specification; model and folder are set later. Raises LoadTestUsageError."""
     if options.users is None and options.rate is None:
-        raise LoadTestUsageError("say how many: USERS=20 people at the same time, or RATE=4 arrivals a second")
+        raise LoadTestUsageError(
+            "set USERS= or RATE=, for example USERS=20 concurrent users, or RATE=4 arrivals a second"
+        )
     if options.users is not None and options.rate is not None:
-        raise LoadTestUsageError("USERS= is a closed loop and RATE= an open one; choose one")
+        raise LoadTestUsageError("set either USERS= (closed loop) or RATE= (open loop), not both")
     level = options.rate if options.users is None else options.users
     if level <= 0 or (options.users is not None and options.users != int(options.users)):
         raise LoadTestUsageError(
-            f"{'RATE' if options.users is None else 'USERS'}={level:g} makes no load; a whole number of users, or a rate above 0"
+            f"{'RATE' if options.users is None else 'USERS'}={level:g}: "
+            "expected a whole number of users above 0, or a rate above 0"
         )
     if options.shape not in run_spec.NAMES:
-        raise LoadTestUsageError(f"no shape {options.shape!r}; there are {', '.join(run_spec.NAMES)}")
+        raise LoadTestUsageError(f"unknown shape {options.shape!r}. Use one of {', '.join(run_spec.NAMES)}")
     if options.processes < 1:
-        raise LoadTestUsageError("PROCESSES= wants 1 or more")
+        raise LoadTestUsageError(f"PROCESSES: expected 1 or more, got {options.processes}")
     if options.pause < 0 or options.timeout <= 0:
-        raise LoadTestUsageError("--pause wants 0 or more, --timeout more than 0")
+        raise LoadTestUsageError(
+            f"expected --pause of 0 or more and --timeout above 0, got {options.pause:g} and {options.timeout:g}"
+        )
     try:
         users.mix(options.scenario)
         parse_target(options.url)
@@ -216,7 +229,7 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         start_s, end_s = min(one.began_s for one in ran.samples), max(one.ended_s for one in ran.samples)
     if ran.trouble and ran.samples:
         end_s = min(end_s, max(one.ended_s for one in ran.samples))
-    # The first tenth is the ramp: nobody waits yet for anybody else.
+    # Leave out the first tenth: the queues are still empty.
     window = Window(start_s + 0.1 * (end_s - start_s), end_s)
     found = figures(ran.samples, window, order.slo)
     more: dict[str, Any] = {}
@@ -228,28 +241,30 @@ def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated:
         more = {"search": {"best": best, "unit": unit, "probes": ran.probes}}
         lowest = min((probe["level"] for probe in ran.probes), default=0.0)
         missed = "" if held else f"no level met the objective ({order.slo}); the lowest tried was {lowest:g} {unit}"
-        console.print(f"  ok  most under the objective: {best:g} {unit} ({order.slo})" if held else "")
+        console.print(f"  ok  highest load within the objective: {best:g} {unit} ({order.slo})" if held else "")
         for probe in ran.probes:
             console.print(
-                f"      {probe['level']:8.2f}  {'held  ' if probe['held'] else 'missed'}  p95 {probe['total_p95_s']:.2f} s, "
+                f"      {probe['level']:8.2f}  {'met   ' if probe['held'] else 'missed'}  p95 {probe['total_p95_s']:.2f} s, "
                 f"first token p95 {probe['first_p95_s']:.2f} s, {probe['missed']} of {probe['asked']} missed"
             )
     else:
         for label, value in rows(found):
             console.print(f"      {label:32} {value}")
         if gated and found.kept_share < order.slo.share:
-            missed = f"the objective was missed: {found.kept_share:.1%} kept it, wanted {order.slo}"
+            missed = f"the objective was missed: {found.kept_share:.1%} of requests met it, expected {order.slo}"
     if ran.generator_was_limit:
         console.print("  !!  " + GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
     if not found.answered and not ran.trouble:
-        why = next(iter(found.errors), "") or next((one.failed for one in ran.samples if one.failed), "nobody asked")
+        why = next(iter(found.errors), "") or next(
+            (one.failed for one in ran.samples if one.failed), "no request was sent"
+        )
         missed = f"no request was answered: {why}"
     try:
         write_document(ran.folder / "summary.json", document(about, ran, found, more))
     except OSError as error:
         ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
     if ran.trouble:
-        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are kept in {shown(ran.folder)}.")
+        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are saved in {shown(ran.folder)}.")
     elif missed:
         console.print(f"  no  {missed}")
     console.print(

@@ -1,9 +1,9 @@
-"""`python -m loadtest.compare A B`: two runs beside each other, and which differences are more than noise.
+"""`python -m loadtest.compare A B`: compares two runs and marks the differences that exceed noise.
 
-A run is a folder: of `manyeyes scaling-report` (its repeats are the spread) or of `make loadtest` (its time is cut into pieces, and
-they are the spread). A difference is called noise where the ranges of the two overlap. Three values against three lie
-apart by chance once in ten times; more repeats make that rarer. Pieces of one run know nothing of what changes from run
-to run, so there the verdict is the weaker one; the last line says so.
+A run is a folder written by `manyeyes scaling-report` (the spread is that of its repeats) or by `make loadtest` (the run is
+split into consecutive parts, and the spread is theirs). A difference is noise if the ranges of the two runs overlap. With
+three repeats each, ranges are disjoint by chance in one of ten comparisons; more repeats make that rarer. Parts of a single
+run do not contain the variation between runs, so their verdict is weaker; the last line of the output says so.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from loadtest.scaling_report.results import summarize
 from loadtest.statistics import LatencyObjective, RunFigures, Spread, Window, figures, spread
 
 PIECES = 6
-MIN_ANSWERS_PER_PIECE = 5  # answers
+MIN_ANSWERS_PER_PIECE = 5
 
 
 class NotARun(Exception):
-    """One sentence."""
+    """The folder has no complete run. The message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both. `better`: +1 where more is better, -1 where less is."""
+    """One figure of both runs. `better`: +1 if a higher value is better, -1 if a lower value is."""
 
     what: str
     a: Spread
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def change(self) -> float | None:
-        """Of the medians, as a share of A's; None where that is 0."""
+        """Change of the median, as a fraction of A's median; None if that is 0."""
         return self.b.median / self.a.median - 1 if self.a.median else None
 
     @property
@@ -63,20 +63,20 @@ def differences(a: Named, b: Named) -> Iterator[Difference]:
 
 
 def read_run_folder(folder: Path) -> tuple[str, Named, bool, bool]:
-    """(what it is, figures, whether its spread is of repeats, whether it is emulated). Raises NotARun."""
+    """Returns (title, figures, whether the spread is of repeats, whether the engines are emulated). Raises NotARun."""
     if (folder / "runs.jsonl").exists():
         return _proof(folder)
     if (folder / "summary.json").exists():
         return _single(folder)
     raise NotARun(
-        f"{folder} is no run: it has neither runs.jsonl (manyeyes scaling-report) nor summary.json (make loadtest)"
+        f"{folder} is not a run: it has neither runs.jsonl (manyeyes scaling-report) nor summary.json (make loadtest)"
     )
 
 
 def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
     found = summarize(lines.read_good_results(folder / "runs.jsonl"))
     if not found.counts:
-        raise NotARun(f"{folder}/runs.jsonl has no whole measurement")
+        raise NotARun(f"{folder}/runs.jsonl has no complete measurement")
     about = orjson.loads((folder / "about.json").read_bytes())
     named: Named = {}
     for count, at in found.counts.items():
@@ -106,7 +106,7 @@ def _single(folder: Path) -> tuple[str, Named, bool, bool]:
     title = f"{order['scenario']}, {document['about']['shape']}, {order['url']}"
     if not end_s:
         best = float(document.get("search", {}).get("best", 0.0))
-        return title, {"most under the objective": (Spread((best,)), 1)}, False, False
+        return title, {"highest load within the objective": (Spread((best,)), 1)}, False, False
     start_s += 0.1 * (end_s - start_s)
     pieces = _pieces(start_s, end_s, len(ran.samples))
     each = [figures(ran.samples, piece, slo) for piece in pieces]
@@ -152,13 +152,13 @@ def document(a: Path, b: Path, rows: Sequence[Difference]) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     p = argparse.ArgumentParser(
-        prog="manyeyes compare", description="Two runs beside each other, and what of it is noise."
+        prog="manyeyes compare", description="Compares two runs and marks the differences that exceed noise."
     )
     p.add_argument("a", type=Path)
     p.add_argument("b", type=Path)
-    p.add_argument("--json", type=Path, help="writes the rows there, too")
+    p.add_argument("--json", type=Path, help="also writes the rows to this file")
     p.add_argument(
-        "--fail-on-worse", action="store_true", help="exit code 1 when a difference beyond noise is for the worse"
+        "--fail-on-worse", action="store_true", help="exits with code 1 if a figure got worse by more than noise"
     )
     options = p.parse_args(arguments)
     try:
@@ -174,7 +174,8 @@ def main(arguments: Sequence[str]) -> int:
     console.print(f"      B  {options.b}: {what_b}{', emulated' if emulated_b else ''}")
     if not rows:
         console.print(
-            "  no  the two have no figure in common: one is a proof and the other is not, or their engines differ"
+            "  no  the runs have no figure in common. Compare two scaling reports with the same numbers of engines, "
+            "or two load tests."
         )
         return 2
     wide = max(len(row.what) for row in rows)
@@ -185,11 +186,9 @@ def main(arguments: Sequence[str]) -> int:
             f"  {mark}  {row.what:{wide}}  {format_spread(row.a):>26}  {format_spread(row.b):>26}  {change:>9}  {row.verdict}"
         )
     if not (repeats_a and repeats_b):
-        console.print(
-            "      One run each: the ranges are of pieces of its time. What changes from run to run is not in them."
-        )
+        console.print("      The ranges are of parts of a single run. They do not contain the variation between runs.")
     elif min(len(row.a.values) for row in rows) < 3 or min(len(row.b.values) for row in rows) < 3:
-        console.print("  !!  Fewer than three repeats: ranges of so few values say little.")
+        console.print("  !!  Fewer than three repeats: the ranges are not reliable.")
     if options.json:
         options.json.write_bytes(orjson.dumps(document(options.a, options.b, rows), option=orjson.OPT_INDENT_2))
     return 1 if options.fail_on_worse and any(row.verdict == "worse" for row in rows) else 0

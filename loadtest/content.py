@@ -1,13 +1,13 @@
-"""Sentences, pictures and videos from a seed: no two questions alike, no two pictures with the same bytes or pixels.
+"""Seeded test content: sentences, images and videos. No two questions are equal, and no two images have the same bytes or pixels.
 
-Making a JPEG of 900 x 700 takes 10 ms, and engines know a picture they have seen by its content, so a load test needs a
-new one for every question. JPEG has restart markers (ITU-T T.81, B.2.1 and E.1.4): what lies between two of them is
-decoded without what came before. With one marker after each row of blocks, rows change places without being encoded
-again, and 42 rows have more orders than anybody will ask for.
+Encoding a JPEG of 900 x 700 takes 10 ms, and engines cache images by their content, so a load test needs a new image for
+every question. JPEG has restart markers (ITU-T T.81, B.2.1 and E.1.4): data between two markers is decoded without the data
+before it. With one marker after each row of blocks, rows can be reordered without encoding again, and 42 rows have more
+orders than any test needs.
 
-A video is AVI with one JPEG per frame (Motion JPEG), which every decoder reads and which needs no encoder. The container is
-RIFF AVI as OpenDML's predecessor has it (Microsoft, "AVI RIFF File Reference"): a list of headers (`avih`, `strh`, `strf`),
-a list of frames (`movi`) and an index (`idx1`).
+A video is an AVI file with one JPEG per frame (Motion JPEG): every decoder reads it, and writing it needs no encoder. The
+container is RIFF AVI without the OpenDML extensions (Microsoft, "AVI RIFF File Reference"): a list of headers (`avih`,
+`strh`, `strf`), a list of frames (`movi`) and an index (`idx1`).
 """
 
 import base64
@@ -24,8 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 WORDS = """
     window tower river number label colour shadow engine ticket market garden signal bottle mirror letter corner bridge
     paper table street figure screen button handle ladder border circle copper silver yellow purple narrow wide early
-    broken hidden second middle upper lower behind before under beside between written painted printed counted measured
-""".split()  # noqa: SIM905, a list of 50 quoted words reads worse
+    broken hidden second middle upper lower behind before under inside between written painted printed counted measured
+""".split()  # noqa: SIM905, a list of 50 quoted words is harder to read
 
 
 def sentence(random: Random, words: int) -> str:
@@ -42,14 +42,17 @@ _JPEG_END = b"\xff\xd9"
 
 @dataclass(frozen=True)
 class Strips:
-    """`head` goes up to the first strip; all strips but the last, which may be less high, can change places."""
+    """A JPEG cut into horizontal strips. `head`: everything before the first strip.
+
+    All strips can be reordered but the last, which may be lower than the others.
+    """
 
     head: bytes
     rows: tuple[bytes, ...]
     last: bytes
 
     def shuffled(self, random: Random) -> bytes:
-        """A whole JPEG with these strips in an order of its own."""
+        """Returns a complete JPEG with the strips in random order."""
         order = random.sample(self.rows, len(self.rows))
         order.append(self.last)
         parts = [self.head, order[0]]
@@ -79,7 +82,7 @@ SIZES: dict[PictureKind, tuple[int, int]] = {"photo": (896, 672), "page": (1240,
 
 @dataclass(frozen=True)
 class SeededPicture:
-    """One picture by name; the same name is the same picture, another name is another one."""
+    """An image identified by its name: equal names give equal images, different names give different images."""
 
     kind: PictureKind
     name: str
@@ -95,13 +98,13 @@ class SeededPicture:
 
 @cache
 def strips(kind: PictureKind, width: int, height: int) -> Strips:
-    """Made once per process and size: 20 to 60 ms."""
+    """Draws and cuts an image; done once per process and size, in 20 to 60 ms."""
     draw, quality = {"photo": (_photo, 84), "page": (_page, 80), "screen": (_screen, 80)}[kind]
     return cut_into_strips(draw(width, height), quality)
 
 
 def _photo(width: int, height: int) -> Image.Image:
-    """Soft shapes under grain: about what a photograph of this size weighs, 150 KB at 896 x 672."""
+    """Soft shapes under grain, with about the file size of a photograph: 150 KB at 896 x 672."""
     random = Random("photo")
     shapes = Image.frombytes("RGB", (14, 10), random.randbytes(14 * 10 * 3))
     grain = Image.frombytes("RGB", (width // 2, height // 2), random.randbytes((width // 2) * (height // 2) * 3))
@@ -110,7 +113,7 @@ def _photo(width: int, height: int) -> Image.Image:
 
 
 def _page(width: int, height: int) -> Image.Image:
-    """Lines of text in rows of 16 pixels, so that a strip holds whole lines and other orders are other texts."""
+    """Lines of text in rows of 16 pixels, so that a strip contains whole lines and each order is a different text."""
     random = Random("page")
     page = Image.new("RGB", (width, height), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
@@ -136,7 +139,7 @@ def _screen(width: int, height: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class SeededVideo:
-    """One video by name; the same name is the same video."""
+    """A video identified by its name: equal names give equal videos."""
 
     name: str
     seconds: float

@@ -1,4 +1,4 @@
-"""What the gateway says of itself, and whether it can be asked at all: before a run, and who is up during one."""
+"""Client for the gateway under test: checks it before a run, lists its eligible engines, and annotates runs."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ FIRST_ANSWER_S = 120.0
 
 
 class GatewayUnusable(Exception):
-    """The target cannot be tested; the text says what failed and what to do next."""
+    """The target cannot be tested. The message says what failed and what to do next."""
 
 
 @dataclass
 class GatewayClient:
-    """One address with its key. `trusted`: a file with the certificate to trust."""
+    """A gateway's URL and API key. `trusted`: a file with the certificate to trust."""
 
     url: str
     key: str = ""
@@ -33,31 +33,37 @@ class GatewayClient:
         self.base = parse_target(self.url).base
 
     def ready(self, model: str) -> str:
-        """The model to ask: `model`, or the first one there is. One short answer has been given. Raises Unusable."""
+        """Returns the model to test: `model`, or the first model that the gateway serves.
+
+        Sends one short request to it. Raises GatewayUnusable if that fails.
+        """
         models = self._models()
         if not model and not models:
-            raise GatewayUnusable(f"{self.base} serves no model. Name one with MODEL=.")
+            raise GatewayUnusable(f"{self.base} serves no model. Set MODEL=.")
         chosen = model or models[0]
         body = {"model": chosen, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
         status, said = self._ask("/v1/chat/completions", body, FIRST_ANSWER_S)
         if status == 404:
             raise GatewayUnusable(
-                f"{self.base} has no model {chosen!r}; it has {', '.join(models) or 'none'}. Name one with MODEL=."
+                f"{self.base} has no model {chosen!r}; it has {', '.join(models) or 'none'}. Set MODEL=."
             )
         if status != 200:
-            raise GatewayUnusable(f"{self.base} answered a first question with {status}: {_error_message(said)}")
+            raise GatewayUnusable(
+                f"{self.base} answered the test request with {status}: {_error_message(said)}. See `make status`."
+            )
         return chosen
 
     def _models(self) -> list[str]:
         status, said = self._ask("/v1/models", None, TIMEOUT_S)
         if status in (401, 403):
             raise GatewayUnusable(
-                f"{self.base} refuses the key ({status}: {_error_message(said)}). Give one with KEY= (`manyeyes key` makes one)."
+                f"{self.base} refuses the key ({status}: {_error_message(said)}). "
+                "Set KEY= to a valid key; `manyeyes key` creates one."
             )
         return [one["id"] for one in said.get("data", ())] if status == 200 else []
 
     def up(self) -> set[str]:
-        """Names of the engines that get requests; empty where the target is not this project's gateway."""
+        """Names of the eligible engines; empty if the target is not this project's gateway."""
         return {name for pool in self._pools() for name in _engines_up(pool)}
 
     def up_in(self, pool: str) -> set[str]:
@@ -79,12 +85,12 @@ class GatewayClient:
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise GatewayUnusable(
-                f"{self.base} does not answer: {reason}. Is it up (`make status`), and is URL= right?"
+                f"{self.base} does not answer: {reason}. Check that it runs (`make status`) and that URL= is correct."
             ) from None
 
 
 class EngineLossWatch(Repeating):
-    """Engines that were up when the watch began and were not once during it."""
+    """Collects the engines that were eligible at the start of the watch and not eligible at least once during it."""
 
     every_s = 1.0
 
@@ -95,7 +101,7 @@ class EngineLossWatch(Repeating):
         self._before = gateway.up()
 
     def once(self) -> None:
-        # An empty answer is a gateway that did not answer in time, which is not a word about its engines.
+        # An empty set means that the gateway did not answer in time. It says nothing about the engines.
         if up := self.gateway.up():
             self.names |= self._before - up
 
@@ -120,7 +126,7 @@ def _error_message(said: dict[str, Any]) -> str:
 ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
 MARK_TIMEOUT_S = 5.0
 SPARE_S = 60.0
-"""A run that is killed does not end its mark; the mark then ends so much later than planned."""
+"""An annotation expires this long after its planned end, because a run that is killed cannot delete it."""
 
 
 class ControllerAnnotations:
@@ -131,7 +137,7 @@ class ControllerAnnotations:
 
     @contextlib.contextmanager
     def during(self, text: str, seconds: float) -> Iterator[None]:
-        """A mark around the body, which should take `seconds`."""
+        """Annotates the time while the body runs; `seconds` is the planned duration."""
         text = text.replace("/", " of ")[:120]
         self._ask("POST", "", {"text": text, "seconds": min(86_400, seconds + SPARE_S)})
         try:
@@ -140,7 +146,7 @@ class ControllerAnnotations:
             self._ask("DELETE", "/" + urllib.parse.quote(text, safe=""))
 
     def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> None:
-        """After the first failure nobody asks again, and one line says why."""
+        """Sends one request. After the first failure prints the reason and sends no more requests."""
         if not self._key or self.trouble:
             return
         try:
@@ -158,14 +164,17 @@ class ControllerAnnotations:
 
 
 class GrafanaAnnotations:
-    """Grafana's HTTP API (`POST /api/annotations`), at `url` with a service account's `token`; without a URL nothing is done."""
+    """Client for Grafana's annotations (`POST /api/annotations`) at `url`, with a service account's `token`.
+
+    Does nothing without a URL.
+    """
 
     def __init__(self, url: str = "", token: str = "") -> None:
         self._url, self._token = url.rstrip("/"), token
         self.trouble = ""
 
     def mark(self, text: str, start_s: float, end_s: float, tags: Sequence[str] = ()) -> None:
-        """After the first failure nobody asks again, and one line says why."""
+        """Creates one annotation. After the first failure prints the reason and creates no more."""
         if not self._url or self.trouble:
             return
         times = {"time": round(1000 * start_s), "timeEnd": round(1000 * end_s)}
@@ -173,5 +182,5 @@ class GrafanaAnnotations:
         try:
             fetch(f"{self._url}/api/annotations", body, bearer(self._token), timeout_s=MARK_TIMEOUT_S, uses_proxy=True)
         except (OSError, ValueError) as error:
-            self.trouble = f"Grafana takes no marks: {error}. The run goes on without them."
+            self.trouble = f"Grafana accepts no annotations: {error}. The run continues without them."
             console.print(f"  !!  {self.trouble}")

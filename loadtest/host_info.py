@@ -1,4 +1,4 @@
-"""What a figure needs beside it: the machine, the commit, and how busy the machine was."""
+"""Describes the host of a measurement (hardware, commit, CPU load) and manages the processes that it starts."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from loadtest.result_files import ROOT
 
 @dataclass(frozen=True)
 class CpuTime:
-    """Seconds that all cores together had worked, and had been there, since the machine started."""
+    """CPU seconds of all cores together since boot: busy time and total time."""
 
     worked_s: float
     passed_s: float
 
     def share_since(self, earlier: "CpuTime") -> float:
-        """0 to 1: how much of all cores was used in between, by anybody."""
+        """Fraction of all cores that was in use since `earlier`, by any process (0 to 1)."""
         return (self.worked_s - earlier.worked_s) / max(1e-9, self.passed_s - earlier.passed_s)
 
 
@@ -34,7 +34,7 @@ def read_cpu_time() -> CpuTime:
 
 
 def measure_cpu_share(seconds: float) -> float:
-    """How much of the machine others use just now."""
+    """Measures the fraction of all cores in use during the next `seconds` (0 to 1)."""
     before = read_cpu_time()
     time.sleep(seconds)
     return read_cpu_time().share_since(before)
@@ -74,7 +74,7 @@ def read_host_info(command: str) -> HostInfo:
 
 
 def query_gpus(what: str) -> list[str]:
-    """A line for each GPU, as nvidia-smi has it; none where there is no driver."""
+    """Returns one line for each GPU, as nvidia-smi prints it; an empty list without a driver."""
     command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
         return (
@@ -85,7 +85,7 @@ def query_gpus(what: str) -> list[str]:
 
 
 def resident_mb(pid: int) -> float:
-    """Of one process, shared pages too."""
+    """Resident memory of one process in MB, including shared pages."""
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0]) / 1000
 
 
@@ -100,7 +100,7 @@ def _commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
-    changed = " with changes not committed" if git("status", "--porcelain", "--untracked-files=no") else ""
+    changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return git("rev-parse", "--short=10", "HEAD") + changed
 
 
@@ -108,7 +108,7 @@ def _commit() -> str:
 def start_process_group(
     command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Iterator[int]:
-    """Runs `command` with its output in `log`; yields the id of its session. Ends the whole session, in 5 s at most."""
+    """Runs `command` with its output in `log` and yields its session id. On exit stops the session within 5 s."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
@@ -143,7 +143,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def members(session: int) -> list[int]:
-    """Ids of the living processes of a session, whoever their parents are."""
+    """Ids of the live processes of a session, including orphaned processes."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -155,10 +155,10 @@ def members(session: int) -> list[int]:
 
 
 def cpu_s(sessions: Sequence[int]) -> float:
-    """CPU time of all processes of these sessions so far, in seconds, with all their threads, to the nanosecond.
+    """CPU seconds used so far by all processes and threads of these sessions, with nanosecond resolution.
 
-    /proc/<pid>/stat counts in steps of 10 ms, which is too coarse for what costs 20 µs. Linux has a clock for each
-    process (clock_getcpuclockid(3)): the id with its bits turned, and 2 for time on the scheduler's books.
+    /proc/<pid>/stat counts in steps of 10 ms, which is too coarse for work of 20 µs. Linux has a CPU clock for each
+    process (clock_getcpuclockid(3)). Its id is the inverted process id, shifted by three bits, plus 2 (CPUCLOCK_SCHED).
     """
     total = 0.0
     for session in sessions:
@@ -181,7 +181,7 @@ def memory_mb(sessions: Sequence[int]) -> float:
 
 
 class Repeating:
-    """Does `once` again and again in a thread of its own, with a pause before each time, until `stop`."""
+    """Calls `once` in a separate thread until `stop`, with a pause of `every_s` before each call."""
 
     every_s: float
     ends_within_s = 20.0

@@ -1,9 +1,8 @@
-"""HTTP as the measurements need it: one URL fetched, and a streamed answer whose pieces are handed on as they arrive.
+"""HTTP client of the measurements: fetches a URL, or streams a response and yields each piece as it arrives.
 
-`FastHttpUser` and `requests` hand out a body in blocks of a size asked for, and wait until a block is full: with answers of
-a few hundred bytes the first token is seen together with the last one. Here every read is handed on with its time.
-Under Locust the socket is gevent's, because Locust patches the standard library; without it this is an ordinary blocking
-client.
+`FastHttpUser` and `requests` return a body in blocks of a given size and wait until a block is full: with answers of a few
+hundred bytes the first token would be seen together with the last token. Here every read is returned with its time.
+Under Locust the sockets are gevent's, because Locust patches the standard library; otherwise this client blocks.
 """
 
 import contextlib
@@ -20,12 +19,12 @@ _BLOCK = 65_536
 
 
 class ConnectionBroken(Exception):
-    """The other side closed the connection or sent what is not HTTP before the answer was whole."""
+    """The server closed the connection, or sent invalid HTTP, before the response was complete."""
 
 
 @dataclass(frozen=True)
 class TargetUrl:
-    """Where requests go: `http://host:port` with an optional path in front of `/v1`."""
+    """The server's address: `http://host:port` with an optional path in front of `/v1`."""
 
     scheme: str
     host: str
@@ -39,16 +38,16 @@ class TargetUrl:
 
 
 def parse_target(url: str) -> TargetUrl:
-    """Raises ValueError with one sentence. A `/v1` at the end, which many clients want, may stand there or not."""
+    """Parses a URL; a `/v1` at its end, as many clients require it, is removed. Raises ValueError with one sentence."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"URL wants http://host:port or https://host:port, found {url!r}")
+        raise ValueError(f"URL: expected http://host:port or https://host:port, got {url!r}")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return TargetUrl(parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"))
 
 
 def tls_context(trusted: str) -> ssl.SSLContext:
-    """`trusted`: a file with the gateway's own certificate, which counts whatever name it is for; empty: the system's."""
+    """`trusted`: a file with the gateway's certificate, accepted for any host name. Empty: the system's certificates."""
     context = ssl.create_default_context(cafile=trusted or None)
     if trusted:
         context.check_hostname = False
@@ -57,7 +56,7 @@ def tls_context(trusted: str) -> ssl.SSLContext:
 
 
 def bearer(key: str) -> dict[str, str]:
-    """The header of a key; none without one."""
+    """The Authorization header for a key; no header if the key is empty."""
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
@@ -71,9 +70,9 @@ def fetch(
     timeout_s: float = 10.0,
     uses_proxy: bool = False,
 ) -> bytes:
-    """The answer's body; `body` is sent as JSON. No proxy stands between unless asked for: what is tested is the gateway.
+    """Sends `body` as JSON and returns the response body. Uses a proxy only with `uses_proxy`, to test the gateway itself.
 
-    Raises OSError (urllib.error.HTTPError among them) or ValueError.
+    Raises OSError (including urllib.error.HTTPError) or ValueError.
     """
     data = json.dumps(body).encode() if body is not None else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)
@@ -85,7 +84,7 @@ def fetch(
 
 
 class StreamingConnection:
-    """One keep-alive connection, one request at a time. `timeout_s` is for each wait, not for the whole answer."""
+    """One keep-alive connection for one request at a time. `timeout_s` limits each read, not the whole response."""
 
     def __init__(self, to: TargetUrl, timeout_s: float, trusted: str = "") -> None:
         self.timeout_s = timeout_s
@@ -97,10 +96,10 @@ class StreamingConnection:
         )
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """Sends a request and waits for status and headers. Raises ConnectionBroken or OSError (TimeoutError among them)."""
+        """Sends a request and waits for status and headers. Raises ConnectionBroken or OSError (including TimeoutError)."""
         try:
             if self._link.sock is not None:
-                # The other side may close an idle connection just as it is used again; no byte of an answer has come.
+                # The server may close an idle connection just when it is reused. No byte of a response has arrived.
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     return self._exchange(path, body, headers)
             return self._exchange(path, body, headers)
@@ -125,9 +124,9 @@ class StreamingConnection:
         return reply
 
     def pieces(self, reply: http.client.HTTPResponse) -> Iterator[tuple[float, bytes]]:
-        """Pieces of the body as they arrive, each with its perf_counter(). Raises ConnectionBroken or OSError.
+        """Yields pieces of the body as they arrive, each with its perf_counter(). Raises ConnectionBroken or OSError.
 
-        To be read to its end, or the connection closed.
+        The caller must read to the end or close the connection.
         """
         try:
             while piece := reply.read1(_BLOCK):

@@ -1,5 +1,8 @@
-"""What Locust loads: `locust -f loadtest/locustfile.py`. With an order (run_spec.py) it does that and ends; without one it
-serves Locust's page, where people choose the number of users and the scenario."""
+"""Entry point for Locust: `locust -f loadtest/locustfile.py`.
+
+With a run specification (run_spec.py) it executes that run and exits. Without a specification it serves Locust's web page,
+where the operator chooses the number of users and the scenario.
+"""
 
 import csv
 import os
@@ -24,7 +27,7 @@ from loadtest.generator.results import ResultWriter, SampleReporter
 from loadtest.run_spec import ORDER, RunSpec
 from loadtest.statistics import Window, figures
 
-runners.WORKER_REPORT_INTERVAL = 1.0  # a search looks at what was just measured
+runners.WORKER_REPORT_INTERVAL = 1.0  # a search needs the latest samples
 ARRIVALS = "manyeyes_arrivals"
 FIELD = "manyeyes"
 
@@ -33,7 +36,7 @@ dues = ArrivalQueue()
 
 
 def _from_page() -> RunSpec:
-    """Locust's page: its fields are read when somebody starts a test."""
+    """Defaults for Locust's web page, whose fields are read when a test starts."""
     return RunSpec(
         url=os.environ.get("MANYEYES_GATEWAY_URL", "http://localhost:8080"),
         model=os.environ.get("MANYEYES_MODEL", "auto"),
@@ -48,7 +51,7 @@ order = orders.read_run_spec(Path(os.environ[ORDER])) if ordered else _from_page
 
 
 def _give_up() -> None:
-    """The files cannot be written any more: say so at once, Locust's own report will fail too, and end with what there is."""
+    """Result files cannot be written: reports it immediately, because Locust's own report fails too, and quits."""
     _say({"trouble": writer.trouble})
     if reporter.environment and reporter.environment.runner:
         gevent.spawn(reporter.environment.runner.quit)
@@ -67,7 +70,7 @@ def _send(coming: list[tuple[float, int]], forget: bool) -> None:
 
 if ordered:
     mix = users.mix(order.scenario)
-    # Locust finds these classes by looking through this file's names.
+    # Locust finds these classes among the names of this module.
     TheUser = (
         open_loop_user(order, mix, reporter, dues) if order.loop == "open" else closed_loop_user(order, mix, reporter)
     )
@@ -125,12 +128,12 @@ def _end(environment: Environment, **_: Any) -> None:
         if ordered:
             _csv(environment)
             _say({"trouble": writer.trouble, "requests": len(writer.samples)})
-    # The verdict is ours, from the samples; Locust's own, one failed request, is not it.
+    # The samples decide whether the run passed. Locust itself would fail it for a single failed request.
     environment.process_exit_code = 1 if writer.trouble else 0
 
 
 def _csv(environment: Environment) -> None:
-    """Locust's tables. Its own --csv writes them from a greenlet that may outlive the file (Locust 2.47)."""
+    """Writes Locust's tables. Locust's own --csv writes them from a greenlet that may outlive the file (Locust 2.47)."""
     tables = StatsCSV(environment, PERCENTILES_TO_REPORT)
     try:
         with (Path(order.folder) / "locust_stats.csv").open("w", newline="") as file:
@@ -142,7 +145,7 @@ def _csv(environment: Environment) -> None:
 
 
 def _report(runner: Runner) -> None:
-    """Once a second: this process's own samples, and one line for whoever shows progress."""
+    """Once a second collects the samples of this process and prints one line of progress."""
     while True:
         gevent.sleep(1.0)
         if not isinstance(runner, MasterRunner):

@@ -1,4 +1,4 @@
-"""Files that a measurement leaves: lines of JSON as they come, documents whole or not at all."""
+"""Result files of measurements: JSON lines that are appended, and documents that are written atomically."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def append_line(file: Path, fields: object) -> None:
-    """`fields`: a dictionary or a dataclass. Raises OSError when the disk is full."""
+    """Appends one JSON line. `fields`: a dictionary or a dataclass. Raises OSError, for example if the disk is full."""
     with file.open("ab") as lines:
         lines.write(orjson.dumps(fields) + b"\n")
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """All whole lines, in order; one that was cut off by a full disk or a kill is left out."""
+    """Yields all complete lines in order; skips a line that a full disk or a kill cut off."""
     if not file.exists():
         return
     for line in file.read_bytes().splitlines():
@@ -31,12 +31,12 @@ def write_document(file: Path, document: object) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Raises OSError."""
+    """Writes the file atomically. Raises OSError."""
     part = file.with_suffix(".part")
     part.write_text(text)
     part.replace(file)
 
 
 def shown(path: Path) -> Path:
-    """As people read it: from the checkout on where it is in there."""
+    """The path to display: relative to the checkout if it is inside it."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path

@@ -1,4 +1,4 @@
-"""One run of Locust as a process of its own: started with an order, watched, ended, and what it left read back."""
+"""Runs Locust as a separate process: starts it with a `RunSpec`, shows its progress, stops it, and reads its results."""
 
 import contextlib
 import os
@@ -32,18 +32,18 @@ from loadtest.statistics import Sample, read_samples
 ProgressLine = dict[str, Any]
 Watch = Callable[[ProgressLine], None]
 
-END_S = 20.0  # after the last stage, on top of the longest answer
+END_S = 20.0  # after the last stage, in addition to the request timeout
 LIMIT_CPU = 0.85
 LIMIT_LAG_S = 0.1
 
 
 class RunFailed(Exception):
-    """Locust did not do its work; the text says why."""
+    """Locust produced no results. The message says why."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run left. `trouble` is empty when it is whole, else the reason why it is partial."""
+    """The results of a run. `trouble`: why they are partial; empty if they are complete."""
 
     folder: Path
     samples: tuple[Sample, ...]
@@ -61,7 +61,7 @@ class RunResult:
 
     @property
     def span(self) -> tuple[float, float]:
-        """When the stages began and ended, in seconds since 1970."""
+        """Start and end of the stages, in seconds since 1970."""
         found = list(read_lines(self.folder / "stages.jsonl"))
         return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
 
@@ -71,9 +71,9 @@ def command(order: RunSpec) -> list[str]:
     words = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless", "--only-summary"]
     words += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
     words += ["--html", f"{folder}/locust.html", "--json-file", f"{folder}/locust"]
-    if order.processes == 1:  # there is no master beside it: its samples need not travel
+    if order.processes == 1:  # a single process has no separate master to send samples to
         return words
-    port = str(_free_port())  # Locust's own, 5557, may be another run's
+    port = str(_free_port())  # another run may use Locust's default port, 5557
     words += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
     return [*words, "--processes", str(order.processes)]
 
@@ -85,9 +85,9 @@ def _free_port() -> int:
 
 
 def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunResult:
-    """Does the order and returns what was seen. On KeyboardInterrupt Locust is ended in order, and it is raised again.
+    """Executes the run and returns its results. On KeyboardInterrupt stops Locust gracefully and raises again.
 
-    Raises Failed when Locust ended without having done anything.
+    Raises RunFailed if Locust exited without results.
     """
     folder = Path(order.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunR
             stderr=log,
             env=environment,
             cwd=folder,
-            start_new_session=True,  # Ctrl-C reaches this process, which ends Locust in order
+            start_new_session=True,  # Ctrl-C reaches this process, which stops Locust gracefully
         )
     said: queue.SimpleQueue[ProgressLine | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(process, said), daemon=True).start()
@@ -115,7 +115,7 @@ def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunR
         _end(process, 5)
     ran = read_run(folder, trouble)
     if process.returncode and not ran.samples and not trouble:
-        raise RunFailed(f"Locust ended with {process.returncode}: {_last_line(folder / 'locust.log')}")
+        raise RunFailed(f"Locust exited with code {process.returncode}: {_last_line(folder / 'locust.log')}")
     return ran
 
 
@@ -129,11 +129,11 @@ def _attend(
             line = said.get(timeout=1)
         except queue.Empty:
             if time.monotonic() > deadline:
-                return f"Locust did not end within {_longest_s(order):.0f} s"
+                return f"Locust did not exit within {_longest_s(order):.0f} s"
             continue
         if line is None:
             process.wait(timeout=30)
-            return trouble or (f"Locust ended with {process.returncode}" if process.returncode else "")
+            return trouble or (f"Locust exited with code {process.returncode}" if process.returncode else "")
         trouble = line.get("trouble") or trouble
         if "rps" in line:
             watch(line)
@@ -156,7 +156,7 @@ def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[Progres
 
 
 def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
-    """Locust writes its reports on SIGINT; what does not end then is ended with all its processes."""
+    """Stops Locust. It writes its reports on SIGINT; if it does not exit in time, its whole process group is killed."""
     for number, wait_s in ((signal.SIGINT, patience_s), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
         if process.poll() is not None:
             break
@@ -170,9 +170,9 @@ def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
 
 
 def read_run(folder: Path, trouble: str = "") -> RunResult:
-    """What a run left in its folder, whole or not."""
+    """Reads the results of a run, complete or partial, from its folder."""
     generator = list(read_lines(folder / "generator.jsonl"))
-    # The first second of a process is its start.
+    # Leave out the first two seconds, in which the processes start.
     started = min((line["at_s"] for line in generator), default=0.0)
     later = [line for line in generator if line["at_s"] > started + 2] or generator
     cpu, lag = sorted(line["cpu"] for line in later), sorted(line["lag_s"] for line in later)
@@ -187,7 +187,7 @@ def read_run(folder: Path, trouble: str = "") -> RunResult:
 
 def _last_line(file: Path) -> str:
     text = file.read_text(errors="replace").strip() if file.exists() else ""
-    return text.splitlines()[-1] if text else "it said nothing"
+    return text.splitlines()[-1] if text else "its log is empty"
 
 
 console = Console(highlight=False, soft_wrap=True)
@@ -197,7 +197,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def progress(title: str, seconds: float) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """`seconds` is how long it should take; yields what is to be called with each line that Locust says."""
+    """Shows the progress of a run that should take `seconds`. Yields a function to call with each line from Locust."""
     started = time.monotonic()
     if not sys.stdout.isatty():
         last = started
@@ -227,14 +227,14 @@ def progress(title: str, seconds: float) -> Iterator[Callable[[dict[str, Any]], 
 
 
 def format_current(line: dict[str, Any]) -> str:
-    text = f"{line['under_way']} under way, {line['rps']:.1f} RPS, p95 {line['p95_s']:.2f} s"
+    text = f"{line['under_way']} in progress, {line['rps']:.1f} RPS, p95 {line['p95_s']:.2f} s"
     if line["failed"]:
         text += f", failing: {next(iter(line['errors']), '')}"
     return text
 
 
 def stepwise(steps: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
-    """Each of them, with a bar on standard error that says which one is under way."""
+    """Yields each step, with a progress bar on standard error that shows the name of the current step."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True, highlight=False)) as bars:
         bar = bars.add_task("", total=len(steps))
@@ -246,10 +246,10 @@ def stepwise(steps: Sequence[T], name: Callable[[T], str]) -> Iterator[T]:
 
 TEXTFILE = ROOT / "monitoring/textfile/loadtest.prom"
 TEXTFILE_FORMAT = """\
-# HELP manyeyes_loadtest_generator_cpu_share Share of a core that the busiest process of the load generator takes.
+# HELP manyeyes_loadtest_generator_cpu_share Fraction of a core that the busiest process of the load generator uses.
 # TYPE manyeyes_loadtest_generator_cpu_share gauge
 manyeyes_loadtest_generator_cpu_share {cpu:.3f}
-# HELP manyeyes_loadtest_limit 1 while that is so much that the run measures its generator.
+# HELP manyeyes_loadtest_limit 1 while the load generator is the bottleneck of the run.
 # TYPE manyeyes_loadtest_limit gauge
 manyeyes_loadtest_limit {limit:d}
 """
@@ -257,14 +257,17 @@ manyeyes_loadtest_limit {limit:d}
 
 @contextlib.contextmanager
 def publish_textfile(watch: Watch, file: Path = TEXTFILE) -> Iterator[Watch]:
-    """`watch`, with each line also told to Prometheus. Never a reason to fail: elsewhere there is no such folder."""
+    """Yields a function that calls `watch` and writes each line to a file for node-exporter's textfile collector.
+
+    Write errors are ignored, because other hosts do not have this folder.
+    """
 
     def both(line: dict[str, Any]) -> None:
         watch(line)
         with contextlib.suppress(OSError):
             fresh = file.with_suffix(".new")
             fresh.write_text(TEXTFILE_FORMAT.format(cpu=line["cpu"], limit=line["cpu"] > LIMIT_CPU), encoding="utf-8")
-            fresh.chmod(0o644)  # node-exporter is another user
+            fresh.chmod(0o644)  # node-exporter runs as another user
             fresh.replace(file)
 
     try:

@@ -1,4 +1,4 @@
-"""What one run of Locust is to do; a file that its processes read. The key is not in it: it stays in the environment."""
+"""Specification of one Locust run, in a file that its processes read. The API key stays in the environment."""
 
 import dataclasses
 import itertools
@@ -19,7 +19,7 @@ from loadtest.virtual_user import RequestSettings
 
 @dataclass(frozen=True)
 class LoadStage:
-    """The level moves evenly from `start` to `end`."""
+    """A part of a run in which the load level changes linearly from `start` to `end`."""
 
     seconds: float
     start: float
@@ -31,7 +31,7 @@ def length_s(stages: Sequence[LoadStage]) -> float:
 
 
 def level_at(stages: Sequence[LoadStage], at_s: float) -> float | None:
-    """The level after `at_s` seconds; None when all stages are over."""
+    """Returns the level after `at_s` seconds; None after the last stage."""
     for stage in stages:
         if at_s < stage.seconds:
             return stage.start + (stage.end - stage.start) * at_s / stage.seconds
@@ -65,7 +65,7 @@ def soak(level: float, duration_s: float) -> tuple[LoadStage, ...]:
     return (LoadStage(start_s, level / 10, level), LoadStage(duration_s - start_s, level, level))
 
 
-# Hour -> share of the level, by eye from public traces of office work; between two the level moves evenly.
+# Hour -> fraction of the level, estimated by eye from public traces of office work; linear between two points.
 DAY = ((0, 0.1), (6, 0.1), (9, 0.8), (12, 1.0), (13, 0.7), (16, 1.0), (19, 0.5), (24, 0.1))
 
 
@@ -88,8 +88,11 @@ NAMES = (*STAGED, SATURATE)
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Times are wall seconds. A probe lets the load settle, then looks. `precision`: how near to each other the highest level
-    that held and the lowest that did not have to come, as a share."""
+    """Parameters of the search for the highest load level. Each probe lets the load settle, then measures.
+
+    Times are wall-clock seconds. `precision`: the search ends when the lowest level that missed the objective is at most
+    this fraction above the highest level that met it.
+    """
 
     start: float
     settle_s: float = 5.0
@@ -101,7 +104,7 @@ class SearchPlan:
 
 @dataclass
 class LevelSearch:
-    """Ask `level`, measure there, `tell` whether it held; `level` is None when the search is over."""
+    """State of a search: measure at `level`, then `record` whether it met the objective. `level` is None at the end."""
 
     plan: SearchPlan
     highest_held: float = 0.0
@@ -116,7 +119,7 @@ class LevelSearch:
         if missed is None:
             return held * self.plan.growth or self.plan.start
         if not held:
-            # Nothing held so far: down in steps until something does, or until it is plain that nothing will.
+            # No level met the objective so far: halve it until one does, or give up at a twentieth of the start.
             return missed / 2 if missed > self.plan.start / 20 else None
         return None if missed / held <= 1 + self.plan.precision else (held + missed) / 2
 
@@ -129,11 +132,11 @@ class LevelSearch:
 
 
 def arrivals_in(random: Random, rate: float, start_s: float, seconds: float) -> list[float]:
-    """Sorted: a Poisson process of `rate` from `start_s` on, given that exactly rate x seconds people come.
+    """Returns sorted arrival times of a Poisson process of `rate` from `start_s`, with exactly rate x seconds arrivals.
 
-    Given their number, arrivals of a Poisson process are independent and uniform. Fixing the number to what is expected
-    keeps the bursts, and takes away that one probe happens to get 5 % more work than the next. A fraction of a person is
-    drawn.
+    Given their number, arrivals of a Poisson process are independent and uniform. Fixing the number at its expected value
+    preserves the bursts, while no probe gets 5 % more work than another by chance. The fractional part of
+    rate x seconds is the probability of one more arrival.
     """
     whole, part = divmod(rate * seconds, 1)
     count = int(whole) + (random.random() < part)
@@ -145,14 +148,14 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_duration(text: str) -> float:
-    """90, 90s, 10m, 1h30m. Raises ValueError with one sentence."""
+    """Parses 90, 90s, 10m or 1h30m and returns seconds. Raises ValueError with a one-sentence message."""
     plain = text.strip()
     if re.fullmatch(r"\d+(\.\d+)?", plain):
         plain += "s"
     parts = _DURATION_PART.findall(plain)
     total = sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
     if not total or "".join(number + unit for number, unit in parts) != plain:
-        raise ValueError(f"a duration is written 90s, 10m or 2h, and is above 0; found {text!r}")
+        raise ValueError(f"duration: expected a time above 0 such as 90s, 10m or 2h, got {text!r}")
     return total
 
 
@@ -164,9 +167,10 @@ Loop = Literal["closed", "open"]
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Levels are users (`loop` closed) or requests a second (open), on the wall's clock, as all seconds here are.
+    """One run. Levels are users (`loop` closed) or requests a second (open). All times are wall-clock seconds.
 
-    `stages` or `search`, not both. `slowdown`: wall seconds per second of the engines' clock, for pauses and objectives.
+    Either `stages` or `search` is set. `slowdown`: wall-clock seconds per second of the engines' clock, for pauses and
+    objectives.
     """
 
     url: str

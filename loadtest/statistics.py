@@ -1,4 +1,4 @@
-"""Statistics of a run: percentiles, figures with their spread, and the rates and latencies of a window of samples. Pure."""
+"""Statistics of a run: percentiles, spreads, and the rates and latencies of a time window. Pure."""
 
 import contextlib
 from collections import Counter
@@ -13,10 +13,10 @@ from loadtest.result_files import read_lines
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """`began_s` is when it was due, in seconds since 1970; every other time is in seconds from there.
+    """One request. `began_s`: when it was due, in seconds since 1970. All other times are seconds since then.
 
-    In a closed loop a request is due when its user asks. In an open loop it is due when the arrival is, however late the
-    load generator was (`late_s`): otherwise a busy generator would hide the wait.
+    In a closed loop a request is due when its user sends it. In an open loop it is due at its arrival time, even if the
+    load generator sent it later (`late_s`): otherwise a busy generator would hide the waiting time.
     """
 
     scenario: str
@@ -24,14 +24,14 @@ class Sample:
     turn: int
     began_s: float
     late_s: float
-    first_s: float  # 0 when no token came
+    first_s: float  # 0 if no token arrived
     total_s: float
     tokens: int
     prompt_tokens: int
     cached_tokens: int
     video: bool
-    status: int  # 0 when there was no answer at all
-    failed: str  # empty: it counts
+    status: int  # 0 if there was no response
+    failed: str  # the reason; empty if the request was answered
     engine: str = ""
     pool: str = ""
     id: str = ""  # X-Request-Id, as the gateway's log has it
@@ -42,7 +42,7 @@ class Sample:
 
     @property
     def token_s(self) -> float:
-        """Time per output token after the first one (TPOT); 0 where there is no second one."""
+        """Time per output token after the first (TPOT), in seconds; 0 if there is no second token."""
         return (self.total_s - self.first_s) / (self.tokens - 1) if self.tokens > 1 and self.first_s else 0.0
 
     def line(self) -> bytes:
@@ -50,7 +50,7 @@ class Sample:
 
 
 def read_samples(file: Path) -> Iterator[Sample]:
-    """Samples of a file; lines that are none are left out."""
+    """Yields the samples of a file; skips lines that are not samples."""
     for fields in read_lines(file):
         with contextlib.suppress(TypeError):
             yield Sample(**fields)
@@ -58,7 +58,7 @@ def read_samples(file: Path) -> Iterator[Sample]:
 
 @dataclass(frozen=True)
 class LatencyObjective:
-    """Times are seconds of the engines' clock. `share`: of requests that have to keep both, and to be answered at all."""
+    """Times are seconds of the engines' clock. `share`: fraction of requests that must be answered within both times."""
 
     first_s: float = 2.0
     total_s: float = 5.0
@@ -77,7 +77,7 @@ STANDARD_OBJECTIVE = LatencyObjective()
 
 
 def parse_slo(text: str) -> LatencyObjective:
-    """From `first=2,total=5,share=0.95`, any of them. Raises ValueError with one sentence."""
+    """Parses `first=2,total=5,share=0.95`; each part is optional. Raises ValueError with a one-sentence message."""
     given: dict[str, float] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = word.partition("=")
@@ -86,13 +86,13 @@ def parse_slo(text: str) -> LatencyObjective:
         except ValueError:
             number = -1.0
         if name not in ("first", "total", "share") or number <= 0 or (name == "share" and number > 1):
-            raise ValueError(f"an SLO is written first=2,total=5,share=0.95 (seconds, and 0 to 1); found {word!r}")
+            raise ValueError(f"SLO: expected first=2,total=5,share=0.95 (seconds; share from 0 to 1), got {word!r}")
         given[name if name == "share" else f"{name}_s"] = number
     return LatencyObjective(**given)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0 to 1) of the values lie, between two of them in proportion; 0 of none."""
+    """The quantile `share` (0 to 1) of the values, with linear interpolation; 0 if there are no values."""
     ordered = sorted(values)
     if not ordered:
         return 0.0
@@ -108,7 +108,7 @@ def median(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of repeats. At least one."""
+    """The values of a figure in all repeats; at least one."""
 
     values: tuple[float, ...]
 
@@ -129,14 +129,14 @@ class Spread:
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """None where there is no value."""
+    """Returns None if there is no value."""
     found = tuple(value for value in values if value is not None)
     return Spread(found) if found else None
 
 
 @dataclass(frozen=True)
 class Window:
-    """From when to when to look, in seconds since 1970."""
+    """A time window, in seconds since 1970."""
 
     start_s: float
     end_s: float
@@ -148,8 +148,11 @@ class Window:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """`rps` counts good answers, each for the part of its time that lies in the window: a count of whole ones would depend
-    on which of them happen to end just before or after its edges. Percentiles are of answers that ended in the window."""
+    """Figures of one window. Percentiles are of answers that ended in it.
+
+    `rps` counts each good answer by the fraction of its duration that is inside the window. A count of complete answers
+    would depend on which of them happen to end just before or after the edges of the window.
+    """
 
     rps: float = 0.0
     goodput_rps: float = 0.0
@@ -178,13 +181,13 @@ class RunFigures:
 
     @property
     def balance(self) -> float:
-        """Busiest engine over quietest, in answers: 1 is even. 0 where no engine was named."""
+        """Answers of the busiest engine divided by those of the least busy; 1 is even, 0 if no engine is known."""
         counts = self.per_engine.values()
         return max(counts) / max(1, min(counts)) if counts else 0.0
 
 
 def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, slowdown: float = 1.0) -> RunFigures:
-    """`slowdown`: wall seconds per second of the engines' clock."""
+    """Computes the figures of a window. `slowdown`: wall-clock seconds per second of the engines' clock."""
     seconds = window.seconds / slowdown
     rps = kept_rps = 0.0
     ended: list[Sample] = []
@@ -225,7 +228,7 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
 
 
 def _inside(sample: Sample, window: Window) -> float:
-    """0 to 1: which part of its time lies in the window."""
+    """Fraction of the request's duration that is inside the window (0 to 1)."""
     overlap = min(sample.ended_s, window.end_s) - max(sample.began_s, window.start_s)
     if sample.total_s <= 0:
         return float(window.start_s <= sample.began_s < window.end_s)

@@ -1,6 +1,6 @@
-"""What one user does: conversations made from a seed alone, the same on every run and for every number of engines.
+"""User scenarios of load tests. Conversations depend only on a seed, so they are equal in every run and for every number of engines.
 
-A mix names several scenarios with their shares: `image:3,video:1`.
+A mix combines scenarios with shares: `image:3,video:1`.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ class UserTurn:
 
 @dataclass(frozen=True)
 class UserConversation:
-    """Each turn is sent with everything before it, answers too, as OpenAI clients do."""
+    """The turns of one conversation. Each turn is sent with all earlier turns and answers, as OpenAI clients do."""
 
     turns: tuple[UserTurn, ...]
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`conversation(seed, user, number)`: the n-th conversation of a user.
+    """One kind of user. `conversation(seed, user, number)` returns the n-th conversation of a user.
 
-    `think_s`: the pause before a user's next turn lies between half of that and one and a half. `answer_tokens`: the
-    length of every answer; with `ignore_eos` so that a run does not depend on what the model has to say (vLLM's extension
-    of the API; others ignore it).
+    `think_s`: the mean pause before the next turn; each pause is 0.5 to 1.5 times as long. `answer_tokens`: the length of
+    every answer. Requests set `ignore_eos` (a vLLM extension that other servers ignore), so the length of an answer does
+    not depend on the model.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Scenario:
 
 def ask_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"image {seed} {user} {number}"
-    text = f"Describe this picture. {question(Random(name), 12)}"
+    text = f"Describe this image. {question(Random(name), 12)}"
     return UserConversation((UserTurn(text, (SeededPicture("photo", name),)),))
 
 
-OCR_INSTRUCTION = "Write down all text on this page, line by line, as it is. Do not add anything."
+OCR_INSTRUCTION = "Write down all text on this page, line by line, exactly as printed. Do not add anything."
 
 
 def read_page(seed: int, user: int, number: int) -> UserConversation:
@@ -59,7 +59,7 @@ CHAT_TURNS = 6
 def chat_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"chat {seed} {user} {number}"
     random = Random(name)
-    first = UserTurn(f"Look at this picture. {question(random, 12)}", (SeededPicture("photo", name),))
+    first = UserTurn(f"Look at this image. {question(random, 12)}", (SeededPicture("photo", name),))
     return UserConversation((first, *(UserTurn(question(random, 16)) for _ in range(CHAT_TURNS - 1))))
 
 
@@ -68,7 +68,7 @@ PICTURES = 4
 
 def compare_images(seed: int, user: int, number: int) -> UserConversation:
     name = f"images {seed} {user} {number}"
-    text = f"Compare these pictures. {question(Random(name), 12)}"
+    text = f"Compare these images. {question(Random(name), 12)}"
     return UserConversation(
         (UserTurn(text, tuple(SeededPicture("photo", f"{name} {one}") for one in range(PICTURES))),)
     )
@@ -81,7 +81,7 @@ def ask_about_video(seed: int, user: int, number: int) -> UserConversation:
     return UserConversation((UserTurn(text, video=SeededVideo(name, seconds=random.randint(4, 12))),))
 
 
-AGENT_STEPS = 4  # as many pictures as an engine takes in one request with the shipped configuration
+AGENT_STEPS = 4  # the most images that an engine accepts in one request with the shipped configuration
 AGENT_TASK = "You operate this screen. Answer with one action: click(x, y), type(text) or done()."
 
 
@@ -113,26 +113,26 @@ def chat_in_text(seed: int, user: int, number: int) -> UserConversation:
 ALL = {
     scenario.name: scenario
     for scenario in (
-        Scenario("image", "One question about one picture", 1.0, 64, ask_about_image),
-        Scenario("pages", "Document pages, one after the other (OCR)", 0.0, 256, read_page),
-        Scenario("chat", "Six turns about one picture", 2.0, 48, chat_about_image),
-        Scenario("images", "One question about four pictures", 1.0, 64, compare_images),
+        Scenario("image", "One question about one image", 1.0, 64, ask_about_image),
+        Scenario("pages", "Document pages, one page per request (OCR)", 0.0, 256, read_page),
+        Scenario("chat", "Six turns about one image", 2.0, 48, chat_about_image),
+        Scenario("images", "One question about four images", 1.0, 64, compare_images),
         Scenario("video", "One question about one video", 1.0, 64, ask_about_video),
         Scenario("agent", "A chain of screenshots and actions", 0.2, 24, operate_screen),
-        Scenario("document", "One document, asked by everybody", 1.0, 48, ask_about_document),
-        Scenario("text", "Chats without pictures", 2.0, 64, chat_in_text),
+        Scenario("document", "One document, shared by all users", 1.0, 48, ask_about_document),
+        Scenario("text", "Chats without images", 2.0, 64, chat_in_text),
     )
 }
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Scenarios with whole shares: of so many users in a row, so many do this one."""
+    """Scenarios with integer shares: `image:3,video:1` gives three of four consecutive users the scenario `image`."""
 
     parts: tuple[tuple[Scenario, int], ...]
 
     def of(self, user: int) -> Scenario:
-        """What this user does. Shares hold for any row of users: none has to wait for its kind's turn."""
+        """The scenario of this user. The shares hold for any group of consecutive users."""
         at = user % sum(share for _, share in self.parts)
         for scenario, share in self.parts:
             if at < share:
@@ -142,13 +142,15 @@ class Mix:
 
 
 def mix(text: str) -> Mix:
-    """Raises ValueError with one sentence."""
+    """Parses `image:3,video:1`. Raises ValueError with a one-sentence message."""
     parts = []
     for word in text.split(","):
         name, _, share = word.strip().partition(":")
         if name not in ALL:
-            raise ValueError(f"no scenario {name!r}; there are {', '.join(ALL)}, and mixes such as image:3,video:1")
+            raise ValueError(
+                f"unknown scenario {name!r}. Use one of {', '.join(ALL)}, or a mix such as image:3,video:1"
+            )
         if share and not (share.isdigit() and int(share)):
-            raise ValueError(f"{word.strip()!r} wants a whole share after the colon, as in {name}:3")
+            raise ValueError(f"{word.strip()!r}: expected a whole number above 0 after the colon, as in {name}:3")
         parts.append((ALL[name], int(share or 1)))
     return Mix(tuple(parts))

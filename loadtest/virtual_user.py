@@ -1,4 +1,4 @@
-"""One person's way through a conversation: each turn asked with all before it, its answer read as it arrives."""
+"""One simulated user: sends each turn of a conversation with its history and reads the streamed answer as it arrives."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,10 @@ GOOD_FINISH_REASONS = ("stop", "length")
 
 @dataclass
 class CompletionStream:
-    """`tokens_s`: when each event with text arrived. vLLM may put several tokens into one event; `usage` has their number."""
+    """A streamed chat completion. `tokens_s`: the arrival time of each event with text.
+
+    vLLM may put several tokens into one event; `usage` has their number.
+    """
 
     text: list[str] = field(default_factory=list)
     tokens_s: list[float] = field(default_factory=list)
@@ -77,8 +80,10 @@ AFTER_ERROR_S = 3.0
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """What all requests of a run have in common. `slowdown`: wall seconds per second of the engines' clock. `pause`: what
-    every pause is multiplied by; 0 is a closed loop of so many requests at the same time."""
+    """Settings shared by all requests of a run.
+
+    `slowdown`: wall-clock seconds per second of the engines' clock. `pause`: factor for every pause; 0 means no pauses.
+    """
 
     to: TargetUrl
     model: str
@@ -99,7 +104,10 @@ class RequestSettings:
 
 @dataclass
 class Exchange:
-    """One question and what came back; perf_counter() times. `broken`: why the connection gave no whole answer."""
+    """One request and its response. Times are perf_counter() seconds.
+
+    `broken`: why the connection failed before the response was complete.
+    """
 
     began: float
     status: int = 0
@@ -107,7 +115,7 @@ class Exchange:
     pool: str = ""
     stream: CompletionStream = field(default_factory=CompletionStream)
     raw: bytes = b""
-    """The body of an error."""
+    """The body of an error response."""
     ended: float = 0.0
     broken: str = ""
 
@@ -117,7 +125,7 @@ class Exchange:
 
 
 def exchange(connection: StreamingConnection, body: bytes, headers: Mapping[str, str]) -> Exchange:
-    """Asks and reads to the end, whatever it is."""
+    """Sends a request and reads the response to its end. Failures are recorded in the result, not raised."""
     found = Exchange(time.perf_counter())
     try:
         reply = connection.post(PATH, body, headers)
@@ -143,7 +151,7 @@ def exchange(connection: StreamingConnection, body: bytes, headers: Mapping[str,
 
 @dataclass
 class VirtualUser:
-    """`number` tells users of a run apart. `asked` shares everything else; `told` gets a sample for each request."""
+    """One simulated user. `number` identifies it within the run; `on_sample` is called with a sample of each request."""
 
     number: int
     settings: RequestSettings
@@ -158,18 +166,18 @@ class VirtualUser:
         self.connection = StreamingConnection(self.settings.to, self.settings.timeout_s, self.settings.trusted)
 
     def converse(self, scenario: Scenario, conversation: UserConversation, due_s: float | None = None) -> bool:
-        """Has one conversation, with a pause after each turn; ends it at the first answer that fails.
+        """Runs one conversation, with a pause after each turn. Stops at the first request that fails.
 
         `due_s`: when its first turn was due (seconds since 1970), in an open loop. Returns whether all turns were answered.
         """
-        stays = due_s is None  # and asks again after the last turn
+        stays = due_s is None  # closed loop: the same user starts the next conversation
         for turn, messages in enumerate(self._turns(conversation)):
             sample = self._send_turn(scenario, turn, conversation.turns[turn], messages, due_s)
             self.on_sample(sample)
             due_s = None
             if sample.failed:
                 if stays:
-                    # Nobody asks again at once after an error, and a refusing server must not be hammered.
+                    # Real users do not retry immediately, and a server that rejects requests must not be flooded.
                     self.sleep(self.settings.slowdown * max(AFTER_ERROR_S, scenario.think_s))
                 return False
             if self.settings.pause * scenario.think_s and (stays or turn + 1 < len(conversation.turns)):
@@ -218,7 +226,7 @@ class VirtualUser:
 def message_content(
     turn: UserTurn, data_url: Callable[[SeededPicture], str] = SeededPicture.data_url
 ) -> str | list[dict[str, Any]]:
-    """As the `openai` client sends it. `data_url` may know pictures that were made before."""
+    """The `content` of a message, as the `openai` client sends it. `data_url` may return images encoded beforehand."""
     media: list[dict[str, Any]] = [
         {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in turn.pictures
     ]

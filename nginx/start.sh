@@ -1,29 +1,29 @@
 #!/bin/sh
-# Starts nginx on the newest rendered files that it accepts, then looks once a second for others and takes those over by one
-# reload. nginx never reads a file that is being replaced: it is given a copy, and only one whose sums are right.
+# Starts nginx with the newest rendered files that it accepts, then checks once a second for new files and applies them with one
+# reload. nginx never reads a file that is being replaced: it reads a copy whose checksums are correct.
 #
-# $NGINX_CONFIG_DIR/current  the files as the controller wants them in force; a Kubernetes ConfigMap can be mounted there instead
-# $NGINX_CONFIG_DIR/proven   those that it last saw in force, for a start while `current` is refused
-# $NGINX_ACTIVE_DIR/current    what nginx runs on: a link to one folder with the hand-written files (links) and a copy of rendered ones
-# $NGINX_ACTIVE_DIR/refused    the offered generation that nginx does not accept, and nginx's reason
+# $NGINX_CONFIG_DIR/current  the files that the controller wrote last; a Kubernetes ConfigMap can be mounted there instead
+# $NGINX_CONFIG_DIR/proven   the files that nginx last accepted, for a start while `current` is rejected
+# $NGINX_ACTIVE_DIR/current  what nginx reads: a link to a folder with links to the hand-written files and a copy of the rendered files
+# $NGINX_ACTIVE_DIR/refused  the generation that nginx rejects, and nginx's reason
 FILES=${NGINX_FILES:-/etc/nginx}
 NGINX_CONFIG_DIR=${NGINX_CONFIG_DIR:-/etc/nginx/offered}
 SECRETS=${SECRETS:-/run/secrets/manyeyes}
 NGINX_ACTIVE_DIR=${NGINX_ACTIVE_DIR:-/tmp/gateway}
 NGINX_BINARY=${NGINX_BINARY:-nginx}
 GLOBALS=${NGINX_GLOBALS:-daemon off;}
-WATCHED_NAME=${WATCHED_NAME:-}  # a name in the files whose address may become another one (Swarm): nginx resolves it when it reads them
-SECRETS_EVERY=10  # looks between two at certificates and keys of endpoints, which are read whole, and at WATCHED_NAME
+WATCHED_NAME=${WATCHED_NAME:-}  # a host name in the files whose address may change (Swarm): nginx resolves it only when it loads them
+SECRETS_EVERY=10  # the secrets, which are read completely, and WATCHED_NAME are checked in every tenth poll
 
-export TZ=UTC  # of the times in the log
+export TZ=UTC  # for the times in the log
 
-count=0     # folders made so far
-running=""  # the generation in force
-refused=""  # the offered generation, with the secrets' sum, that was refused last
-secrets=""  # the secrets' sum
-address=""  # WATCHED_NAME's
+count=0     # folders created so far
+running=""  # the active generation
+refused=""  # the last rejected generation and the secrets' checksum at that time
+secrets=""  # the secrets' checksum
+address=""  # the address of WATCHED_NAME
 
-# One JSON line in the log, in the form of manyeyes/observability/log_format.py.
+# Writes one JSON log line in the format of manyeyes/observability/log_format.py.
 say() {
     reason=$(printf '%s' "$3" | tr '\n\t' '  ' | tr -d '[:cntrl:]' | sed 's/\\/\\\\/g; s/"/\\"/g')
     printf '{"at":"%s","level":"%s","part":"gateway","event":"%s","generation":"%s","reason":"%s"}\n' \
@@ -32,7 +32,7 @@ say() {
 
 secrets_sum() { cat "$SECRETS"/* 2>/dev/null | cksum; }
 
-# Copies what is offered under $1 to $NGINX_ACTIVE_DIR/next. Fails while it is missing or being replaced.
+# Copies $NGINX_CONFIG_DIR/$1 to $NGINX_ACTIVE_DIR/next. Fails while the files are missing or being replaced.
 copied() {
     rm -rf "$NGINX_ACTIVE_DIR/next"
     mkdir -p "$NGINX_ACTIVE_DIR/next/rendered" || return 1
@@ -43,7 +43,7 @@ copied() {
     done
 }
 
-# Makes $NGINX_ACTIVE_DIR/next what nginx reads when it starts or reloads. Fails, with a reason, when nginx does not accept it.
+# Activates $NGINX_ACTIVE_DIR/next for the next start or reload. Fails if nginx rejects it, and stores nginx's reason.
 taken() {
     read -r generation <"$NGINX_ACTIVE_DIR/next/rendered/generation"
     if ! found=$("$NGINX_BINARY" -t -q -p "$NGINX_ACTIVE_DIR/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
@@ -60,22 +60,22 @@ taken() {
     running=$generation
 }
 
-# The name has an address, and another one than before.
+# True if WATCHED_NAME has a new address.
 moved() {
     [ -n "$WATCHED_NAME" ] && found=$(getent hosts "$WATCHED_NAME") && [ "$found" != "$address" ] && address=$found
 }
 
-# One look. nginx has this shell's process id: the shell becomes it.
+# One poll. nginx has the process id of this shell, because the shell executes it.
 look() {
     looks=$((looks + 1))
     if [ $((looks % SECRETS_EVERY)) -eq 0 ] && [ "$(secrets_sum)" != "$secrets" ]; then
         secrets=$(secrets_sum)
-        why="another certificate or key"
+        why="certificates or keys changed"
         { copied current && taken; } || { copied proven && taken; } || return
     elif [ $((looks % SECRETS_EVERY)) -eq 0 ] && moved; then
-        why="another address of $WATCHED_NAME"
+        why="the address of $WATCHED_NAME changed"
     else
-        why="another configuration"
+        why="the configuration changed"
         { read -r offered <"$NGINX_CONFIG_DIR/current/generation"; } 2>/dev/null || return
         if [ "$offered" = "$running" ]; then
             [ ! -e "$NGINX_ACTIVE_DIR/refused" ] || rm -f "$NGINX_ACTIVE_DIR/refused"

@@ -1,1 +1,1 @@
-"""The web page of ManyEyes: a Gradio page that talks to the gateway as any OpenAI client does."""
+"""The web page of ManyEyes: a Gradio application that is an OpenAI client of the gateway."""

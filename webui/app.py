@@ -1,4 +1,4 @@
-"""Builds the page and serves it."""
+"""Builds and serves the page."""
 
 import asyncio
 import html
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")  # before Gradio is imported: it reads this at import
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")  # Gradio reads this when it is imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gradio as gr
@@ -37,7 +37,7 @@ from webui.user_error import UserError
 
 REFRESH_S = 10
 UPLOADS_CHECK_S = 600
-STOP_S = 5  # answers still coming when the page is told to end
+STOP_S = 5  # how long running answers may continue after SIGTERM
 
 TAGLINE = N_("Many GPUs, one vision endpoint")
 
@@ -47,7 +47,7 @@ TAB_TITLE = (
 
 
 class LocalizedPage(gr.Blocks):
-    """The page in one language, which its events speak, too."""
+    """The page in one language. Its events use the same language."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -79,10 +79,10 @@ def _named_files(value: Any) -> Iterator[Path]:
 
 
 def _refuse_components(value: Any) -> None:
-    """A message of a chat may be one of Gradio's components, which Gradio then makes and lets read a file. No browser sends one."""
+    """Refuses Gradio components in chat messages: Gradio would create them, and they could read files."""
     if isinstance(value, dict):
         if isinstance(value.get("component"), str):
-            raise gr.Error(_("This is no message of a chat."))
+            raise gr.Error(_("This is not a chat message."))
         value = list(value.values())
     if isinstance(value, list | tuple):
         for item in value:
@@ -90,7 +90,7 @@ def _refuse_components(value: Any) -> None:
 
 
 def _refuse_anothers_file(path: Path) -> None:
-    """Gradio checks that a file was uploaded, not by whom."""
+    """Refuses a file of another user. Gradio checks only that a file was uploaded, not by whom."""
     if path.is_relative_to(uploads.upload_folder()) and path.exists() and not uploads.may_read(path):
         raise gr.Error(_("This file was not uploaded to this page."))
 
@@ -113,7 +113,9 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             states = gr.HTML(elem_id="states")
             gr.HTML(_language_link(), elem_id="languages")
             gr.HTML(
-                '<button type="button" class="theme-toggle" aria-label="' + _("Dark or light") + '">◐</button>',
+                '<button type="button" class="theme-toggle" aria-label="'
+                + _("Switch between dark and light")
+                + '">◐</button>',
                 elem_id="theme",
             )
         notices = gr.HTML(elem_id="notices")
@@ -143,7 +145,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         one_model = [chat_model, documents_model, agent_model]
         in_turn = [*fallback_models, *individual_models]
 
-        # The models are asked for until there is one, so that a list the visitor has open never changes under the hand.
+        # Models are fetched only until one is selected, so that a list that the user has open does not change.
         async def refresh(model: str | None) -> tuple[object, ...]:
             pools = await gateway.pools()
             models = [] if model else await gateway.models()
@@ -157,7 +159,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         }
         blocks.load(refresh, **refreshing)
 
-        # What cluster.yaml says at the moment: this page was built when the process started.
+        # Reads the current cluster.yaml, because the page was built when the process started.
         def greet() -> tuple[object, object]:
             current = texts()
             return _brand_html(current.title), gr.update(placeholder=_(current.greeting))
@@ -168,17 +170,17 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         blocks.unload(_end_visit)
     blocks.queue(default_concurrency_limit=settings.webui.concurrency.api_clients, api_open=False)
     blocks.max_threads = settings.webui.threads
-    # Gradio looks for work a thousand times a second, which costs 4 % of a core all day; 20 ms are not felt.
+    # Gradio polls its queue a thousand times a second, which uses 4 % of a core. Users do not notice 20 ms.
     blocks._queue.sleep_when_free = 0.02
     return blocks
 
 
 def build_app(settings: WebuiSettings) -> FastAPI:
-    """The ASGI application: the page in English at /, in Chinese at /zh/."""
+    """Builds the ASGI application: the page in English at / and in Chinese at /zh/."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # asyncio.to_thread's own, of which a small machine has four: one visitor's PDF would keep all others waiting.
+        # The default executor has four threads on a small machine: the PDF of one user would block all other users.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.webui.threads, "files"))
         yield
 
@@ -190,7 +192,7 @@ def build_app(settings: WebuiSettings) -> FastAPI:
     ]
     whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, middleware=middleware)
     gateway, model_limits = GatewayClient(settings), ModelLimits(settings.config)
-    for language in (ZH, ENGLISH):  # / takes whatever no path before it took
+    for language in (ZH, ENGLISH):  # / comes last, because it matches every path
         with use_language(language):
             _mount(whole, build_page(settings, gateway, model_limits), settings)
     return whole
@@ -213,10 +215,10 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
         css=theme.CSS.read_text(encoding="utf-8"),
         head=theme.head_html(),
     )
-    # Gradio checks that a file named by a browser was uploaded only once this is set, and mounting does not set it:
-    # without it a crafted chat could name any file of this process and be served a copy.
+    # Gradio checks that a file named by a browser was uploaded only if this is set, and mounting does not set it.
+    # Without it, a crafted chat could name any file that this process can read and get a copy.
     blocks.has_launched = True
-    blocks.favicon_path = str(samples.HERE / "icon.png")  # type: ignore[assignment]  # mounting takes it for / only
+    blocks.favicon_path = str(samples.HERE / "icon.png")  # type: ignore[assignment]  # mounting sets it for / only
 
 
 def main() -> int:
@@ -241,12 +243,12 @@ def main() -> int:
 
 
 def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
-    """The cluster is looked at only while somebody sees it."""
+    """Polls the cluster only while the Cluster tab is open."""
     return gr.Timer(active=chosen.value == _("Cluster"))
 
 
 def _language_link() -> str:
-    """A link to the page in the other language, which page.js remembers."""
+    """Returns a link to the page in the other language. page.js stores the choice in a cookie."""
     other = ZH if current_language() == ENGLISH else ENGLISH
     return (
         f'<a class="language" href="{PATHS[other]}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'

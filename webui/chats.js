@@ -1,8 +1,8 @@
-// The visitor's earlier chats, kept by this browser alone: the list, and which chat is open.
+// Earlier chats, stored in this browser only: the list, and the id of the open chat.
 (() => {
   const KEY = "manyeyes-chats";
   const MOST_CHATS = 40;
-  const MOST_LENGTH = 2_000_000; // a browser keeps about 5 MB of a page, two bytes a character
+  const MOST_LENGTH = 2_000_000; // a browser stores about 5 MB per page, two bytes per character
   let open = null;
 
   const read = () => {
@@ -19,7 +19,7 @@
     try {
       localStorage.setItem(KEY, JSON.stringify(kept));
     } catch {
-      // The browser keeps nothing, or has no room: the open chat goes on without its list.
+      // Storage is disabled or full: the open chat works without the list.
     }
     draw();
   };
@@ -45,13 +45,13 @@
   };
 
   window.manyeyesChats = {
-    // After an answer: {title, messages} of the open chat.
+    // Stores the open chat after an answer, as {title, messages}.
     keep(chat) {
       if (!chat?.messages?.length) return;
       open ??= crypto.getRandomValues(new Uint32Array(2)).join("-");
       write([{ id: open, ...chat }, ...read().filter((one) => one.id !== open)]);
     },
-    // For the event that shows a chat.
+    // Returns the open chat, for the event that shows it.
     opened() {
       return read().find((chat) => chat.id === open) ?? null;
     },
@@ -74,7 +74,7 @@
       if (remove.dataset.remove === open) document.getElementById("new-chat").click();
     }
   });
-  window.addEventListener("storage", (event) => event.key === KEY && draw()); // another tab of the same browser
+  window.addEventListener("storage", (event) => event.key === KEY && draw()); // a change in another tab of the same browser
   const wait = new MutationObserver(() => {
     if (document.getElementById("chat-list-items")) {
       wait.disconnect();
@@ -84,7 +84,7 @@
   wait.observe(document, { childList: true, subtree: true });
 })();
 
-// A file that the server made as {name, kind, text}, saved by the browser.
+// Saves a file that the server sent as {name, kind, text}.
 window.manyeyesSave = (file) => {
   if (!file) return;
   const link = document.createElement("a");

@@ -1,4 +1,4 @@
-"""The page's log: an event and its fields, in the form of all parts (manyeyes/observability/log_format.py). Never a prompt, a picture or a key."""
+"""JSON log of the page, formatted by manyeyes/observability/log_format.py. It has no prompts, images or keys."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ def configure_logging() -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter("webui"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2"):  # a line per request to the gateway
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2"):  # they log every request to the gateway
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
 

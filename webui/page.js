@@ -1,11 +1,11 @@
-// The two buttons of the page that need no server: dark or light, and the settings panel.
+// Buttons that need no server: dark or light, and the side panels.
 (() => {
   const remembered = localStorage.getItem("manyeyes-theme");
   const dark = () => document.body.classList.contains("dark");
   const paint = (mode) => document.body.classList.toggle("dark", mode === "dark");
 
   if (remembered) {
-    // Gradio sets the class from the system's preference while it mounts; the reader's own choice comes after it.
+    // Gradio sets the class from the system's preference while it mounts; this restores the user's choice.
     const keep = () => { if (dark() !== (remembered === "dark")) paint(remembered); };
     const watch = new MutationObserver(keep);
     watch.observe(document.body, { attributes: true, attributeFilter: ["class"] });
@@ -32,13 +32,13 @@
   });
 })();
 
-// Another language is another page; which one was chosen is remembered for the next visit.
+// Each language is a separate page. A cookie stores the choice for the next visit.
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[data-language]");
   if (link) document.cookie = `manyeyes-language=${link.dataset.language};path=/;max-age=31536000;samesite=lax`;
 });
 
-// Who is logged in; the cookie is for show, the server believes another one.
+// Shows who is logged in. This cookie is for display only; the server checks a signed cookie.
 const showUser = (element) => {
   const name = document.cookie.split("; ").find((one) => one.startsWith("manyeyes-user="))?.slice("manyeyes-user=".length);
   if (!element || !name || !element.hidden) return;
@@ -46,14 +46,14 @@ const showUser = (element) => {
   element.hidden = false;
 };
 
-// Names for what Gradio leaves without one, for people who listen to the page.
+// Accessible names for elements that Gradio leaves without a name, for screen readers.
 (() => {
   const say = (text) => window.manyeyesWords?.[text] ?? text;
   const names = [
     ["#question textarea", () => say("Your question")],
-    [".askbox textarea", () => say("The question to all of them")],
+    [".askbox textarea", () => say("Your question to all models")],
     [".overflow-menu > button", () => say("More tabs")],
-    ["#chat .image-container > button:not([aria-label])", () => say("Enlarge the picture")],
+    ["#chat .image-container > button:not([aria-label])", () => say("Enlarge the image")],
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];
   const name = () => {

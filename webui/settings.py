@@ -1,4 +1,4 @@
-"""What the page reads from cluster.yaml and the environment, in one place. The environment wins."""
+"""Settings of the page from cluster.yaml and the environment. Environment variables take precedence."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ Value = TypeVar("Value")
 
 
 class ReloadedFile(Generic[Value]):
-    """What a file holds, read again when the file changes. While it is wrong, what was read before stays."""
+    """Content of a file, reloaded when the file changes. If it is invalid, the last valid content stays active."""
 
     def __init__(
         self, path: Path | None, value: Value, read: Callable[[], Value], refused: Callable[[Any], None]
     ) -> None:
-        """`refused` is called with the problem that `read` raised."""
+        """`refused` is called with the error that `read` raised."""
         self.value = value
         self._path = path
         self._read = read
@@ -45,12 +45,12 @@ class ReloadedFile(Generic[Value]):
 
 
 class SettingsError(ValueError):
-    """Every problem found in the environment, one a line."""
+    """All problems found in the environment, one per line."""
 
 
 @dataclass(frozen=True)
 class EndpointAddress:
-    """Where an endpoint of the Fallback tab is. `base_url` ends in /v1 or what stands for it there."""
+    """Address of an endpoint of the Fallback tab. `base_url` is the root of its OpenAI API and usually ends in /v1."""
 
     name: str
     base_url: str
@@ -67,11 +67,11 @@ class WebuiSettings:
     max_body_mb: int = Gateway().max_body_mb
     api_key: str | None = field(default=None, repr=False)
     config: Path | None = None
-    """cluster.yaml, for what each model takes."""
+    """Path of cluster.yaml, which has the limits of each model."""
     webui: WebUi = field(default_factory=WebUi)
-    """The page's own section of cluster.yaml."""
+    """The `webui` section of cluster.yaml."""
     users_file: Path | None = None
-    """Who may log in; None: nobody is asked."""
+    """File of the users who may log in. None: no login is required."""
     controller_url: str = "http://controller:8081"
     prometheus_url: str = "http://prometheus:9090"
     locust_url: str = "http://loadtest:8089/locust"
@@ -81,18 +81,18 @@ class WebuiSettings:
     fallback: EndpointAddress = field(
         default_factory=lambda: EndpointAddress("Fallback", "http://gateway:8079/v1", "auto")
     )
-    """For the Fallback tab; keys stay on the server."""
+    """`primary` and `fallback` are the endpoints of the Fallback tab. Their keys stay on the server."""
 
     @property
     def max_body_bytes(self) -> int:
-        """The gateway's body limit; nginx counts a megabyte as 1024 * 1024 bytes."""
+        """Body limit of the gateway. nginx counts a megabyte as 1024 * 1024 bytes."""
         return self.max_body_mb * 1024 * 1024
 
 
 def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
-    """Settings from `environ`; a variable that is unset or empty takes its default.
+    """Reads the settings from `environ`. Unset and empty variables get their defaults.
 
-    Raises SettingsError naming every variable that is wrong.
+    Raises SettingsError, which names every invalid variable.
     """
     problems: list[str] = []
     default = WebuiSettings()
@@ -110,13 +110,13 @@ def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
         found = text(name, str(fallback))
         if found.isascii() and found.isdecimal() and 1 <= int(found) <= highest:
             return int(found)
-        problems.append(f"{name} wants a whole number from 1 to {highest}, found {found!r}")
+        problems.append(f"{name}: expected a whole number from 1 to {highest}, got {found!r}")
         return fallback
 
     gateway_url = text("MANYEYES_GATEWAY_URL", default.gateway_url).rstrip("/")
     parts = urlsplit(gateway_url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        problems.append(f"MANYEYES_GATEWAY_URL wants an address like {default.gateway_url}, found {gateway_url!r}")
+        problems.append(f"MANYEYES_GATEWAY_URL: expected an address like {default.gateway_url}, got {gateway_url!r}")
 
     def address(name: str) -> EndpointAddress:
         prefix = name.upper()
@@ -124,7 +124,7 @@ def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
         where = urlsplit(base_url)
         named = environ.get(f"{prefix}_BASE_URL", "").strip()
         if named and (where.scheme not in ("http", "https") or not where.hostname):
-            problems.append(f"{prefix}_BASE_URL wants an address like https://api.example.com/v1, found {base_url!r}")
+            problems.append(f"{prefix}_BASE_URL: expected an address like https://api.example.com/v1, got {base_url!r}")
         return EndpointAddress(
             name,
             base_url,
@@ -170,7 +170,7 @@ class PageTexts:
 
 
 def current_page_texts(begin: WebuiSettings, environ: Mapping[str, str]) -> Callable[[], PageTexts]:
-    """The texts for a visit that begins now."""
+    """Returns a function that reads the current title and greeting."""
 
     def read() -> PageTexts:
         current = read_settings(environ)

@@ -1,4 +1,4 @@
-"""The theme: colours and the reader's own system fonts, so that nothing is fetched from anywhere."""
+"""The theme: colours, and system fonts, so that the page loads nothing from other hosts."""
 
 import html
 import json
@@ -14,20 +14,20 @@ SCRIPTS = (Path(__file__).parent / "page.js", Path(__file__).parent / "chats.js"
 
 SCRIPT_TEXTS = (
     N_("Your question"),
-    N_("The question to all of them"),
+    N_("Your question to all models"),
     N_("More tabs"),
-    N_("Enlarge the picture"),
+    N_("Enlarge the image"),
     N_("Delete the chat {title}"),
     N_("Log out"),
 )
-"""What the scripts show."""
+"""Texts that the scripts show."""
 
 
 def head_html() -> str:
-    """The scripts, with their words and Gradio's own texts in the language of the page."""
+    """Returns the scripts with their texts, and sets the language of Gradio's own texts to that of the page."""
     words = json.dumps({word: _(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
     browser = "zh-CN" if current_language() == ZH else "en"
-    # Gradio takes the browser's language; on a page of another one its "Drop file here" would stand out.
+    # Gradio uses the browser's language, so its "Drop file here" could differ from the language of the page.
     begin = (
         f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
         "  Object.defineProperty(navigator, name, { get: () => value, configurable: true });"
@@ -38,12 +38,12 @@ def head_html() -> str:
 
 
 def hint_html(text: str) -> str:
-    """What to do here, where there is nothing to show yet."""
+    """Returns a hint for an area that is still empty."""
     return f'<p class="empty">{html.escape(text)}</p>'
 
 
 def status_html(text: str) -> str:
-    """What came of it; empty for no text."""
+    """Returns a status message; empty for an empty text."""
     return f'<p role="status">{html.escape(text)}</p>' if text else ""
 
 
@@ -52,7 +52,7 @@ def alert_html(text: str) -> str:
 
 
 class SystemFont(gr.themes.Font):
-    """A CSS keyword such as system-ui, which is no family name and must not be quoted."""
+    """A CSS keyword such as system-ui, which must not be quoted."""
 
     def __str__(self) -> str:
         return self.name

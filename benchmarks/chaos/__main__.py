@@ -1,6 +1,7 @@
-"""`python -m benchmarks.chaos`: the fault table on the running cluster, under load, as `manyeyes chaos` calls it. docs/chaos.md says what it means.
+"""`python -m benchmarks.chaos`: injects every fault into the running cluster, under load. docs/benchmarks/chaos.md explains the report.
 
-Exit codes: 0 every fault cost no more than it may; 1 one did, or the run is partial; 2 nothing was done; 130 Ctrl-C.
+`manyeyes chaos` runs it. Exit codes: 0 every fault stayed within its allowed cost; 1 a fault did not, or the run is partial;
+2 nothing was done; 130 Ctrl-C.
 """
 
 import argparse
@@ -28,17 +29,19 @@ COMMAND = "python -m benchmarks.chaos"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="manyeyes chaos", description="Faults on the running cluster, under load.")
-    p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
-    p.add_argument("--faults", default="", help="names with commas; `--list` prints them; default: all")
-    p.add_argument("--list", action="store_true", help="print the faults of this cluster and do nothing")
-    p.add_argument("--users", type=int, default=20, help="people at the same time, default 20")
-    p.add_argument("--scenario", default="chat", help=f"{', '.join(users.ALL)}, or a mix; default chat")
-    p.add_argument("--model", default="", help="default: the first the gateway names")
-    p.add_argument(
-        "--watch", type=float, default=10.0, help="seconds to look on before and after each fault, default 10"
+    p = argparse.ArgumentParser(
+        prog="manyeyes chaos", description="Injects faults into the running cluster, under load."
     )
-    p.add_argument("--confirm", default="", help="yes: also on a cluster that is not emulated")
+    p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
+    p.add_argument("--faults", default="", help="names separated by commas, see `--list`; default: all")
+    p.add_argument("--list", action="store_true", help="print the faults for this cluster and exit")
+    p.add_argument("--users", type=int, default=20, help="concurrent users, default 20")
+    p.add_argument("--scenario", default="chat", help=f"{', '.join(users.ALL)}, or a mix; default chat")
+    p.add_argument("--model", default="", help="default: the gateway's first model")
+    p.add_argument(
+        "--watch", type=float, default=10.0, help="seconds to measure before and after each fault, default 10"
+    )
+    p.add_argument("--confirm", default="", help="yes: also on a cluster whose engines are not emulated")
     p.add_argument("--out", type=Path, help="default build/chaos/<date>")
     return p
 
@@ -98,14 +101,14 @@ def _run(
                 outcomes.append(one)
                 current.outcome = (
                     f"{fault.name}: {one.answered} answered, {one.failed} failed, {one.cut} cut, "
-                    f"whole again after {one.whole_again_s:.1f} s"
+                    f"recovered after {one.whole_again_s:.1f} s"
                 )
             if one.broken:
-                print_warning(f"{fault.name} {one.broken}")
+                print_warning(f"{fault.name}: {one.broken}")
     finally:
         users.stop()
         retrying_client.stop()
-    print_ok("everything runs as before")
+    print_ok("the cluster is restored")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One fault after the other on a running cluster with its users on: before, injected and undone, whole again, after."""
+"""Injects faults into a running cluster under load, waits for recovery, and measures before, during and after each fault."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ DOCKER_S = 60.0
 
 @dataclass(frozen=True)
 class ContainerState:
-    """How a container is. `started_at` tells one run of it from the next."""
+    """State of a container. `started_at` changes with each restart."""
 
     running: bool
     paused: bool
@@ -36,13 +36,13 @@ class ContainerState:
 
 
 class ClusterContainers:
-    """One Compose project. Every call is one or two of Docker's."""
+    """The containers of a Compose project. Every call runs one or two Docker commands."""
 
     def __init__(self, project: str) -> None:
         self.project = project
 
     def parts(self) -> list[FaultPart]:
-        """What runs at the moment, engines with their pools."""
+        """Returns the running services; engines with their pool."""
         return sorted(
             (
                 FaultPart(labels["com.docker.compose.service"], labels.get("manyeyes.pool", ""))
@@ -55,7 +55,7 @@ class ClusterContainers:
         return {one["Config"]["Labels"].get("manyeyes.flavour", "") for one in self._all()} - {""}
 
     def states(self) -> dict[str, ContainerState]:
-        """By service; none while Docker does not answer."""
+        """Returns the states by service; empty while Docker does not answer."""
         try:
             return {one["Config"]["Labels"]["com.docker.compose.service"]: _state(one) for one in self._all()}
         except (CommandFailed, TimeoutError):
@@ -65,12 +65,12 @@ class ClusterContainers:
         return f"{self.project}-{service}-1"
 
     def kill(self, service: str) -> None:
-        """SIGKILL to the container's first process. `docker kill` would count as the operator's wish: no restart."""
+        """Sends SIGKILL to the container's main process. After `docker kill` Docker would not restart it."""
         pid = int(self._docker("inspect", "--format", "{{.State.Pid}}", self.name(service)))
         try:
             os.kill(pid, signal.SIGKILL)
         except PermissionError:
-            # A user of the group docker: by a container that sees the host's processes, in an image that is there.
+            # A member of the group docker may not send the signal, but a container that sees the host's processes can.
             image = self._docker("inspect", "--format", "{{.Config.Image}}", self.name("gateway")).strip()
             own = ["--rm", "--pid=host", "--network=none", "--user=0:0", "--entrypoint=/bin/sh"]
             self._docker("run", *own, image, "-c", f"kill -9 {pid}")
@@ -82,7 +82,7 @@ class ClusterContainers:
         self._docker("stop", self.name(service))
 
     def put_back(self, service: str) -> None:
-        """Running and not paused, whatever it was; nothing where it is so already."""
+        """Starts or unpauses a container; does nothing if it runs."""
         state = self.states().get(service)
         if state and state.paused:
             self._docker("unpause", self.name(service))
@@ -90,11 +90,11 @@ class ClusterContainers:
             self._docker("start", self.name(service))
 
     def log_since(self, service: str, since_s: float) -> str:
-        """What it printed since then, over its restarts."""
+        """Returns the log since then, across restarts."""
         return self._docker("logs", "--since", f"{since_s:.3f}", self.name(service))
 
     def inside(self, service: str, command: Sequence[str]) -> str:
-        """Raises CommandFailed, TimeoutError."""
+        """Runs a command in the container. Raises CommandFailed or TimeoutError."""
         return self._docker("exec", self.name(service), *command)
 
     def _all(self) -> list[dict[str, dict[str, dict[str, str]]]]:
@@ -119,12 +119,12 @@ def _state(told: dict[str, dict[str, dict[str, str]]]) -> ContainerState:
 
 
 class UnfitTarget(Exception):
-    """Nothing was done; one sentence says why and what to do next."""
+    """The target is not suitable and nothing was done. The message says why and what to do next."""
 
 
 @dataclass(frozen=True)
 class ChaosTarget:
-    """`engines`: who is up when all is well."""
+    """A cluster that faults can be injected into. `engines`: the eligible engines of the healthy cluster."""
 
     cluster: Cluster
     containers: ClusterContainers
@@ -135,28 +135,28 @@ class ChaosTarget:
 
 
 def find_target(config: Path, key: str, model: str, confirmed: bool) -> ChaosTarget:
-    """Raises Unfit, ConfigError, and Unusable where the gateway gives no answer."""
+    """Raises UnfitTarget, ConfigError, and GatewayUnusable if the gateway does not answer."""
     cluster = load(config)
     containers = ClusterContainers(cluster.name)
     if not host_info.docker().server or "gateway" not in {part.service for part in containers.parts()}:
-        raise UnfitTarget(f"the cluster '{cluster.name}' does not run: make up")
+        raise UnfitTarget(f"the cluster '{cluster.name}' does not run. Start it with `make up`.")
     emulated = containers.flavours() == {"emulated"}
     if not emulated and not confirmed:
         flavours = ", ".join(sorted(containers.flavours())) or "other"
         raise UnfitTarget(
-            f"'{cluster.name}' has {flavours} engines, and its users would feel this: CONFIRM=yes if you mean it"
+            f"'{cluster.name}' has {flavours} engines, and the faults would affect its users. Confirm with CONFIRM=yes."
         )
     trusted = str(secrets.certificate_path(cluster) or "")
     gateway = GatewayClient(own_gateway.address(cluster), key, trusted)
     chosen = gateway.ready(model)
     if not (engines := frozenset(gateway.up())):
-        raise UnfitTarget("no engine is up: make status")
+        raise UnfitTarget("no engine is up. See `make status`.")
     settings = RequestSettings(to=address_of(gateway.base), model=chosen, key=key, trusted=trusted)
     return ChaosTarget(cluster, containers, gateway, settings, engines, emulated)
 
 
 def inject_fault(containers: ClusterContainers, fault: Fault, sleep: Callable[[float], None] = time.sleep) -> None:
-    """A pause or a stop is over when this returns, whatever happens; what was killed is Docker's to start again."""
+    """Injects a fault. A pause or a stop is always undone before this returns; Docker restarts what was killed."""
     try:
         for service in fault.services:
             getattr(containers, fault.action)(service)
@@ -170,7 +170,7 @@ def inject_fault(containers: ClusterContainers, fault: Fault, sleep: Callable[[f
 
 @contextlib.contextmanager
 def restored_containers(containers: ClusterContainers) -> Iterator[None]:
-    """At the end everything that ran at the beginning runs, and is not paused; also after Ctrl-C."""
+    """On exit, also after Ctrl-C, every container that ran at the beginning runs again and is not paused."""
     ran = [service for service, state in containers.states().items() if state.running and not state.paused]
     try:
         yield
@@ -181,7 +181,7 @@ def restored_containers(containers: ClusterContainers) -> Iterator[None]:
 
 
 def run_restored(containers: ClusterContainers, work: Callable[[], None]) -> str:
-    """Does `work` and puts everything back; why it is partial, or nothing. SIGTERM counts as Ctrl-C."""
+    """Runs `work` and restores all containers. Returns why the run is partial; empty if it is complete. SIGTERM counts as Ctrl-C."""
 
     def as_ctrl_c(*_: object) -> None:
         raise KeyboardInterrupt
@@ -198,25 +198,25 @@ def run_restored(containers: ClusterContainers, work: Callable[[], None]) -> str
 
 
 def exit_code(partial: str, bad: bool) -> int:
-    """Of both programs; says where a run is partial."""
+    """The exit code of both programs. Prints why a run is partial."""
     if partial:
-        print_error(f"partial: {partial}; the cluster is as it was")
+        print_error(f"partial: {partial}; the cluster is restored")
         return 130 if partial.startswith("interrupted") else 1
     return 1 if bad else 0
 
 
 BY_ITSELF_S = 90.0
-"""Docker waits longer before each start of a container that ends soon after its start, at most a minute; then it is helped."""
+"""Docker delays the restart of a container that exits soon after its start, up to a minute. After this time it is started."""
 WHOLE_WITHIN_S = 600.0
-"""A real engine loads its model anew."""
+"""Long enough for a real engine to load its model."""
 SLOW_S = 20.0
-"""Longer than this, the report says what was waited for."""
+"""If recovery takes longer, the report names what was waited for."""
 LOOK_EVERY_S = 0.2
 
 
 @dataclass
 class FaultExperiment:
-    """`engines`: who is up when all is well. `watch_s`: how long to look on before a strike, and after everything is back."""
+    """`engines`: the eligible engines of the healthy cluster. `watch_s`: time to measure before a fault and after recovery."""
 
     containers: ClusterContainers
     gateway: GatewayClient
@@ -226,15 +226,15 @@ class FaultExperiment:
     watch_s: float = 10.0
 
     def measure(self, fault: Fault, told: Callable[[str], None] = lambda note: None) -> FaultResult:
-        """Waits a while, strikes, waits until everything is as before, looks on for a while."""
+        """Measures for a while, injects the fault, waits for recovery, and measures for a while again."""
         began_s = time.time()
         told("before")
         time.sleep(self.watch_s)
         before = {name: state.started_at for name, state in self.containers.states().items()}
         struck_s = time.time()
-        told("struck")
+        told("fault injected")
         inject_fault(self.containers, fault)
-        told("waiting until all is as before")
+        told("waiting for recovery")
         notes = self._whole_again(fault, before)
         whole_s = time.time()
         told("after")
@@ -244,7 +244,7 @@ class FaultExperiment:
             log = log_lines_by_id(self.containers.log_since("gateway", began_s))
         except (CommandFailed, TimeoutError):
             log = None
-            notes = [*notes, "the gateway's log could not be read: nothing is known of what was answered twice"]
+            notes = [*notes, "the gateway's log could not be read, so requests answered twice are not known"]
         return fault_result(fault, times, list(self.crowd.samples), list(self.retrying_client.requests), log, notes)
 
     def _whole_again(self, fault: Fault, before: dict[str, str]) -> list[str]:
@@ -255,28 +255,28 @@ class FaultExperiment:
             last = missing
             waited = time.monotonic() - began
             if waited > WHOLE_WITHIN_S:
-                return [*notes, f"after {waited:.0f} s still not as before: {', '.join(missing)}"]
+                return [*notes, f"not recovered after {waited:.0f} s: {', '.join(missing)}"]
             if waited > BY_ITSELF_S and not notes:
                 for service in fault.services:
                     if not self._runs(service):
                         self.containers.put_back(service)
                         notes.append(
-                            f"{service} did not come back by itself within {BY_ITSELF_S:.0f} s and was started"
+                            f"{service} did not restart within {BY_ITSELF_S:.0f} s and was started by this program"
                         )
             time.sleep(LOOK_EVERY_S)
         took = time.monotonic() - began
-        return [*notes, f"last to be as before, after {took:.0f} s: {', '.join(last)}"] if took > SLOW_S else notes
+        return [*notes, f"last to recover, after {took:.0f} s: {', '.join(last)}"] if took > SLOW_S else notes
 
     def _runs(self, service: str) -> bool:
         state = self.containers.states().get(service)
         return bool(state and state.running)
 
     def _missing(self, fault: Fault, before: dict[str, str]) -> list[str]:
-        """What is not as it was before the fault."""
+        """Returns the services and engines that have not recovered."""
         states = self.containers.states()
         parts = [name for name in before if not (name in states and states[name].running and not states[name].paused)]
         if fault.action != "pause":
-            # Of what was started anew. Elsewhere a check that was late on a busy machine, or fell into a pause, counts for a minute.
+            # Only for restarted services. For others, a health check that was late or fell into a pause stays failed for a minute.
             parts += [name for name in fault.services if name in states and not states[name].healthy]
         if fault.action == "kill":
             parts += [name for name in fault.services if name in states and states[name].started_at == before[name]]

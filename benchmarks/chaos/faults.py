@@ -1,4 +1,4 @@
-"""The faults, as data. What a fault may cost is said here and held against what was counted."""
+"""The table of faults, and what each may cost; the report compares that with what was counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from typing import Literal
 
 Action = Literal["kill", "pause", "stop"]
 FaultCosts = Literal["nothing", "begun", "in flight"]
-"""What a fault may cost: nothing; answers that had begun on the struck engine; everything in flight, and requests until it is back."""
+"""Allowed cost of a fault: nothing; answers that had begun on the failed engine; all requests in flight and until recovery."""
 
 
 @dataclass(frozen=True)
 class FaultPart:
-    """A running service: an engine has the name of its pool."""
+    """A running service. For engines, `pool` is the name of the pool."""
 
     service: str
     pool: str = ""
@@ -29,7 +29,7 @@ class Fault:
     hold_s: float = 0.0
 
 
-KILLED = "kill -9 of its first process; Docker starts it again"
+KILLED = "kill -9 of its main process; Docker restarts it"
 QUIET = (
     "prometheus",
     "nginx-exporter",
@@ -41,9 +41,9 @@ QUIET = (
     "alertmanager",
     "node-exporter",
 )
-"""Parts that no request passes."""
+"""Services that no request passes through."""
 HUNG_S = 15.0
-"""Longer than the promised 10 s in which a hung engine is found."""
+"""Longer than the 10 s within which a hung engine must be detected."""
 AWAY_S = 10.0
 SHORT_S = 3.0
 
@@ -64,7 +64,7 @@ def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
         kill(part.service, "in flight" if alone else "begun")
     if engines:
         of_pool = tuple(part.service for part in engines if part.pool == engines[0].pool)
-        # Not the same one again and again: who goes down three times in ten minutes has to stay good for longer.
+        # Different engines: an engine that goes down three times in ten minutes is observed for longer before it is used again.
         costs: FaultCosts = "in flight" if len(of_pool) == 1 else "begun"
         one, other = of_pool[0], of_pool[-1]
         hold(f"hang-{one}", f"{one} hangs {{}} (docker pause)", "pause", one, costs, HUNG_S)
@@ -75,7 +75,7 @@ def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
     if "controller" in running:
         kill("controller", "nothing")
         hold("dns-silent", "DNS gives no answer {} (controller paused)", "pause", "controller", "nothing", AWAY_S)
-        hold("dns-away", "DNS is away {} (controller stopped)", "stop", "controller", "nothing", AWAY_S)
+        hold("dns-away", "DNS is unreachable {} (controller stopped)", "stop", "controller", "nothing", AWAY_S)
     for name in QUIET:
         if name in running:
             kill(name, "nothing")
@@ -89,11 +89,11 @@ def fault_table(parts: Sequence[FaultPart]) -> list[Fault]:
 
 
 def choose_faults(faults: Sequence[Fault], names: str) -> list[Fault]:
-    """Those that `names` lists, with commas; all where it is empty. Raises ValueError with one sentence."""
+    """The faults in `names`, separated by commas; all if it is empty. Raises ValueError with a one-sentence message."""
     if not names:
         return list(faults)
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     known = {fault.name: fault for fault in faults}
     if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"no fault {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ValueError(f"unknown fault {', '.join(unknown)}. Use {', '.join(known)}")
     return [known[name] for name in wanted]

@@ -1,5 +1,7 @@
-"""The load while faults happen: the load test's users in threads, somebody who opens the page, and a client that retries as
-OpenAI's own does (twice, after half a second and after a second). Every request of theirs is recorded."""
+"""The load during faults: the load test's users in threads, a visitor of the web page, and a client that retries.
+
+The client retries as OpenAI's does: twice, after half a second and after a second. Every request is recorded.
+"""
 
 import base64
 import contextlib
@@ -24,12 +26,12 @@ END_S = 150.0
 
 
 class _LoadOver(Exception):
-    """The user goes home."""
+    """Stops a user's thread."""
 
 
 @dataclass
 class LoadUsers:
-    """`start` as many as wanted; `stop` waits for answers under way. `kept` gets a copy of each sample as it comes."""
+    """Users in threads. `stop` waits for requests in progress. `on_sample` is called with each sample."""
 
     settings: RequestSettings
     mix: Mix
@@ -39,11 +41,11 @@ class LoadUsers:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self, users: int) -> None:
-        """A closed loop: each asks, reads, thinks, asks again."""
+        """Starts a closed loop: each user sends a request, reads the answer, pauses, and sends the next request."""
         self._spawn(users, lambda: None)
 
     def start_arrivals(self, a_second: float, at_once: int = 200) -> None:
-        """An open loop: people arrive at random (Poisson), have one conversation and go; at most `at_once` of them."""
+        """Starts an open loop: users arrive at random (Poisson) and have one conversation; at most `at_once` concurrently."""
         turns = threading.Lock()
         gaps = random.Random(SEED)
         due = time.time()
@@ -70,7 +72,7 @@ class LoadUsers:
             thread.start()
 
     def _live(self, user: VirtualUser, next_due: Callable[[], float | None]) -> None:
-        """`next_due`: when the next one arrives; none where the same user asks again."""
+        """`next_due` returns the next user's arrival time, or None if the same user continues (closed loop)."""
         scenario = self.mix.of(user.number)
         try:
             for had in itertools.count():
@@ -122,7 +124,7 @@ FIRST_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class RetriedRequest:
-    """One question. `tries` of which the last was answered, or not."""
+    """One request with its retries. `answered`: whether the last of the `tries` was answered."""
 
     began_s: float
     ended_s: float
@@ -135,7 +137,7 @@ class RetriedRequest:
 
 
 class RetryingClient(Repeating):
-    """Asks a short question four times a second, each over a connection of its own."""
+    """Sends a short request four times a second, each on a separate connection."""
 
     every_s = 0.25
     ends_within_s = (RETRIES + 1) * TIMEOUT_S
@@ -153,7 +155,7 @@ class RetryingClient(Repeating):
 
     def once(self) -> None:
         self._questions = [question for question in self._questions if question.is_alive()]
-        # Not one after the other: a question that waits must not hide what happens to the next.
+        # Each request has a thread: a request that waits must not delay the next request.
         question = threading.Thread(target=self._question, daemon=True)
         question.start()
         self._questions.append(question)

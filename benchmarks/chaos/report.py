@@ -1,4 +1,4 @@
-"""A run's outcomes as Markdown and as one self-contained page. Pure."""
+"""Counts the effects of faults and writes the report as Markdown and as a self-contained HTML page. Pure."""
 
 import html
 import json
@@ -15,19 +15,19 @@ from loadtest.statistics import Sample, percentile
 from manyeyes.charts.templates import markdown_table, render_page
 
 REQUEST_ID = "lt-"
-"""How ids of the load test's users begin."""
+"""Prefix of the request ids of the load test's users."""
 
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One line. `engines`: how many were asked for it."""
+    """One line of the gateway's log. `engines`: to how many engines the request was sent."""
 
     status: int
     engines: int
 
 
 def log_lines_by_id(text: str) -> dict[str, list[LoggedRequest]]:
-    """Every line about a user's request; a line that a kill cut in two is left out."""
+    """Returns the log lines of the users' requests by request id; skips lines that a kill cut off."""
     found: dict[str, list[LoggedRequest]] = defaultdict(list)
     for line in text.splitlines():
         if REQUEST_ID not in line or not line.startswith("{"):
@@ -38,19 +38,19 @@ def log_lines_by_id(text: str) -> dict[str, list[LoggedRequest]]:
         except (ValueError, KeyError, TypeError):
             continue
         if name.startswith(REQUEST_ID):
-            # nginx joins attempts at one pool with commas, and those at the next pool with colons.
+            # nginx separates attempts within a pool by commas, and pools by colons.
             attempts = [one for part in str(told.get("attempts", "")).split(", ") for one in part.split(" : ") if one]
             found[name].append(LoggedRequest(status, len(attempts)))
     return dict(found)
 
 
 SLACK_S = 2.0
-"""nginx asks for members once a second, and a request that is refused ends a moment later."""
+"""nginx resolves members once a second, and a refused request ends shortly after."""
 
 
 @dataclass(frozen=True)
 class FaultTimes:
-    """Seconds since 1970: of the first look, the strike, everything as before, the last look."""
+    """Times in seconds since 1970: start of the measurement, fault injection, recovery, end of the measurement."""
 
     began_s: float
     struck_s: float
@@ -60,9 +60,10 @@ class FaultTimes:
 
 @dataclass(frozen=True)
 class FaultResult:
-    """Requests are counted that ended between strike and last look; `answered` whole, `cut` after their first byte, `failed` before it.
+    """Counts the requests that ended between the injection of the fault and the end of the measurement.
 
-    `handed_on`: a second engine was asked. `twice`: one id was answered more than once. `unlogged`: answered, and not in the log.
+    `answered`: completely; `cut`: after their first byte; `failed`: before it. `handed_on`: retried on a second engine.
+    `twice`: answered more than once. `unlogged`: answered, but missing in the gateway's log.
     """
 
     name: str
@@ -83,13 +84,13 @@ class FaultResult:
     p95_during_s: float
     p95_after_s: float
     broken: str
-    """What was promised and not kept; empty."""
+    """How the fault exceeded its allowed cost; empty if it did not."""
     why: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 def is_cut(sample: Sample) -> bool:
-    """Its head had come: nothing may be asked anew, and the user sees it."""
+    """Whether the response headers had arrived: the request cannot be retried, and the user sees the failure."""
     return bool(sample.failed) and sample.status == 200
 
 
@@ -101,7 +102,7 @@ def fault_result(
     log: Mapping[str, Sequence[LoggedRequest]] | None,
     notes: Sequence[str] = (),
 ) -> FaultResult:
-    """`log`: None where it could not be read."""
+    """Counts the effects of one fault. `log`: None if it could not be read."""
     since = [one for one in samples if times.struck_s <= one.ended_s < times.ended_s]
     good = [one for one in since if not one.failed]
     cut = [one for one in since if is_cut(one)]
@@ -139,33 +140,34 @@ def _p95(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
 
 def _broken(fault: Fault, times: FaultTimes, failed: Sequence[Sample], cut: Sequence[Sample]) -> str:
     if fault.costs == "nothing" and (failed or cut):
-        return f"was to cost nothing: {len(failed)} failed, {len(cut)} cut"
+        return f"expected no failed request, got {len(failed)} failed and {len(cut)} cut"
     if fault.costs == "begun" and failed:
-        return f"was to cost only what had begun: {len(failed)} failed before their first byte"
+        return f"expected to lose only answers that had begun, but {len(failed)} failed before their first byte"
     if fault.costs == "begun" and (other := {one.engine for one in cut} - set(fault.services)):
-        return f"answers were cut on {', '.join(sorted(other))}, which was not struck"
+        return f"answers were cut on {', '.join(sorted(other))}, where no fault was injected"
     late = [one for one in (*failed, *cut) if one.began_s > times.whole_s + SLACK_S]
-    return f"{len(late)} failed although everything was back" if late else ""
+    return f"{len(late)} failed after the cluster had recovered" if late else ""
 
 
 EMULATED = (
-    "Emulated: no GPU took part. Engines are stand-ins with the timing of the named card; gateway, controller, containers and faults are real. "
-    "A real engine takes longer to start again."
+    "Emulated: no GPU took part. Engines are emulated with the timing of the named card; gateway, controller, containers and faults are real. "
+    "A real engine takes longer to restart."
 )
 HEADS = (
-    "fault", "may cost", "answered", "failed", "cut", "handed on", "twice", "asked again, lost after it",
-    "users, s", "whole again, s", "P95 before / during / after, s", "kept",
+    "fault", "may cost", "answered", "failed", "cut", "retried", "answered twice", "client retried, lost",
+    "users, s", "recovery, s", "P95 before / during / after, s", "within limit",
 )  # fmt: skip
 NOTES = (
-    "**failed**: no first byte came, or an error did; **cut**: broken after the first byte, which the user sees. Both are counted from the strike to the last look, by users who keep asking.",
-    "**handed on**: the gateway asked a second engine, and the user saw nothing of it. **twice**: one request was answered twice (by its id in the gateway's log).",
-    "**asked again, lost after it**: a client that asks four times a second and, as OpenAI's own client, asks again twice (after 0.5 s and 1 s): how many of its questions needed that, and how many failed all the same.",
-    "**users**: seconds from the strike to the end of the last request that failed or was cut. **whole again**: until every container runs, the struck one is healthy, and every engine gets requests.",
-    "**P95**: of whole answers, in the seconds before the strike, until whole again, and after.",
+    "**may cost**: **nothing** no request; **begun** answers that had begun on the failed engine; **in flight** all requests in flight, and requests until recovery.",
+    "**failed**: no first byte arrived, or an error; **cut**: broken off after the first byte, which the user sees. Both are counted from the injection of the fault to the end of the measurement.",
+    "**retried**: the gateway retried the request on a second engine, unnoticed by the user. **answered twice**: one request was answered twice (by its id in the gateway's log).",
+    "**client retried, lost**: a client that sends four requests a second and retries each twice, as OpenAI's client does (after 0.5 s and 1 s): how many of its requests needed a retry, and how many still failed.",
+    "**users**: seconds from the injection to the end of the last request that failed or was cut. **recovery**: seconds until every container runs, the failed container is healthy, and every engine gets requests.",
+    "**P95**: of complete answers, before the injection, until recovery, and after. **within limit**: whether the fault cost no more than it may.",
 )
 GATEWAY = (
-    "The gateway is one process on one host: while it is away nobody is answered, and what it had in flight is lost; Docker starts it again. "
-    "nginx writes its log once a second, so up to a second of lines is lost with it: {unlogged} answered requests are in no log."
+    "The gateway is a single nginx: while it is down no client is answered, and its requests in flight are lost; Docker restarts it. "
+    "nginx writes its log once a second, so up to a second of lines is lost: {unlogged} answered requests are missing in the log."
 )
 
 
@@ -183,16 +185,14 @@ def headline(outcomes: Sequence[FaultResult]) -> list[tuple[str, str]]:
     free = [one for one in outcomes if one.costs != "in flight"]
     kept = sum(not one.broken for one in outcomes)
     answered = sum(one.answered for one in outcomes)
-    spared = (
-        f"requests failed before their first byte in the {len(free)} faults that spare the gateway and lone engines"
-    )
+    spared = f"requests failed before their first byte in the {len(free)} faults that may not cost requests in flight"
     found = [
-        (f"{kept} of {len(outcomes)}", "faults cost no more than they may"),
+        (f"{kept} of {len(outcomes)}", "faults stayed within their allowed cost"),
         (f"{sum(one.failed for one in free)}", spared),
         (f"{sum(one.twice for one in outcomes)}", f"of {answered} requests answered twice"),
     ]
     if outcomes:
-        found.append((f"{max(one.whole_again_s for one in outcomes):.1f} s", "until everything was as before, at most"))
+        found.append((f"{max(one.whole_again_s for one in outcomes):.1f} s", "longest recovery"))
     return found
 
 

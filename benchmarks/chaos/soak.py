@@ -1,8 +1,8 @@
-"""`python -m benchmarks.chaos.soak`: a long run at a share of what the cluster can do, with a fault every minute, as `manyeyes soak` calls it.
+"""`python -m benchmarks.chaos.soak`: a long run at a fraction of the cluster's throughput, with a fault every minute; `manyeyes soak` runs it.
 
-Struck are only parts whose loss costs no request: engines that are not alone, and what no request passes. The gateway, the controller and
-the page are left alone, because a restart would hide what they gain in memory; `manyeyes chaos` has their faults.
-Exit codes: 0 nothing lost and nothing grows; 1 something is; 2 nothing was done; 130 Ctrl-C.
+Faults are injected only where they cost no request: into engines that are not alone in their pool, and into services that no request
+passes through. The gateway, the controller and the web page get no faults, because a restart would hide a memory leak; `manyeyes chaos` covers them.
+Exit codes: 0 no request lost and no growth; 1 a lost request or growth; 2 nothing was done; 130 Ctrl-C.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import print_error, print_line, print_ok, step
 from manyeyes.config.loader import ConfigError
 
-# RssAnon: what the processes allocated themselves; files that they map, and nginx's zones of fixed size, are not in it.
+# RssAnon: memory that the processes allocated. It excludes mapped files and nginx's zones, which have a fixed size.
 READ = (
     'n=0; m=0; f=0; for p in /proc/[0-9]*; do [ "$p" = "/proc/$$" ] && continue; '
     'r=$(grep RssAnon "$p/status" 2>/dev/null) || continue; set -- $r; m=$((m + $2)); '
@@ -52,7 +52,7 @@ READ = (
 
 @dataclass(frozen=True)
 class ResourceSample:
-    """One look at one part. `at_s`: since the run began."""
+    """Resources of one service at one time. `at_s`: seconds since the start of the run."""
 
     at_s: float
     service: str
@@ -62,7 +62,7 @@ class ResourceSample:
 
 
 class ResourceSampler(Repeating):
-    """Looks every ten seconds, and writes each look down as it comes."""
+    """Samples the services every ten seconds and writes each sample to a file immediately."""
 
     every_s = 10.0
     ends_within_s = 120.0
@@ -92,22 +92,22 @@ class ResourceSampler(Repeating):
         try:
             count, kilobytes, files = (int(n) for n in self.containers.inside(service, ["sh", "-c", READ]).split())
         except (CommandFailed, TimeoutError, ValueError):
-            return None  # it is being restarted, or paused
+            return None  # it is restarting or paused
         return ResourceSample(round(at_s, 1), service, count, round(kilobytes / 1024, 1), files)
 
 
 WARM_SHARE = 0.1
-"""The first tenth is left out: caches and pools fill."""
+"""The first tenth is left out, because caches and pools fill up."""
 THIRD = 0.3
 GROWS_SHARE = 0.10
 MAX_POINTS = 300
 MIN_DURATION_S = 900.0
-"""In a shorter run nothing has settled: pools of connections and of memory still fill, so it is no evidence of growth."""
+"""A shorter run cannot show growth: connection pools and memory pools still fill up."""
 
 
 @dataclass(frozen=True)
 class ResourceGrowth:
-    """Medians of an early and of the last third, and the usual slope between any two points (Theil-Sen), for an hour."""
+    """Medians of an early third and of the last third, and the median slope between two points (Theil-Sen) per hour."""
 
     early: float
     late: float
@@ -116,7 +116,11 @@ class ResourceGrowth:
 
 
 def measure_growth(points: Sequence[tuple[float, float]], least: float) -> ResourceGrowth:
-    """`points`: (seconds, value). It grows when it gained more than a tenth, and more than `least`, between early and late; never in less than 15 minutes."""
+    """Tests whether a value grows. `points`: (seconds, value).
+
+    It grows if it gained more than a tenth, and more than `least`, between the early and the last third. A run under 15
+    minutes never counts as growth.
+    """
     if not points:
         return ResourceGrowth(0, 0, 0, False)
     start_s, end_s = points[0][0], points[-1][0]
@@ -137,12 +141,12 @@ FULL_S = 30.0
 FULL_WARM_S = 10.0
 USERS_PER_ENGINE = 12
 GAUGED = (("memory_mb", "memory, MB", 5.0), ("files", "open files", 20.0))
-"""What is looked at, its name, and the least that counts as growth."""
+"""Attribute, title, and the smallest gain that counts as growth."""
 
 
 @dataclass(frozen=True)
 class SoakMinute:
-    """What users saw in it. Figures of answers that ended in it."""
+    """Figures of the requests that ended in one minute."""
 
     minute: int
     fault: str
@@ -156,18 +160,16 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="manyeyes soak", description="A long run with a fault every minute.")
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     p.add_argument("--minutes", type=int, default=60)
-    p.add_argument(
-        "--load", type=float, default=0.8, help="of the requests a second that a closed loop gets; default 0.8"
-    )
+    p.add_argument("--load", type=float, default=0.8, help="fraction of the throughput of a closed loop; default 0.8")
     p.add_argument("--scenario", default="chat")
     p.add_argument("--model", default="")
-    p.add_argument("--confirm", default="", help="yes: also on a cluster that is not emulated")
+    p.add_argument("--confirm", default="", help="yes: also on a cluster whose engines are not emulated")
     p.add_argument("--out", type=Path, help="default build/soak/<date>")
     return p
 
 
 def harmless(target: ChaosTarget) -> list[Fault]:
-    """Faults that may cost no request before its first byte, and that leave the watched parts running."""
+    """Faults that cost no request before its first byte and leave the watched services running."""
     return [
         fault
         for fault in fault_table(target.containers.parts())
@@ -181,7 +183,9 @@ def main(arguments: Sequence[str]) -> int:
         target = find_target(options.config, os.environ.get(KEY, ""), options.model, options.confirm == "yes")
         mix = users.mix(options.scenario)
         if not (faults := harmless(target)):
-            raise UnfitTarget("a soak wants two engines in a pool: with one every fault of it costs requests")
+            raise UnfitTarget(
+                "a soak requires a pool with two engines: with a single engine every fault costs requests. Add an engine (`make scale`)"
+            )
     except (UnfitTarget, GatewayUnusable, ConfigError, ValueError) as error:
         print_error(str(error))
         return 2
@@ -200,7 +204,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Soak:
-    """One run; what it saw stays in memory and, as it comes, in `folder`."""
+    """One run. Results stay in memory and are written to `folder` immediately."""
 
     def __init__(self, target: ChaosTarget, mix: users.Mix, folder: Path, faults: Sequence[Fault]) -> None:
         self.target, self.mix, self.folder, self.faults = target, mix, folder, faults
@@ -213,7 +217,7 @@ class Soak:
 
     def find_full(self) -> None:
         count = USERS_PER_ENGINE * len(self.target.engines)
-        with step(f"how much is full? {count} users without a pause") as current:
+        with step(f"measuring the full throughput: {count} users without pauses") as current:
             users = LoadUsers(dataclasses.replace(self.target.settings, pause=0.0), self.mix)
             users.start(count)
             try:
@@ -225,10 +229,10 @@ class Soak:
                 users.stop()
             good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in users.samples)
             self.full_rps = good / (ended_s - began_s)
-            current.outcome = f"full is {self.full_rps:.1f} requests a second"
+            current.outcome = f"the full throughput is {self.full_rps:.1f} requests a second"
 
     def soak(self, minutes: int, load: float) -> None:
-        """Arrivals of conversations; their turns make the requests."""
+        """Runs conversations at random arrival times, with a fault every minute. Each turn is a request."""
         turns = _turns(self.mix)
         self.rps = load * self.full_rps
         users = LoadUsers(self.target.settings, self.mix, samples=self.samples)
@@ -265,7 +269,7 @@ class Soak:
         return SoakMinute(number, fault.name, len(good), len(ended) - len(good) - cut, cut, round(p95_s, 3))
 
     def write(self, partial: str, minutes: int, load: float) -> bool:
-        """soak.md; whether anything was lost or grows."""
+        """Writes soak.md and its files. Returns whether a request was lost or a value grows."""
         failed = [one for one in self.samples if one.failed and not is_cut(one)]
         with (self.folder / "failures.jsonl").open("wb") as file:
             file.writelines(one.line() for one in self.samples if one.failed)
@@ -311,23 +315,23 @@ class Soak:
             "# Soak\n",
             f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {engines} engines, "
             f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
-            f"{USERS_PER_ENGINE * engines} users without a pause got), people arriving at random, one fault a minute.",
+            f"{USERS_PER_ENGINE * engines} users without pauses reach), users arrive at random, one fault a minute.",
             f"Partial: {partial}.\n" if partial else "",
-            f"* **{len(self.samples)}** requests, **{lost}** lost (no first byte, or an error), **{cut}** cut after their first byte on an engine that was struck",
-            f"* P95 of the whole answer {percentile(good, 0.95):.2f} s; the page was opened {self.visitor.opened} times, {self.visitor.failed} times in vain",
+            f"* **{len(self.samples)}** requests, **{lost}** lost (no first byte, or an error), **{cut}** cut after their first byte on an engine with a fault",
+            f"* P95 of the complete answer {percentile(good, 0.95):.2f} s; the web page was opened {self.visitor.opened} times and failed {self.visitor.failed} times",
             "* faults: " + ", ".join(fault.name for fault in self.faults) + ", in turn\n",
             "![Memory and open files over time](soak.svg)\n",
-            markdown_table(("part", "", "early", "late", "slope, an hour", "grows"), rows),
+            markdown_table(("service", "", "early", "late", "slope per hour", "grows"), rows),
         ]
         if minutes * 60 < MIN_DURATION_S:
             told.append(
-                "Shorter than a quarter of an hour: pools of connections and memory still fill, so nothing is said of growth.\n"
+                "The run is shorter than 15 minutes: connection pools and memory still fill up, so growth is not evaluated.\n"
             )
         return "\n".join([*told, f"{read_host_info('')}.\n"])
 
 
 def _turns(mix: users.Mix) -> float:
-    """Requests of one conversation, on average."""
+    """Mean number of requests in a conversation."""
     parts = [(len(scenario.conversation(0, 0, 0).turns), share) for scenario, share in mix.parts]
     return sum(turns * share for turns, share in parts) / sum(share for _, share in parts)
 

@@ -1,4 +1,4 @@
-"""The gateways of the comparison: one file each, all in `ALL`."""
+"""The gateways of the comparison, all in `ALL`."""
 
 from benchmarks.gateways import proxies, routers
 from benchmarks.gateways.gateway import BenchmarkedGateway

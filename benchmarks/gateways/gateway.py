@@ -1,4 +1,4 @@
-"""What every gateway of the comparison says of itself, and how one that is a command is run."""
+"""The description of a gateway in the comparison, how it is installed and started, and an HTTP client for its users."""
 
 import asyncio
 import contextlib
@@ -26,17 +26,17 @@ PINS = ROOT / "benchmarks/gateways/pins"
 
 
 class NotInstalled(Exception):
-    """A gateway cannot be had here; the message says why, and the report repeats it."""
+    """A gateway is not available on this host. The message says why; the report repeats it."""
 
 
 def from_pypi(name: str) -> Path:
-    """The folder of a virtual environment with benchmarks/gateways/pins/<name>.txt, made when it is missing or outdated."""
+    """Returns the virtual environment of benchmarks/gateways/pins/<name>.txt; creates it if it is missing or outdated."""
     pins = PINS / f"{name}.txt"
     folder = BUILD / "environments" / name
     mark = folder / "pins.txt"
     if mark.exists() and mark.read_bytes() == pins.read_bytes():
         return folder
-    print(f"  ..  {name} is installed into {folder.relative_to(ROOT)}", flush=True)
+    print(f"  ..  installing {name} into {folder.relative_to(ROOT)}", flush=True)
     _install(name, sys.executable, "-m", "venv", "--clear", folder)
     _install(name, folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", pins)
     mark.write_bytes(pins.read_bytes())
@@ -51,17 +51,17 @@ def pinned(name: str, package: str) -> str:
 
 
 def from_debian(name: str) -> Path:
-    """The wrapper of a program from Debian unstable, unpacked by benchmarks/gateways/fetch-debian."""
+    """Returns the wrapper script of a program from Debian unstable, unpacked by benchmarks/gateways/fetch-debian."""
     folder = BUILD / "debian" / name
     program = folder / name
     if not program.exists():
-        print(f"  ..  {name} is fetched into {folder.relative_to(ROOT)}", flush=True)
+        print(f"  ..  downloading {name} into {folder.relative_to(ROOT)}", flush=True)
         _install(name, ROOT / "benchmarks/gateways/fetch-debian", name, folder)
     return program
 
 
 def _install(name: str, *command: str | Path) -> None:
-    """Raises NotInstalled with the last error of its log."""
+    """Runs an installation command. Raises NotInstalled with the last error of its log."""
     log = BUILD / f"install-{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -71,25 +71,25 @@ def _install(name: str, *command: str | Path) -> None:
 
 
 def environment_for(folder: Path) -> dict[str, str]:
-    """For a program of a virtual environment: nothing of this project's own Python."""
+    """Environment variables for a program of a virtual environment, without this project's Python packages."""
     return {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": "", "VIRTUAL_ENV": str(folder)}
 
 
 def _last(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["no word of why"])[-1][:300]
+    return (errors or lines or ["its log is empty"])[-1][:300]
 
 
 MODEL = "qwen3-vl-4b"
-# What every client sends as its key, the same for all of them; LiteLLM does not start without one.
+# The API key of all clients. LiteLLM does not start without a key.
 KEY = "sk-bench-4f1c2b7a9d3e58604f1c2b7a9d3e5860"
 START_S = 120.0
 
 
 @dataclass(frozen=True)
 class GatewaySetting:
-    """One thing that was chosen, the reason, and the page or program that it comes from."""
+    """A setting of a gateway, the reason for it, and the documentation or program that it comes from."""
 
     what: str
     why: str
@@ -98,9 +98,9 @@ class GatewaySetting:
 
 @dataclass(frozen=True)
 class RunningGateway:
-    """A gateway that answers. `targets` has one address, host:port, or every engine's where clients choose themselves.
+    """A running gateway. `targets`: its address, host:port, or the addresses of all engines if clients choose an engine.
 
-    `parts` are sessions of processes by name; "gateway" is the part that requests pass.
+    `parts`: process sessions by name; requests pass the part "gateway".
     """
 
     targets: tuple[str, ...]
@@ -112,10 +112,10 @@ Run = Callable[[Path, Sequence[str]], contextlib.AbstractContextManager[RunningG
 
 @dataclass(frozen=True)
 class BenchmarkedGateway:
-    """`version` installs it, and raises NotInstalled; `run` takes a folder for its files and the engines' addresses.
+    """`version` installs it and may raise NotInstalled. `run` takes a folder for its files and the engines' addresses.
 
-    `headers`: the session headers that it documents, the first one first. `leading`: its maker's first choice for chat;
-    the others of the same product run on fewer kinds of work.
+    `headers`: its documented session headers, in order of priority. `leading`: whether it is the maker's first choice for
+    chat; other variants of the same product run fewer kinds of work.
     """
 
     name: str
@@ -131,7 +131,7 @@ Command = Callable[[Path, int, Sequence[str]], list[str]]
 
 
 def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) -> Run:
-    """Runs what `make` returns for a folder, a port and the engines; yields once a first request was answered."""
+    """Runs the command that `make` returns for a folder, a port and the engines; yields after the first answered request."""
 
     @contextlib.contextmanager
     def run(folder: Path, engines: Sequence[str]) -> Iterator[RunningGateway]:
@@ -145,7 +145,7 @@ def command(make: Command, environment: Callable[[], Mapping[str, str]] = dict) 
 
 
 def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
-    """Waits until a chat request is answered. Raises RuntimeError with the log's end when that does not happen."""
+    """Waits until a chat request is answered. Raises RuntimeError with the end of the log if none is."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     deadline = time.monotonic() + START_S
     said = ""
@@ -163,7 +163,7 @@ def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
 
 @dataclass
 class HttpAnswer:
-    """Times are perf_counter() seconds. `pieces`: parts of the body, each with the time of the read that brought it."""
+    """A response. Times are perf_counter() seconds. `pieces`: parts of the body, each with the time of its read."""
 
     started_s: float
     status: int = 0
@@ -176,8 +176,10 @@ class HttpAnswer:
 
 
 class AsyncConnection(asyncio.Protocol):
-    """One keep-alive connection, one request at a time; knows when each piece of an answer arrived, and costs little: a library
-    would be the largest consumer of CPU in a run with thousands of streamed chunks a second."""
+    """One keep-alive connection for one request at a time, which records when each piece of an answer arrives.
+
+    It costs little CPU: a library would be the largest consumer in a run with thousands of streamed chunks a second.
+    """
 
     def __init__(self, address: str, source: str | None = None) -> None:
         self._host, _, port = address.partition(":")
@@ -189,7 +191,7 @@ class AsyncConnection(asyncio.Protocol):
         self._now = 0.0
 
     async def send(self, request: bytes, deadline_s: float = 180) -> HttpAnswer:
-        """Sends a whole request and returns the whole answer. Raises ConnectionBroken, OSError or TimeoutError."""
+        """Sends a complete request and returns the complete answer. Raises ConnectionBroken, OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             local = (self._source, 0) if self._source else None
@@ -213,7 +215,7 @@ class AsyncConnection(asyncio.Protocol):
             self._transport.abort()
             self._transport = None
 
-    # --- what asyncio and httptools call --------------------------------------------------------------------------
+    # --- callbacks of asyncio and httptools --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -247,7 +249,7 @@ class AsyncConnection(asyncio.Protocol):
 
 
 def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:
-    """A chat request as OpenAI's client sends it, with its key."""
+    """A chat request with the API key, as OpenAI's client sends it."""
     more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nAccept: application/json\r\n"
@@ -257,7 +259,7 @@ def chat_request(address: str, body: bytes, headers: dict[str, str] | None = Non
 
 
 def read_streamed_chat(answer: HttpAnswer) -> CompletionStream:
-    """The answer's events, each with the time of the read that ended it."""
+    """Parses the events of an answer; each has the time of the read that completed it."""
     stream = CompletionStream()
     for now, piece in answer.pieces:
         stream.feed(now, piece)

@@ -1,4 +1,4 @@
-"""Nginx as vLLM's documentation sets it up, on the same nginx binary as this project's gateway."""
+"""Proxies of the comparison: nginx as in vLLM's documentation (with this gateway's binary), HAProxy, ManyEyes, and no gateway."""
 
 import contextlib
 import re
@@ -23,7 +23,7 @@ from manyeyes.devcluster.cluster import free_port, local_cluster, nginx_binary
 from manyeyes.render.nginx.files import workers_for
 
 DOCS = "https://docs.vllm.ai/en/latest/deployment/nginx.html"
-IMAGE = "nginx.conf of the nginx:latest image, which the page builds on"
+IMAGE = "nginx.conf of the nginx:latest image, which the documentation uses"
 
 
 @cache
@@ -41,7 +41,7 @@ def temporary_paths(folder: Path, prefix: str = "") -> str:
 
 
 def nginx_command(folder: Path, file: Path) -> list[str]:
-    # Started by root, nginx's workers take another user, who may not enter the folder.
+    # When root starts nginx, its workers switch to another user, who may not be allowed to read the folder.
     return [nginx_binary(), "-p", str(folder), "-c", str(file), "-g", "daemon off; user root;"]
 
 
@@ -91,13 +91,17 @@ NGINX_DOCS = BenchmarkedGateway(
     run=command(_nginx_command),
     settings=(
         GatewaySetting(
-            "least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "the page's", DOCS
+            "least_conn; max_fails=3 fail_timeout=10000s; no zone; the four proxy headers", "as documented", DOCS
         ),
-        GatewaySetting("worker_processes auto, keepalive_timeout 65, sendfile, access log on", "the image's", IMAGE),
-        GatewaySetting("client_max_body_size 512m", "ours: with the default of 1 MB, pictures get 413", DOCS),
+        GatewaySetting(
+            "worker_processes auto, keepalive_timeout 65, sendfile, access log on", "as in the image", IMAGE
+        ),
+        GatewaySetting(
+            "client_max_body_size 512m", "our choice: with the default of 1 MB, requests with images get 413", DOCS
+        ),
         GatewaySetting(
             "the nginx binary of manyeyes/devcluster/fetch/nginx",
-            "the same as this gateway's",
+            "the same as for this gateway",
             "manyeyes/devcluster/fetch/nginx",
         ),
     ),
@@ -146,16 +150,16 @@ HAPROXY = BenchmarkedGateway(
         GatewaySetting("balance leastconn", "the manual's choice for long requests", f"{MANUAL}#4-balance"),
         GatewaySetting(
             "option http-no-delay",
-            "the manual's setting for interactive answers; without it chunks came in bundles, 200 ms late",
+            "the manual's setting for interactive answers; without it chunks arrived in groups, 200 ms late",
             f"{MANUAL}#4-option%20http-no-delay",
         ),
         GatewaySetting("option httpchk GET /health", "vLLM's health path", f"{MANUAL}#4-option%20httpchk"),
         GatewaySetting(
             "stick on req.hdr(X-Session-ID), table of 100k for 2 h",
-            "without the header it does nothing; with it, HAProxy has stickiness too",
+            "session affinity by header; without the header it has no effect",
             f"{MANUAL}#4-stick%20on",
         ),
-        GatewaySetting("timeouts 600 s, as many threads as cores (default)", "no long answer is cut", MANUAL),
+        GatewaySetting("timeouts 600 s, as many threads as cores (default)", "no long answer is cut off", MANUAL),
     ),
 )
 
@@ -167,7 +171,7 @@ def _run_manyeyes(folder: Path, engines: Sequence[str]) -> Iterator[RunningGatew
         "pools": [{"name": MODEL, "model": "Qwen/Qwen3-VL-4B-Instruct-FP8"}],
         "engines": [{"name": name, "pool": MODEL} for name in addresses],
         "controller": {},
-        # As `make up` has it for so many engines; those at an address, as here, count for none.
+        # The number that `make up` sets for so many engines. Engines with an address, as here, are not counted.
         "gateway": {"workers": workers_for(len(engines))},
     }
     with local_cluster(folder, document, addresses=addresses, prints_logs=False) as running:
@@ -186,7 +190,7 @@ MANYEYES = BenchmarkedGateway(
         GatewaySetting("every setting at its default", "what a user gets from `make up`", "config/"),
         GatewaySetting(
             "CPU and memory are nginx and the controller together",
-            "the controller is not in the data path, but it reads the access log",
+            "requests do not pass the controller, but it reads the access log",
             "docs/architecture.md",
         ),
     ),
@@ -206,7 +210,7 @@ DIRECT = BenchmarkedGateway(
     settings=(
         GatewaySetting(
             "conversation number modulo the number of engines chooses the engine",
-            "perfect affinity at no cost; what a gateway can come near to",
+            "perfect affinity at no cost: the limit for a gateway",
             "benchmarks/gateways/proxies.py",
         ),
     ),
@@ -215,7 +219,7 @@ DIRECT = BenchmarkedGateway(
 
 @contextlib.contextmanager
 def fixed(folder: Path, count: int) -> Iterator[list[str]]:
-    """An nginx that answers every chat request with the same 200, on `count` ports: only the gateway in front works."""
+    """Starts an nginx that answers every chat request with the same 200, on `count` ports: only the gateway causes load."""
     ports = [free_port() for _ in range(count)]
     listens = "\n".join(f"        listen 127.0.0.1:{port};" for port in ports)
     answer = (

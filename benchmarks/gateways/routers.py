@@ -1,5 +1,8 @@
-"""Routers that are one command from PyPI and take their engines with --worker-urls: vllm-project/router, sgl-project's router
-(the package sglang-router), and Shepherd Model Gateway, what that became. All are written in Rust."""
+"""Gateways from PyPI that are started by one command.
+
+Three take their engines as --worker-urls and are written in Rust: vllm-project/router, sgl-project's router (the package
+sglang-router) and its successor, Shepherd Model Gateway. LiteLLM is written in Python and has a configuration file.
+"""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +40,7 @@ def router(
     headers: tuple[str, ...] = (),
     leading: bool = True,
 ) -> BenchmarkedGateway:
-    """The gateway `package` `name`. `program`: its command inside the package's environment, before --host."""
+    """Defines the gateway `package` `name`. `program`: its command inside the package's environment, before --host."""
 
     def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
         executable, *arguments = program
@@ -50,20 +53,20 @@ def router(
 
 
 def defaults(help_command: str) -> GatewaySetting:
-    return GatewaySetting("everything else at its default", "its maker's choice", help_command)
+    return GatewaySetting("everything else at its default", "the maker's choice", help_command)
 
 
 VLLM_ROUTER = "vllm-router"
 POLICIES = "https://github.com/vllm-project/router/blob/main/docs/load_balancing/README.md"
-# docs/load_balancing orders them so; the first one present wins.
+# In the order of docs/load_balancing; the first header present is used.
 HEADERS = ("X-Session-ID", "X-User-ID")
 WHY = {
     "cache_aware": "the program's default",
-    "consistent_hash": "the page's choice for chats; without a header it hashes the body",
-    "sticky_least_loaded": "new sessions to the engine with the fewest; without a header it keeps no sessions",
-    "power_of_two": "the page's choice where load matters",
-    "round_robin": "the page's choice for work without state",
-    "random": "the page's choice for tests",
+    "consistent_hash": "the documentation's choice for chats; without a header it hashes the body",
+    "sticky_least_loaded": "sends new sessions to the engine with the fewest requests; without a header there are no sessions",
+    "power_of_two": "the documentation's choice if load matters",
+    "round_robin": "the documentation's choice for stateless work",
+    "random": "the documentation's choice for tests",
 }
 VLLM_ROUTERS = tuple(
     router(
@@ -77,9 +80,7 @@ VLLM_ROUTERS = tuple(
     )
     for policy, why in WHY.items()
 )
-NOT_RUN = {
-    f"{VLLM_ROUTER} kv_aware": "it needs engines that publish KV events over ZMQ, which the emulated ones do not"
-}
+NOT_RUN = {f"{VLLM_ROUTER} kv_aware": "it needs engines that publish KV events over ZMQ, which emulated engines do not"}
 
 SGLANG_DOCS = "https://github.com/sgl-project/sglang/blob/main/docs/advanced_features/sgl_model_gateway.md"
 SGLANG_PROGRAM = "python -m sglang_router.launch_router"
@@ -95,8 +96,12 @@ SGLANG_ROUTERS = tuple(
         leading=name == "cache_aware",
     )
     for name, flags, why in (
-        ("cache_aware", ("--policy=cache_aware",), "the program's default, and its page's for chats"),
-        ("manual", STICKY_FLAGS, "its stickiness by header; new sessions to the engine with the fewest requests"),
+        ("cache_aware", ("--policy=cache_aware",), "the program's default, and the documentation's choice for chats"),
+        (
+            "manual",
+            STICKY_FLAGS,
+            "its session affinity by header; new sessions go to the engine with the fewest requests",
+        ),
         ("power_of_two", ("--policy=power_of_two",), "its policy by load alone"),
     )
 )
@@ -104,7 +109,7 @@ SGLANG_ROUTERS = tuple(
 BALANCING = "https://github.com/lightseekorg/smg/blob/main/docs/concepts/routing/load-balancing.md"
 STICKY = "https://github.com/smg-project/smg-docs/blob/main/src/lib/content/concepts/routing/sticky-sessions.md"
 SMG_REST = GatewaySetting(
-    "--backend vllm; everything else at its default", "the engines are of vLLM's kind", "smg launch --help"
+    "--backend vllm; everything else at its default", "the engines have vLLM's API", "smg launch --help"
 )
 SMG_ROUTERS = (
     router(
@@ -113,8 +118,12 @@ SMG_ROUTERS = (
         ["smg", "launch"],
         ["--backend=vllm", "--policy=cache_aware", "--routing-key-override"],
         (
-            GatewaySetting("--policy cache_aware", "the page's recommendation for chats, and the default", BALANCING),
-            GatewaySetting("--routing-key-override", "its sticky sessions; without the header it does nothing", STICKY),
+            GatewaySetting(
+                "--policy cache_aware", "the documentation's recommendation for chats, and the default", BALANCING
+            ),
+            GatewaySetting(
+                "--routing-key-override", "its session affinity; without the header it has no effect", STICKY
+            ),
             SMG_REST,
         ),
         headers=("X-SMG-Routing-Key",),
@@ -124,7 +133,10 @@ SMG_ROUTERS = (
         "power_of_two",
         ["smg", "launch"],
         ["--backend=vllm", "--policy=power_of_two"],
-        (GatewaySetting("--policy power_of_two", "the page's choice for balance without caches", BALANCING), SMG_REST),
+        (
+            GatewaySetting("--policy power_of_two", "the documentation's choice for balance without caches", BALANCING),
+            SMG_REST,
+        ),
         leading=False,
     ),
 )
@@ -141,7 +153,7 @@ def _litellm_environment() -> Mapping[str, str]:
         **environment_for(from_pypi(LITELLM)),
         "LITELLM_LOG": "ERROR",
         "LITELLM_MODE": "PRODUCTION",
-        # It would fetch prices from the network when it starts.
+        # Without this setting it downloads prices when it starts.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
 
@@ -178,12 +190,14 @@ def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: b
         settings=(
             GatewaySetting(f"routing_strategy {strategy}", why, LITELLM_BALANCING),
             GatewaySetting(
-                "session_affinity", "its stickiness by header; without the header it does nothing", LITELLM_BALANCING
+                "session_affinity",
+                "its session affinity by header; without the header it has no effect",
+                LITELLM_BALANCING,
             ),
             GatewaySetting(f"--num_workers {workers}", workers_why, TUNING),
             GatewaySetting(
                 "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600, a master key",
-                "its production page",
+                "its documentation of production settings",
                 PRODUCTION,
             ),
         ),
@@ -191,9 +205,9 @@ def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: b
 
 
 CORES = os.cpu_count() or 1
-ONE = "the page's advice, and its counts of requests in flight are each worker's own"
-MANY = "as many as cores: it needs no counts"
+ONE = "the documentation's advice, and each worker counts only its own requests in flight"
+MANY = "one for each core: the strategy needs no counts"
 LITELLM_GATEWAYS = (
-    _litellm("least-busy", 1, "its strategy by requests in flight", ONE, leading=True),
-    _litellm("simple-shuffle", CORES, "the page's recommendation", MANY, leading=False),
+    _litellm("least-busy", 1, "its strategy based on requests in flight", ONE, leading=True),
+    _litellm("simple-shuffle", CORES, "the documentation's recommendation", MANY, leading=False),
 )

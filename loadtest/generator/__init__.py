@@ -1,1 +1,1 @@
-"""What runs inside Locust's processes. Importing Locust patches the standard library for gevent, so nothing else imports it."""
+"""Code that runs inside Locust's processes. Importing Locust patches the standard library for gevent, so no other module imports it."""

@@ -1,7 +1,7 @@
-"""The Locust users of both loops.
+"""Locust user classes and load shapes of the closed and the open loop.
 
-Closed: each Locust user is one person, who asks, waits for the answer, thinks, and asks again. Open: people arrive whether or
-not earlier ones were answered; each has one conversation, and leaves.
+Closed: each Locust user sends a request, waits for the answer, pauses, and sends the next request. Open: users arrive whether
+or not earlier users were answered; each has one conversation and leaves.
 """
 
 import itertools
@@ -27,7 +27,7 @@ START_SPREAD_S = 3.0
 
 
 def user_numbers(runner: Runner | None, processes: int) -> tuple[int, int]:
-    """(first number, step) of this process's users: with P processes each takes every P-th."""
+    """Returns (first number, step) of this process's users: with P processes, each process has every P-th user."""
     return (runner.worker_index % processes, processes) if isinstance(runner, WorkerRunner) else (0, 1)
 
 
@@ -42,7 +42,7 @@ def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type
             self.scenario = mix.of(number)
             self.conversations = 0
             self.virtual_user = VirtualUser(number, settings, self.report_sample, gevent.sleep)
-            # Not all at once: who starts together is answered together, and asks again together.
+            # Spread the starts: users that start at the same time would stay in step.
             spread_s = min(
                 START_SPREAD_S * order.slowdown, length_s(order.stages) / 10 if order.stages else START_SPREAD_S
             )
@@ -50,7 +50,7 @@ def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type
 
         def report_sample(self, sample: Sample) -> None:
             reporter.sample(sample)
-            if self._state == "stopping":  # Locust ends a user after its task, and a chat of six turns is one task
+            if self._state == "stopping":  # Locust stops a user after its task, and a chat of six turns is one task
                 raise gevent.GreenletExit
 
         def on_stop(self) -> None:
@@ -70,25 +70,25 @@ def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type
 
 
 POLL_S = 0.5
-Arrival = tuple[float, int]  # seconds since 1970, and the number of the one who arrives
+Arrival = tuple[float, int]  # seconds since 1970, and the number of the user
 
 
 class ArrivalQueue:
-    """Who arrives when in this process, as the master said; of all, each process takes its part."""
+    """Arrivals that the master sent to this process, in order of time. Each process serves its part of them."""
 
     def __init__(self) -> None:
         self._queue: deque[Arrival] = deque()
         self._changed = Event()
 
     def add(self, dues: Iterable[Arrival], forget: bool) -> None:
-        """`forget`: those of earlier that are still to come do not come."""
+        """Appends arrivals. `forget`: first discards the earlier arrivals that are still in the queue."""
         if forget:
             self._queue.clear()
         self._queue.extend(dues)
         self._changed.set()
 
     def next(self, most_s: float) -> Arrival | None:
-        """Waits until somebody is due, but no longer than `most_s`."""
+        """Waits for the next arrival, at most `most_s`. Returns None if none is due by then."""
         self._changed.clear()
         wait_s = self._queue[0][0] - time.time() if self._queue else most_s
         if wait_s > 0:
@@ -115,7 +115,7 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
         @task
         def arrive(self) -> None:
             first, step = user_numbers(self.environment.runner, order.processes)
-            # At the end those who are there still get their answers; Locust waits for this task for so long as it may.
+            # At the end, conversations in progress still get their answers: Locust waits up to its stop timeout.
             while self._state != "stopping" or reporter.under_way:
                 due = dues.next(POLL_S)
                 if due and due[1] % step == first:
@@ -124,22 +124,22 @@ def open_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter, dues: Arr
     return Arrivals
 
 
-AHEAD_S = 0.3  # arrivals are told to the processes so long before they are due
-DRAIN_S = 30.0  # the longest wait for what a missed probe left behind, on the engines' clock
+AHEAD_S = 0.3  # arrivals are sent to the processes this long before they are due
+DRAIN_S = 30.0  # the longest wait for requests left over from a missed probe, on the engines' clock
 PROBE_FIGURES = ("total_p50_s", "total_p95_s", "first_p95_s", "late_p99_s", "failed")
-HOPELESS = 4  # so many times the misses that are allowed end a probe early
+HOPELESS = 4  # a probe ends early at this multiple of the allowed misses
 
 Send = Callable[[list[tuple[float, int]], bool], None]
 
 
 def build_load_shape(order: RunSpec, writer: ResultWriter, send: Send) -> type[LoadTestShape]:
-    """`send` tells all processes who arrives when; not used in a closed loop."""
+    """Returns the load shape class for Locust. `send` sends arrivals to all processes; a closed loop does not use it."""
     step = _StagedLoad(order, send) if order.search is None else _SearchingLoad(order, writer, send)
 
     class Course(LoadTestShape):
         def tick(self) -> tuple[int, float] | None:
             users = step.users(time.time())
-            # Locust's own users: people, or one who receives arrivals in each process.
+            # Locust users are the simulated users in a closed loop, and one receiver of arrivals per process in an open loop.
             return None if users is None else (max(1, users), max(1.0, float(users)))
 
     return Course
@@ -150,7 +150,7 @@ class _ArrivalSender:
         self._order, self._send, self._count = order, send, 0
 
     def send(self, rate: float, start_s: float, seconds: float, forget: bool = False) -> int:
-        """How many come."""
+        """Sends the arrivals of a time span and returns their number."""
         random = Random(f"arrivals {self._order.seed} {self._count} {rate:.6f}")
         dues = arrivals_in(random, rate, start_s, seconds)
         self._send([(due, self._count + number) for number, due in enumerate(dues)], forget)
@@ -188,7 +188,10 @@ class _StagedLoad:
 
 
 class _SearchingLoad:
-    """Level after level: settle, look, say whether the objective was kept; after a miss wait until nobody is left."""
+    """Probes one level after the other: settle, measure, record whether the objective was met.
+
+    After a miss it waits until no request is in progress.
+    """
 
     def __init__(self, order: RunSpec, writer: ResultWriter, send: Send) -> None:
         assert order.search is not None
@@ -226,11 +229,11 @@ class _SearchingLoad:
         if self._order.loop == "open":
             window = self._window
             self._arrivals.send(self._level, start_s, window.start_s - start_s, forget=True)
-            # Drawn apart: of all people of a probe, how many fall into its window would be luck, and it is judged by them.
+            # A separate draw fixes the number of arrivals in the measured window, which decides the result of the probe.
             self._due = self._arrivals.send(self._level, window.start_s, window.seconds)
 
     def _judge_probe(self, now_s: float) -> bool:
-        """Whether this probe is over; then it is judged and the search has been told."""
+        """Evaluates the probe if it is over and records the result in the search. Returns whether it is over."""
         assert self._level is not None
         order, window = self._order, self._window
         samples = self._writer.samples[self._first_sample :]
@@ -239,7 +242,7 @@ class _SearchingLoad:
         expected = self._due if order.loop == "open" else max(len(asked), 20)
         allowed = (1 - order.slo.share) * expected
         is_hopeless = len(missed) > HOPELESS * allowed + 5
-        # Who was still waiting at the window's end has missed once the objective's time has passed.
+        # A request still open at the end of the window has missed the objective once the objective's time has passed.
         wait_s = order.slo.total_s * order.slowdown if order.loop == "open" else 0.0
         if now_s < window.end_s + wait_s and not is_hopeless:
             return False

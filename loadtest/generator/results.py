@@ -1,5 +1,8 @@
-"""Samples on their way from each process to the master (directly, or with a worker's reports), and the files they end in:
-every sample in requests.jsonl, the generator's own seconds in generator.jsonl."""
+"""Collects samples in each Locust process, passes them to the master and writes them to files.
+
+Samples reach the master directly or with a worker's reports. requests.jsonl has all samples, generator.jsonl has the CPU use
+and timer lag of each process, once a second.
+"""
 
 import itertools
 import resource
@@ -25,7 +28,7 @@ LAG_EVERY_S = 0.05
 
 
 class SampleReporter:
-    """Collects samples until they are taken, counts what is under way, and watches how the process itself keeps up."""
+    """Buffers samples until `collect`, counts conversations in progress, and measures the load of its process."""
 
     def __init__(self) -> None:
         self.environment: Environment | None = None
@@ -37,8 +40,8 @@ class SampleReporter:
     def sample(self, sample: Sample) -> None:
         self._samples.append(sample)
         assert self.environment is not None
-        # Locust's own table and charts: whole answers only. First tokens and tokens have files and figures of their own;
-        # as further rows they would be counted as requests.
+        # Locust's table and charts get complete answers only. First tokens and tokens per second are reported
+        # separately, because Locust would count further rows as requests.
         self.environment.events.request.fire(
             request_type="POST",
             name=sample.scenario,
@@ -49,14 +52,14 @@ class SampleReporter:
         )
 
     def watch(self) -> None:
-        """A greenlet: how late is a timer? That is how late tokens are stamped too."""
+        """Greenlet that measures how late timers fire. Timestamps of tokens are late by the same time."""
         while True:
             before = time.monotonic()
             gevent.sleep(LAG_EVERY_S)
             self._lag_s = max(self._lag_s, time.monotonic() - before - LAG_EVERY_S)
 
     def collect(self) -> dict[str, Any]:
-        """Everything since the last time. `cpu`: share of a core that this process used in between."""
+        """Returns everything since the last call. `cpu`: fraction of a core that this process used since then."""
         samples, self._samples = self._samples, []
         cpu_s, now, lag_s = _cpu_s(), time.monotonic(), self._lag_s
         share = (cpu_s - self._cpu_s) / max(1e-3, now - self._at)
@@ -70,7 +73,7 @@ class SampleReporter:
 
 
 class RequestFailed(Exception):
-    """Why an answer does not count; Locust groups by the text."""
+    """Why a request does not count as answered. Locust groups failures by this text."""
 
 
 def _cpu_s() -> float:
@@ -82,7 +85,7 @@ MAX_SAMPLES_IN_MEMORY = 20_000
 
 
 class ResultWriter:
-    """Files of one run. `trouble` is why they are not whole; `failed` is called once when that happens."""
+    """Result files of one run. `trouble`: why they are incomplete; `failed` is called once if a write fails."""
 
     def __init__(self, folder: Path | None, failed: Callable[[], None]) -> None:
         self.samples: list[Sample] = []
@@ -97,7 +100,7 @@ class ResultWriter:
     def add(self, process: str, report: Mapping[str, Any]) -> None:
         new = [Sample(*fields) for fields in report["samples"]]
         self.samples += new
-        if not self._files:  # Locust's page, which may stand for days
+        if not self._files:  # Locust's web page, which may run for days
             del self.samples[:-MAX_SAMPLES_IN_MEMORY]
         self.cpu[process], self.under_way[process] = report["cpu"], report["under_way"]
         about = {"at_s": time.time(), "process": process, "cpu": report["cpu"], "lag_s": report["lag_s"]}
@@ -136,13 +139,13 @@ COLUMNS = (
 
 def add_arguments(parser: LocustArgumentParser, order: RunSpec) -> None:
     parser.add_argument("--scenario", default=order.scenario, help=f"{', '.join(users.ALL)}, or a mix: image:3,video:1")
-    parser.add_argument("--model", default=order.model, help="what requests name; auto lets the gateway choose")
-    parser.add_argument("--seed", type=int, default=order.seed, help="the same seed asks the same questions")
-    parser.add_argument("--api-key", default="", is_secret=True, help="where the gateway asks for one")
+    parser.add_argument("--model", default=order.model, help="model name in requests; auto lets the gateway choose")
+    parser.add_argument("--seed", type=int, default=order.seed, help="the same seed gives the same questions")
+    parser.add_argument("--api-key", default="", is_secret=True, help="required if the gateway checks API keys")
 
 
 def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
-    """People who read the page's fields as each of them begins."""
+    """The user class for Locust's web page. Each user reads the fields of the page when it starts."""
     coming = itertools.count()
 
     class Visitor(User):
@@ -178,7 +181,7 @@ def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
 
 
 def extend_web_ui(environment: Environment, kept: ResultWriter) -> None:
-    """A tab of its own in Locust's page; its rows travel with Locust's statistics."""
+    """Adds the tab `Tokens` to Locust's web page. Its rows are sent with Locust's statistics."""
     web = environment.web_ui
     assert web is not None
     assert web.app is not None

@@ -1,1 +1,1 @@
-"""The scaling proof: the same work on 1, 2, 3 ... engines, and a page that says what each engine brought."""
+"""The scaling report: measures the same work on 1, 2, 3 ... engines and shows what each further engine adds."""

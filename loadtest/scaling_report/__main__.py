@@ -1,6 +1,6 @@
-"""`python -m loadtest.scaling_report`: as `manyeyes scaling-report` calls it. docs/loadtest.md says what it means.
+"""`python -m loadtest.scaling_report`: the program behind `manyeyes scaling-report`. docs/load-testing.md explains the results.
 
-Exit codes: 0 proven; 1 partial, or a threshold was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
+Exit codes: 0 complete; 1 partial, or a threshold was missed; 2 nothing was measured, with the reason; 130 Ctrl-C.
 """
 
 import argparse
@@ -42,7 +42,7 @@ LEAST_FREE_MB = 200
 
 
 class ScalingUsageError(Exception):
-    """The command line; one sentence."""
+    """The command line is invalid. The message is one sentence."""
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -51,55 +51,65 @@ def numbers(text: str) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found or found[0] < 1:
-        raise argparse.ArgumentTypeError(f"numbers of engines by commas, as in 1,2,3; found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected numbers of engines separated by commas, as in 1,2,3, got {text!r}")
     return found
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="manyeyes scaling-report", description="The same work on 1, 2, 3 ... engines, and a page."
+        prog="manyeyes scaling-report", description="Measures the same work on 1, 2, 3 ... engines and writes a report."
     )
-    p.add_argument("--counts", type=numbers, default=(1, 2, 3), help="numbers of engines; 1 is always one of them")
-    p.add_argument("--repeats", type=int, default=3, help="at least 3 to see a spread")
+    p.add_argument("--counts", type=numbers, default=(1, 2, 3), help="numbers of engines; 1 is always included")
+    p.add_argument("--repeats", type=int, default=3, help="at least 3 show a spread")
     p.add_argument(
-        "--on", choices=("processes", "compose"), default="processes", help="emulated engines, or the cluster"
+        "--on", choices=("processes", "compose"), default="processes", help="emulated engines, or the running cluster"
     )
     p.add_argument("--phases", default=",".join(PHASES), help=f"of {','.join(PHASES)}; default all")
-    p.add_argument("--quick", action="store_true", help="shows that it works in minutes; the figures mean nothing")
-    p.add_argument("--out", type=Path, help="a folder; one that exists is continued")
+    p.add_argument(
+        "--quick", action="store_true", help="shows in minutes that everything works; the figures have no meaning"
+    )
+    p.add_argument("--out", type=Path, help="output folder; an existing run is continued")
     p.add_argument("--slo", help="first=2,total=5,share=0.95")
-    p.add_argument("--scenario", help="what people do; default image")
-    p.add_argument("--users-per-engine", type=int, help="as many as keep an engine busy; default 32")
+    p.add_argument("--scenario", help="what users do; default image")
+    p.add_argument("--users-per-engine", type=int, help="enough users to keep an engine busy; default 32")
     p.add_argument("--processes", type=int, default=1, help="of the load generator")
-    p.add_argument("--grafana", default=os.environ.get("GRAFANA_URL", ""), help="marks the phases there; GRAFANA_TOKEN")
-    gate = p.add_argument_group("thresholds: one that is missed makes the exit code 1")
-    gate.add_argument("--min-efficiency", type=float, help="T(n)/(n T(1)) at every number of engines")
-    gate.add_argument("--max-p95", type=float, help="seconds, for the same people on most engines")
+    p.add_argument(
+        "--grafana",
+        default=os.environ.get("GRAFANA_URL", ""),
+        help="URL of a Grafana to annotate; token in GRAFANA_TOKEN",
+    )
+    gate = p.add_argument_group("thresholds: exit code 1 if one is missed")
+    gate.add_argument("--min-efficiency", type=float, help="T(n)/(n T(1)) with every number of engines")
+    gate.add_argument("--max-p95", type=float, help="seconds, for the same users on the highest number of engines")
     emulated = p.add_argument_group("--on processes")
     emulated.add_argument(
-        "--speed", type=float, default=1.0, help="engines' clock against the wall's; 0.5 halves the CPU"
+        "--speed", type=float, default=1.0, help="engines' clock relative to the wall clock; 0.5 halves the CPU use"
     )
-    emulated.add_argument("--profile", default="rtx4090d-qwen3-vl-4b", help="whose times")
-    emulated.add_argument("--frames-together", type=int, default=128, help="frames of videos that fit an emulated GPU")
+    emulated.add_argument("--profile", default="rtx4090d-qwen3-vl-4b", help="timing profile of the engines")
+    emulated.add_argument("--frames-together", type=int, default=128, help="video frames that fit into an emulated GPU")
     real = p.add_argument_group("--on compose")
     real.add_argument("--url", default="http://localhost:8080")
-    real.add_argument("--pool", default="", help="default: the first model the gateway names")
-    real.add_argument("--gpu", default="", help="what the page calls the engines; default as nvidia-smi has it")
-    real.add_argument("--emulated", action="store_true", help="the cluster's engines are emulated: say so")
-    real.add_argument("--trusted", default="", help="a certificate to trust")
-    real.add_argument("--scale", default=SCALE, help=f"brings {{pool}} to {{count}} engines; default {SCALE}")
+    real.add_argument("--pool", default="", help="default: the gateway's first model")
+    real.add_argument("--gpu", default="", help="name of the GPU in the report; default from nvidia-smi")
+    real.add_argument(
+        "--emulated", action="store_true", help="mark the report as emulated, for a cluster of emulated engines"
+    )
+    real.add_argument("--trusted", default="", help="file with a certificate to trust")
+    real.add_argument(
+        "--scale", default=SCALE, help=f"command that scales {{pool}} to {{count}} engines; default {SCALE}"
+    )
     return p
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
-    # What was started is ended on SIGTERM as on Ctrl-C.
+    # On SIGTERM stop everything that was started, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cluster = _cluster(options)
         work, counts, wanted = _work(options), tuple(sorted({1, *options.counts})), options.phases.split(",")
         if unknown := [one for one in wanted if one not in PHASES]:
-            raise ScalingUsageError(f"no phase {unknown[0]!r}; there are {', '.join(PHASES)}")
+            raise ScalingUsageError(f"unknown phase {unknown[0]!r}. Use one of {', '.join(PHASES)}")
         out = (options.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         about = _begin(out, cluster, work, counts, options.repeats, arguments)
     except (ScalingUsageError, BackendError, GatewayUnusable) as error:
@@ -126,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _cluster(options: argparse.Namespace) -> Backend:
     if not 0 < options.speed <= 100:
-        raise ScalingUsageError(f"--speed wants a number above 0, found {options.speed:g}")
+        raise ScalingUsageError(f"--speed: expected a number above 0 and at most 100, got {options.speed:g}")
     if options.on == "processes":
         return ProcessBackend(options.speed, options.profile, options.frames_together)
     key = os.environ.get(KEY, "")
@@ -143,9 +153,11 @@ def _gpu() -> str:
 
 def _work(options: argparse.Namespace) -> PhaseSettings:
     if options.repeats < 1 or options.processes < 1:
-        raise ScalingUsageError("--repeats and --processes want 1 or more")
+        raise ScalingUsageError(
+            f"--repeats and --processes: expected 1 or more, got {options.repeats} and {options.processes}"
+        )
     if options.users_per_engine is not None and options.users_per_engine < 1:
-        raise ScalingUsageError(f"--users-per-engine={options.users_per_engine} makes no load; 1 or more")
+        raise ScalingUsageError(f"--users-per-engine: expected 1 or more, got {options.users_per_engine}")
     work = QUICK if options.quick else PhaseSettings()
     try:
         work = replace(work, slo=parse_slo(options.slo)) if options.slo else work
@@ -165,12 +177,12 @@ def _work(options: argparse.Namespace) -> PhaseSettings:
 def _begin(
     out: Path, cluster: Backend, work: PhaseSettings, counts: Sequence[int], repeats: int, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Writes about.json, or finds that an earlier run's says the same."""
+    """Writes about.json, or verifies that the existing file has the same settings."""
     out.mkdir(parents=True, exist_ok=True)
     free_mb = shutil.disk_usage(out).free / 1e6
     if free_mb < LEAST_FREE_MB:
         raise ScalingUsageError(
-            f"{out} has {free_mb:.0f} MB left, wanted {LEAST_FREE_MB}. Make room or name another --out."
+            f"{out} has {free_mb:.0f} MB free, at least {LEAST_FREE_MB} MB are required. Free disk space or use another --out."
         )
     about = {
         "kind": asdict(cluster.kind),
@@ -185,7 +197,7 @@ def _begin(
         for part in ("kind", "work"):
             if earlier[part] != orjson.loads(orjson.dumps(about[part])):
                 raise ScalingUsageError(
-                    f"{file} was made with other settings ({part}). Give the same ones, or name another --out."
+                    f"{file} was made with other settings ({part}). Use the same settings or another --out."
                 )
         about["counts"] = sorted({*earlier["counts"], *counts})
         about["repeats"] = max(repeats, earlier["repeats"])
@@ -201,7 +213,7 @@ def _measure(
     wanted: list[str],
     out: Path,
 ) -> str:
-    """Does what is not there yet; returns why the rest was not done, or nothing."""
+    """Runs the missing measurements. Returns why some are missing; empty if all were done."""
     file = out / "runs.jsonl"
     done = lines.read_good_results(file)
     have = {(one.visit, one.phase) for one in done}
@@ -223,7 +235,7 @@ def _measure(
     proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
-        f"{len(left)} visits to do, {len(done)} phases there already; results in {shown(out)}"
+        f"{len(left)} visits to do, {len(done)} phases already measured; results in {shown(out)}"
     )
     for number, (visit, missing) in enumerate(left, 1):
         proof.visit(visit, missing, f"[{number}/{len(left)}]")
@@ -234,20 +246,19 @@ def _report(
     out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
     found = lines.read_good_results(out / "runs.jsonl")
-    again = f"Go on with: manyeyes scaling-report --counts {','.join(map(str, options.counts))} --out {shown(out)}" + (
-        " and the other settings as before"
-    )
+    counts = ",".join(map(str, options.counts))
+    again = f"Continue with: manyeyes scaling-report --counts {counts} --out {shown(out)} and the same other settings"
     if not found:
         console.print(f"  no  {trouble or 'nothing was measured'}. {again}")
         return code or 2
     try:
         missed = report.write(out, about, found, trouble, thresholds)
     except OSError as error:
-        console.print(f"  no  {error.filename}: {error.strerror}. What was measured is in {shown(out)}/runs.jsonl.")
+        console.print(f"  no  {error.filename}: {error.strerror}. The measurements are in {shown(out)}/runs.jsonl.")
         return code or 1
     console.print(f"      {shown(out)}: proof.html, proof.md, runs.jsonl")
     if trouble:
-        console.print(f"  no  partial: {trouble}. What was measured is kept. {again}")
+        console.print(f"  no  partial: {trouble}. The measurements so far are saved. {again}")
     for one in missed:
         console.print(f"  no  {one}")
     return code or (1 if trouble or missed else 0)

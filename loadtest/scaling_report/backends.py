@@ -1,6 +1,8 @@
-"""What the scaling report measures on: something that can be brought to a number of engines. A protocol; the running Compose
-cluster, scaled by `make scale`; and a cluster of processes on the loopback address (emulated engines, the controller, the real
-nginx: no Docker, no GPU), started anew for each visit, so that no cache is warm from the visit before.
+"""Clusters that the scaling report can scale to a number of engines.
+
+`ComposeBackend` is the running Compose cluster, scaled by `make scale`. `ProcessBackend` is a cluster of processes on the
+loopback address (emulated engines, the controller, the real nginx; no Docker, no GPU). It is started again for each visit,
+so that every visit begins with cold caches.
 """
 
 import contextlib
@@ -26,12 +28,14 @@ from manyeyes.devcluster.cluster import free_port, local_cluster
 
 
 class BackendError(Exception):
-    """The cluster could not be brought to that number of engines; the text says why and what to do."""
+    """The cluster could not be scaled to that number of engines. The message says why and what to do."""
 
 
 class RunningBackend(Protocol):
-    """A cluster with its number of engines up. `busy_s`: how long each engine's GPU has worked so far; none where nobody
-    can tell. `died`: how often an engine has ended by itself."""
+    """A cluster with all its engines up. `busy_s`: seconds that each engine's GPU has worked so far; empty if unknown.
+
+    `died`: how many times an engine has crashed.
+    """
 
     url: str
     key: str
@@ -44,7 +48,7 @@ class RunningBackend(Protocol):
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """For the page. `slowdown`: wall seconds per second of the engines' clock."""
+    """Description for the report. `slowdown`: wall-clock seconds per second of the engines' clock."""
 
     name: str
     gpu: str
@@ -59,17 +63,16 @@ class Backend(Protocol):
 
     def at(self, count: int, folder: Path) -> contextlib.AbstractContextManager[RunningBackend]: ...
     def leave(self) -> str:
-        """Everything as it was before the first visit; returns a sentence where that could not be."""
+        """Restores the state before the first visit. Returns a sentence if that failed, else an empty string."""
 
 
 SCALE = "make scale N={count} POOL={pool}"
 UP_S = 600.0
-SETTLED_S = 2.0  # nginx asks for members once a second
+SETTLED_S = 2.0  # nginx resolves the members once a second
 
 
 class RunningCompose:
-    """Running, as the protocol has it. Seconds that each GPU worked are from NVIDIA's own counter, read once a second;
-    nothing where there is no driver."""
+    """The running Compose cluster. The busy time of each GPU comes from nvidia-smi's utilization; empty without a driver."""
 
     def __init__(self, url: str, key: str, trusted: str) -> None:
         self.url, self.key, self.trusted = url, key, trusted
@@ -82,10 +85,10 @@ class RunningCompose:
         return dict(self._busy)
 
     def died(self) -> int:
-        return 0  # Compose starts an engine again by itself; errors and lost answers tell
+        return 0  # Compose restarts an engine automatically; failed requests show that it crashed
 
     def set_memory_limit(self, on: bool) -> None:
-        """Real engines have their own."""
+        """Does nothing: real engines have their own limit."""
 
     def _read(self) -> None:
         now = time.monotonic()
@@ -98,7 +101,7 @@ class RunningCompose:
 
 @dataclass
 class ComposeBackend:
-    """`scale` is the command that brings `pool` to {count} engines; it may return before they are up."""
+    """`scale` is the command that scales `pool` to {count} engines; it may return before they are up."""
 
     url: str
     key: str
@@ -115,13 +118,13 @@ class ComposeBackend:
         self.kind = BackendInfo("compose", self.gpu, self.pool, self.emulated, 1.0, about)
 
     def leave(self) -> str:
-        """Back to as many engines as there were."""
+        """Scales back to the original number of engines."""
         if not self._before:
             return ""
         try:
             self._scale(self._before, subprocess.DEVNULL)
         except BackendError as error:
-            return f"{self.pool} could not be brought back to {self._before} engines: {error}"
+            return f"{self.pool} could not be scaled back to {self._before} engines: {error}"
         return ""
 
     @contextlib.contextmanager
@@ -134,7 +137,7 @@ class ComposeBackend:
         while (up := len(gateway.up_in(self.pool))) != count:
             if time.monotonic() > deadline:
                 raise BackendError(
-                    f"after {UP_S:.0f} s {up} engines of {self.pool} are up, wanted {count}; see `make status`"
+                    f"{self.pool}: expected {count} engines to be up after {UP_S:.0f} s, got {up}. See `make status`."
                 )
             time.sleep(0.5)
         time.sleep(SETTLED_S)
@@ -145,12 +148,13 @@ class ComposeBackend:
         ended = subprocess.run(shlex.split(command), cwd=ROOT, stdout=log, stderr=log, check=False)
         if ended.returncode:
             last = said.read_text(errors="replace").strip().splitlines()[-1:] if said else []
-            raise BackendError(f"`{command}` ended with {ended.returncode}: {' '.join(last)}")
+            raise BackendError(f"`{command}` exited with code {ended.returncode}: {' '.join(last)}")
 
 
 MODEL = "qwen3-vl-4b"
 PROFILE = "rtx4090d-qwen3-vl-4b"
-START_S = 12.0  # of an engine that died, on its own clock: with a warm compile cache; research and docs have 37 to 60 s
+# Seconds of the engines' clock to restart a crashed engine with a warm compile cache; research and docs report 37 to 60 s.
+START_S = 12.0
 _BUSY = re.compile(r"^emulator:busy_seconds_total\{[^}]*\} ([0-9.eE+-]+)$", re.M)
 
 
@@ -160,8 +164,8 @@ def engine_command(port: int, flags: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def emulated_engines(folder: Path, model: str, count: int = 1, flags: Sequence[str] = ()) -> Iterator[list[str]]:
-    """`count` new engines; yields their addresses when all are healthy. Raises BackendError."""
-    # Routers keep idle connections for longer than vLLM's 5 s; as in this project's own engines.
+    """Starts `count` engines and yields their addresses when all are healthy. Raises BackendError."""
+    # Routers use idle connections for longer than vLLM's default of 5 s. This project's engines have the same setting.
     environment = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
     with contextlib.ExitStack() as stack:
         addresses, sessions = [], []
@@ -177,7 +181,7 @@ def emulated_engines(folder: Path, model: str, count: int = 1, flags: Sequence[s
 def wait_until_healthy(
     addresses: Sequence[str], log: Path, is_alive: Callable[[], bool] = lambda: True, within_s: float = 60.0
 ) -> None:
-    """Raises BackendError with the log's end."""
+    """Waits until every engine answers /health. Raises BackendError with the end of the log."""
     deadline = time.monotonic() + within_s
     for address in addresses:
         while True:
@@ -193,7 +197,7 @@ def wait_until_healthy(
 
 @dataclass
 class EmulatedEngineProcess:
-    """One emulated engine, started again when it ends by itself, as Compose's restart policy does."""
+    """One emulated engine. It is restarted when it exits unexpectedly, as by Compose's restart policy."""
 
     name: str
     port: int
@@ -237,7 +241,7 @@ class EmulatedEngineProcess:
             self._thread.join(timeout=10)
 
     def busy_s(self) -> float | None:
-        """None while it is being started again."""
+        """Returns None while the engine restarts."""
         try:
             found = _BUSY.search(fetch(f"http://127.0.0.1:{self.port}/metrics").decode())
         except OSError:
@@ -270,7 +274,7 @@ class RunningProcesses:
         for engine in self.engines:
             if on:
                 engine.fault("POST", limit)
-                # An engine that died comes back with the same limit.
+                # A restarted engine has the same limit.
                 engine.more_flags = [f"--fault={json.dumps(limit)}"]
             else:
                 engine.fault("DELETE", {})
@@ -279,8 +283,10 @@ class RunningProcesses:
 
 @dataclass
 class ProcessBackend:
-    """`speed`: the engines' clock against the wall's. `frames_together`: how many frames of videos an emulated engine holds
-    before it runs out of memory, in the phase with videos."""
+    """`speed`: the engines' clock relative to the wall clock.
+
+    `frames_together`: how many video frames an emulated engine can hold in the video phase before it runs out of memory.
+    """
 
     speed: float = 1.0
     profile: str = PROFILE
@@ -291,7 +297,7 @@ class ProcessBackend:
         path = ROOT / f"manyeyes/simulator/profiles/{self.profile}.yaml"
         if not path.exists():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml")))
-            raise BackendError(f"no profile {self.profile!r}; there are {known}")
+            raise BackendError(f"unknown profile {self.profile!r}. Use one of {known}")
         profile = yaml.safe_load(path.read_text())
         self.kind = BackendInfo(
             name="processes",
@@ -303,7 +309,7 @@ class ProcessBackend:
         )
 
     def leave(self) -> str:
-        """Nothing is left of a visit when it is over."""
+        """Nothing to restore: each visit cleans up after itself."""
         return ""
 
     @contextlib.contextmanager
@@ -331,6 +337,6 @@ class ProcessBackend:
                 running.answers_from(MODEL, set(addresses), within_s=60)
             except AssertionError as error:
                 raise BackendError(
-                    f"{count} emulated engines did not come up: {error}. Their logs are in {folder}."
+                    f"{count} emulated engines did not start: {error}. Their logs are in {folder}."
                 ) from None
             yield RunningProcesses(running.url, engines, 1 / self.speed, self.frames_together)

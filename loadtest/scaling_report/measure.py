@@ -1,4 +1,4 @@
-"""Measures one visit: brings the cluster to its number of engines, warms it up, and does what is left of the phases."""
+"""Measures one visit: scales the cluster to its number of engines, warms it up, and runs the missing phases."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0  # without a byte, on the engines' clock
 
 @dataclass
 class ScalingMeasurement:
-    """What all visits have in common. `told` gets each result as soon as there is one."""
+    """Settings shared by all visits. `on_result` is called with each result immediately after its phase."""
 
     cluster: Backend
     work: PhaseSettings
@@ -45,7 +45,7 @@ class ScalingMeasurement:
                 self.on_result(measured)
 
     def _warm_up(self, running: RunningBackend, count: int) -> None:
-        """Pictures that the work does not use, all at once: the first answer of an engine is several times slower."""
+        """Sends concurrent requests with images that the work does not use: an engine's first answer is several times slower."""
         image = ALL["image"]
         settings = self._order(running, Path()).request_settings()
         settings = replace(settings, key=running.key)
@@ -61,7 +61,7 @@ class ScalingMeasurement:
         with ThreadPoolExecutor(self.work.warm_up_per_engine * count) as threads:
             list(threads.map(one, range(self.work.warm_up_per_engine * count)))
         if failed and all(failed):
-            raise BackendError(f"none of {len(failed)} warm-up questions was answered: {failed[0]}")
+            raise BackendError(f"none of {len(failed)} warm-up requests was answered: {failed[0]}")
 
     def _order(self, running: RunningBackend, folder: Path) -> RunSpec:
         kind = self.cluster.kind
@@ -82,7 +82,7 @@ class ScalingMeasurement:
         self, running: RunningBackend, visit: ClusterVisit, phase: Phase, folder: Path, title: str
     ) -> PhaseResult:
         work, slow = self.work, self.cluster.kind.slowdown
-        # Another repeat asks other questions, but the same ones of every number of engines.
+        # Each repeat has different questions, but the same questions for every number of engines.
         order = replace(self._order(running, folder), seed=work.seed + 1000 * visit.repeat)
         settle_s, length_s = 0.0, 0.0
         if phase == "limit":
@@ -112,11 +112,11 @@ class ScalingMeasurement:
         died = running.died() - died
         trouble = ran.trouble
         if died and not limited:
-            trouble = trouble or f"{died} engine(s) ended in the middle"
+            trouble = trouble or f"{died} engine(s) crashed during the phase"
         window = self._window(ran, settle_s * slow)
         seen = figures(ran.samples, window, work.slo, slow)
         if phase != "limit" and not seen.answered and not trouble:
-            trouble = f"no request was answered: {next(iter(seen.errors), 'nobody asked')}"
+            trouble = f"no request was answered: {next(iter(seen.errors), 'no request was sent')}"
         return PhaseResult(
             visit=visit,
             phase=phase,
@@ -142,7 +142,7 @@ class ScalingMeasurement:
         return work.video_users, work.video_scenario, work.video_settle_s, work.video_s
 
     def _search(self, visit: ClusterVisit) -> SearchPlan:
-        """From nine tenths of what this very cluster did in `full`; in wall seconds."""
+        """The search, in wall-clock seconds. It starts at nine tenths of the throughput of this visit's `full` phase."""
         work, slow = self.work, self.cluster.kind.slowdown
         full = [one for one in self.done if one.visit == visit and one.phase == "full" and not one.trouble]
         guess = 0.9 * full[-1].figures.rps if full else 4.0 * visit.count
@@ -168,7 +168,7 @@ def _best(ran: RunResult) -> float:
 
 
 def _on_engines_clock(probe: dict[str, object], slow: float) -> dict[str, object]:
-    """Rates up, the rest is there already (figures.py)."""
+    """Converts the level to the engines' clock; the other figures already are (statistics.py)."""
     return {**probe, "level": float(str(probe["level"])) * slow}
 
 
@@ -184,7 +184,7 @@ class GpuUseSampler(Repeating):
         self.seen.append((time.time(), self.busy_s()))
 
     def share(self, window: Window) -> dict[str, float]:
-        """0 to 1 by engine, between the first and the last look inside the window."""
+        """GPU use of each engine (0 to 1), between the first and the last sample inside the window."""
         inside = [(at, busy_s) for at, busy_s in self.seen if window.start_s <= at <= window.end_s]
         if len(inside) < 2:
             return {}

@@ -1,4 +1,4 @@
-"""Writes proof.html and proof.md from runs.jsonl: whole or not at all. `python -m loadtest.scaling_report.report FOLDER` does it anew."""
+"""Writes proof.html and proof.md from runs.jsonl, each atomically. `python -m loadtest.scaling_report.report FOLDER` repeats it."""
 
 import html
 import sys
@@ -25,11 +25,11 @@ from manyeyes.charts.svg import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Plot, r
 from manyeyes.charts.templates import markdown_table, render_page
 
 NAME_WIDTH = 64
-"""Of a limit's name: `8: 56.5/s`."""
+"""Width of the label of a limit in pixels: `8: 56.5/s`."""
 
 
 def throughput(results: ScalingResults, emulated: bool) -> str:
-    """Requests a second by engines, each repeat a dot, and the straight line that one engine promises."""
+    """Chart of requests a second by number of engines: a dot for each repeat, and the line of linear scaling."""
     found = [(count, at.figures["full_rps"]) for count, at in results.counts.items() if at["full_rps"]]
     if not found:
         return ""
@@ -52,14 +52,14 @@ def throughput(results: ScalingResults, emulated: bool) -> str:
 
 
 def latency(results: ScalingResults, emulated: bool) -> str:
-    """P50, P95, P99 of the same people's answers, by engines."""
+    """Chart of P50, P95 and P99 of the same users' answers, by number of engines."""
     counts = [at for at in results.counts.values() if at["same_p95_s"]]
     if len(counts) < 2:
         return ""
     most = max(at.count for at in counts)
     right = most + 0.3 * (most - 0.7)  # room for the names of the lines
     high = max(at.figures["same_p99_s"].median for at in counts) * 1.15
-    plot = Plot(0.7, right, high, "seconds", "engines", "Time to the whole answer, by number of engines")
+    plot = Plot(0.7, right, high, "seconds", "engines", "Time to the complete answer, by number of engines")
     ends: list[tuple[float, str, str]] = []
     for name, style in (("p99", "third"), ("p95", "first"), ("p50", "second")):
         points = [(float(at.count), at.figures[f"same_{name}_s"].median) for at in counts]
@@ -75,7 +75,7 @@ def latency(results: ScalingResults, emulated: bool) -> str:
 
 
 def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
-    """P95 against the rate of arrivals, one line for each number of engines: where each of them bends."""
+    """Chart of P95 by arrival rate, for each number of engines, with the highest rate that met the objective."""
     counts = [at for at in results.counts.values() if at.probes]
     if not counts:
         return ""
@@ -87,12 +87,12 @@ def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
     for number, at in enumerate(counts):
         style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
         for rate, p95_s, held in sorted(at.probes):
-            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'held' if held else 'missed'}"
+            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'met' if held else 'missed'}"
             plot.dot(rate, p95_s or slo_s * 1.6, f"dot {style}" if held else f"ring {style}", 3.6, title)
         if (limit := at["limit_rps"]) and limit.median:
             plot.line([(limit.median, 0), (limit.median, plot.y_high)], f"limit l-{style}")
             names.append((plot.x(limit.median), f"{at.count}: {limit.median:.1f}/s", style))
-    names.sort(reverse=True)  # from the right one, which has to stay inside, to the left
+    names.sort(reverse=True)  # from right to left, because the rightmost label must stay inside the chart
     places = spread_apart([-min(x, WIDTH - RIGHT - 34) for x, _, _ in names], NAME_WIDTH)
     for left, (_, name, style) in zip(places, names, strict=True):
         plot.text(-left, TOP - 3, name, f"value t-{style}")
@@ -102,7 +102,7 @@ def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
 
 
 def shares(results: ScalingResults, emulated: bool) -> str:
-    """Which share of the answers each engine gave: a bar for each number of engines."""
+    """Chart of each engine's share of the answers: one bar for each number of engines."""
     counts = [at for at in results.counts.values() if at.share]
     if not counts:
         return ""
@@ -158,22 +158,23 @@ def page(
 def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> list[tuple[str, str, Markup]]:
     return [
         (
-            "What more engines do",
-            "Requests a second with all engines busy; the line is one engine's, times their number. Dots are repeats.",
+            "Throughput",
+            "Requests a second with all engines busy. The line is linear scaling from one engine. Dots are repeats.",
             Markup(throughput(results, emulated)),
         ),
         (
-            "What the same people feel",
-            "Time to the whole answer for as many people as one engine had.",
+            "Latency for the same users",
+            "Time to the complete answer, for as many users as one engine had.",
             Markup(latency(results, emulated)),
         ),
         (
-            "Where each of them bends",
-            "People arrive at random. Filled: the objective was kept; rings: missed. On top: engines, and the most that kept it.",
+            "Capacity",
+            "Users arrive at random. Filled dots met the objective, rings missed it. The labels on top show the number of "
+            "engines and the highest rate that met the objective.",
             Markup(knees(results, slo_s, emulated)),
         ),
         (
-            "Who did the work",
+            "Distribution",
             "Share of the answers by engine, for each number of engines.",
             Markup(shares(results, emulated)),
         ),
@@ -181,7 +182,7 @@ def _charts(results: ScalingResults, slo_s: float, emulated: bool) -> list[tuple
 
 
 def _split_cell(text: str) -> tuple[str, str]:
-    """The median, and the range of the repeats, which stands in small under it."""
+    """Splits a cell into the median and the range of the repeats, which is shown below it in small type."""
     middle, _, spread = text.partition(" (")
     return middle, spread.rstrip(")")
 
@@ -204,15 +205,15 @@ def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: 
         markdown_table(
             ["", *wording.counts_line(results), "change"], [(row.what, *row.cells, row.change) for row in rows]
         ),
-        "What the rows are:\n",
+        "Meaning of the rows:\n",
         *(f"* {row.what}: {row.note}." for row in rows),
         "\n## Share of the answers by engine\n",
         *shares,
-        "\n## Beside a published case\n",
+        "\n## Comparison with a published case\n",
         f"Published, **not measured here**: {wording.BASELINE_SETUP}.",
         f"{source} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}\n",
         markdown_table(["", "published, 1 to 3", here], wording.baseline_comparison(results, emulated)),
-        "## How\n",
+        "## How it was measured\n",
         *(f"* {line}" for line in wording.method_lines(about, results)),
         f"\n{wording.machine_line(about)}.\n",
         f"    {about['machine']['command']}\n",
@@ -223,7 +224,7 @@ def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: 
 def write(
     out: Path, about: dict[str, Any], measured: Sequence[PhaseResult], trouble: str, thresholds: Thresholds
 ) -> list[str]:
-    """Returns a sentence for each threshold that was missed. Raises OSError."""
+    """Writes both reports. Returns a sentence for each threshold that was missed. Raises OSError."""
     found = summarize(measured)
     slo = LatencyObjective(**about["work"]["slo"])
     short_of = missed_thresholds(found, thresholds)

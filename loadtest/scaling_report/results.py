@@ -1,5 +1,4 @@
-"""From lines of runs.jsonl to what the page shows: for each number of engines, every figure with its spread; and whether the
-thresholds that were asked for were reached. Pure."""
+"""Reads runs.jsonl and summarizes it: every figure with its spread for each number of engines, and missed thresholds. Pure."""
 
 import contextlib
 from collections import Counter
@@ -17,12 +16,12 @@ PHASES: tuple[Phase, ...] = ("full", "same", "limit", "video")
 
 @dataclass(frozen=True)
 class PhaseSettings:
-    """Seconds are on the engines' clock. The same for every number of engines, and kept beside what was measured.
+    """Settings of the phases, in seconds of the engines' clock. Equal for every number of engines and stored with the results.
 
-    `full`: so many people for each engine, who keep all of them busy: how much they can do.
-    `same`: as many people as one engine had in `full`, whatever the number of engines: what the same people feel.
-    `limit`: a search by the rate of arrivals: the most under the objective.
-    `video`: the same people again, some of them with videos.
+    `full`: `users_per_engine` users for each engine, so that all engines are busy. Measures throughput.
+    `same`: as many users as one engine had in `full`, for any number of engines. Measures latency for the same users.
+    `limit`: a search for the highest arrival rate within the objective.
+    `video`: `video_users` users, some of them with videos.
     """
 
     scenario: str = "image"
@@ -58,12 +57,12 @@ QUICK = PhaseSettings(
     video_settle_s=1.0,
     video_s=4.0,
 )
-"""Shows that all of it works; its figures mean nothing."""
+"""A short run that shows that everything works. Its figures have no meaning."""
 
 
 @dataclass(frozen=True)
 class ClusterVisit:
-    """One number of engines, brought up once and measured in all phases."""
+    """One start of the cluster with a number of engines, measured in all phases."""
 
     count: int
     repeat: int
@@ -73,8 +72,10 @@ class ClusterVisit:
 
 
 def visits(counts: Sequence[int], repeats: int) -> Iterator[ClusterVisit]:
-    """Interleaved: each repeat goes once through all counts, beginning with another one each time, so that a machine that
-    becomes slower or faster does so for all of them."""
+    """Yields the visits, interleaved: each repeat measures every count once and starts with a different count.
+
+    A machine that becomes slower or faster therefore affects all counts.
+    """
     for repeat in range(repeats):
         at = repeat % len(counts)
         for count in (*counts[at:], *counts[:at]):
@@ -82,14 +83,17 @@ def visits(counts: Sequence[int], repeats: int) -> Iterator[ClusterVisit]:
 
 
 def phases(count: int, wanted: Sequence[Phase]) -> list[Phase]:
-    """One engine's `same` is its `full`."""
+    """The requested phases of a count. With one engine `same` is left out, because it equals `full`."""
     return [phase for phase in PHASES if phase in wanted and not (phase == "same" and count == 1)]
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """`used`: share of the time that each engine's GPU worked, by name. `died`: engines that ended by themselves meanwhile.
-    `limit_rps`: what a search found. `trouble`: why this is partial; such a line does not count and is measured again."""
+    """One measured phase. `used`: fraction of the time that each engine's GPU was busy, by name.
+
+    `died`: number of engines that crashed during the phase. `limit_rps`: result of the search. `trouble`: why the result is
+    partial; a partial result does not count and is measured again.
+    """
 
     visit: ClusterVisit
     phase: Phase
@@ -114,7 +118,7 @@ def read_results(file: Path) -> Iterator[PhaseResult]:
 
 
 def read_good_results(file: Path) -> list[PhaseResult]:
-    """Those that count, the last one of each where one was measured again."""
+    """Reads the complete results; of a phase that was measured again, the last one."""
     found = {(one.visit, one.phase): one for one in read_results(file) if not one.trouble}
     return list(found.values())
 
@@ -135,12 +139,12 @@ FIGURES: dict[str, tuple[Phase, Callable[[PhaseResult], float | None]]] = {
     "video_success": ("video", lambda one: one.figures.video_success),
     "oom_per_hour": ("video", lambda one: 3600 * one.died / one.seconds if one.seconds else None),
 }
-"""By name: the phase it is of, and how it is read. `efficiency` and `limit_efficiency` are beside them, against one engine."""
+"""For each figure its phase and how to read it. `efficiency` and `limit_efficiency`, relative to one engine, are computed separately."""
 
 
 @dataclass(frozen=True)
 class EngineCountResult:
-    """One number of engines. `result[name]`: the spread of a figure; None where it was not measured."""
+    """Results of one number of engines. `result[name]`: the spread of a figure; None if it was not measured."""
 
     count: int
     repeats: int
@@ -148,7 +152,7 @@ class EngineCountResult:
     share: dict[str, float]
     errors: int
     asked: int
-    probes: tuple[tuple[float, float, bool], ...]  # rate, p95 of the answers, held
+    probes: tuple[tuple[float, float, bool], ...]  # rate, p95 of the answers, whether the objective was met
 
     def __getitem__(self, name: str) -> Spread | None:
         return self.figures.get(name)
@@ -177,7 +181,7 @@ def _at(count: int, measured: Sequence[PhaseResult]) -> EngineCountResult:
     by_phase = {phase: _of(here, phase) for phase in PHASES}
     asked = [*by_phase["full"], *by_phase["same"]]
     if count == 1:
-        by_phase["same"] = by_phase["full"]  # one engine's people are the same people
+        by_phase["same"] = by_phase["full"]  # with one engine both phases have the same users
     spreads = {name: spread([value(one) for one in by_phase[phase]]) for name, (phase, value) in FIGURES.items()}
     spreads["efficiency"] = _efficiency(measured, count, "full", lambda one: one.figures.rps)
     spreads["limit_efficiency"] = _efficiency(measured, count, "limit", lambda one: one.limit_rps or 0.0)
@@ -206,7 +210,7 @@ def _of(measured: Sequence[PhaseResult], phase: Phase) -> list[PhaseResult]:
 def _efficiency(
     measured: Sequence[PhaseResult], count: int, phase: Phase, value: Callable[[PhaseResult], float]
 ) -> Spread | None:
-    """T(n)/(n T(1)), each repeat against the one engine of the same repeat: what the machine did in between cancels."""
+    """T(n)/(n T(1)), each repeat relative to one engine in the same repeat, so that slow changes of the machine cancel."""
     one = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == 1}
     several = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == count}
     return spread([several[r] / (count * one[r]) for r in sorted(several) if one.get(r)])
@@ -219,25 +223,25 @@ class Thresholds:
 
 
 def missed_thresholds(results: ScalingResults, thresholds: Thresholds) -> list[str]:
-    """One sentence for each threshold that was missed, or that nothing was measured for."""
+    """Returns one sentence for each threshold that was missed or not measured."""
     found = []
     least, most = thresholds.min_efficiency, thresholds.max_p95_s
     if least is not None:
         efficiencies = {count: value.median for count, at in results.counts.items() if (value := at["efficiency"])}
         if not any(count > 1 for count in efficiencies):
-            found.append(f"efficiency was not measured, wanted at least {least:g}")
+            found.append(f"efficiency was not measured, expected at least {least:g}")
         found += [
-            f"efficiency at {count} engines is {value:.3f}, wanted at least {least:g}"
+            f"efficiency at {count} engines is {value:.3f}, expected at least {least:g}"
             for count, value in efficiencies.items()
             if value < least
         ]
     if most is not None:
         last = results.counts[max(results.counts)]
         if (p95 := last["same_p95_s"]) is None:
-            found.append(f"p95 was not measured, wanted at most {most:g} s")
+            found.append(f"p95 was not measured, expected at most {most:g} s")
         elif p95.median > most:
-            found.append(f"p95 on {last.count} engines is {p95.median:.2f} s, wanted at most {most:g} s")
+            found.append(f"p95 on {last.count} engines is {p95.median:.2f} s, expected at most {most:g} s")
     for at in results.counts.values():
         if (limit := at["limit_rps"]) and limit.median == 0:
-            found.append(f"the objective was never met on {at.count} engine(s), at no rate that was tried")
+            found.append(f"{at.count} engine(s) did not meet the objective at any rate that was tried")
     return found

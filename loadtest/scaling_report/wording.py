@@ -1,4 +1,4 @@
-"""The rows, sentences and the published case that the page and the Markdown share. Pure."""
+"""Rows, sentences and the published baseline of the HTML and Markdown reports. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,10 @@ from loadtest.statistics import Spread
 
 @dataclass(frozen=True)
 class ReportRow:
-    """`cells` one per number of engines; `change` from one engine to the most. `note` says what the row is."""
+    """A row of the table. `cells`: one for each number of engines. `change`: from one engine to the most.
+
+    `note` explains the row.
+    """
 
     what: str
     note: str
@@ -32,7 +35,7 @@ def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
         changed = change(first, last) if change and first and last and len(at) > 1 else ""
         made.append(ReportRow(what, note.format(slo=slo), tuple(format_cell(one, form) for one in found), changed))
     failed = tuple(f"{a.errors} of {a.asked}" for a in at)
-    made.insert(-2, ReportRow("Failed requests", "of all, without the phase with videos", failed))
+    made.insert(-2, ReportRow("Failed requests", "of all requests outside the video phase", failed))
     return [row for row in made if any(cell != "" for cell in row.cells)]
 
 
@@ -42,7 +45,7 @@ def _figure(at: EngineCountResult, name: str, factor: float = 1) -> Spread | Non
 
 
 def format_cell(spread: Spread | None, form: str) -> str:
-    """The median, and in brackets the range of the repeats where it shows."""
+    """The median, followed by the range of the repeats in parentheses if it is not zero after rounding."""
     if spread is None:
         return ""
     low, middle, high = (form.format(value) for value in (spread.low, spread.median, spread.high))
@@ -63,11 +66,18 @@ def format_point_change(first: Spread, last: Spread) -> str:
     return f"{last.median - first.median:+.1f} points".replace("-", MINUS)
 
 
-SAME = "the same people"
+SAME = "the same users"
 RATIO, PERCENT, POINTS = format_ratio, format_percent_change, format_point_change
 ROWS: tuple[tuple[str, str, str, float, str, Change | None], ...] = (
-    ("Requests a second, all engines busy", "closed loop, so many people per engine", "full_rps", 1, "{:.2f}", RATIO),
-    ("Efficiency", "T(n) / (n T(1)), each repeat against its own T(1)", "efficiency", 1, "{:.3f}", None),
+    (
+        "Requests a second, all engines busy",
+        "closed loop, a fixed number of users per engine",
+        "full_rps",
+        1,
+        "{:.2f}",
+        RATIO,
+    ),
+    ("Efficiency", "T(n) / (n T(1)), each repeat relative to its own T(1)", "efficiency", 1, "{:.3f}", None),
     (
         "Most requests a second under the objective",
         "open loop, found by search: {slo}",
@@ -78,26 +88,33 @@ ROWS: tuple[tuple[str, str, str, float, str, Change | None], ...] = (
     ),
     (
         "Efficiency under the objective",
-        "the same of the row above; as coarse as the search",
+        "efficiency of the row above; limited by the precision of the search",
         "limit_efficiency",
         1,
         "{:.2f}",
         None,
     ),
-    ("Goodput", "requests a second that kept the objective, all engines busy", "goodput_rps", 1, "{:.2f}", RATIO),
+    ("Goodput", "requests a second that met the objective, all engines busy", "goodput_rps", 1, "{:.2f}", RATIO),
     ("Tokens a second", "of answers, all engines busy", "tokens_per_s", 1, "{:.0f}", RATIO),
-    ("P50, seconds", "whole answer; the same people on any number of engines", "same_p50_s", 1, "{:.2f}", PERCENT),
+    ("P50, seconds", "complete answer; the same users on any number of engines", "same_p50_s", 1, "{:.2f}", PERCENT),
     ("P95, seconds", "as above", "same_p95_s", 1, "{:.2f}", PERCENT),
     ("P99, seconds", "as above", "same_p99_s", 1, "{:.2f}", PERCENT),
     ("First token p50, seconds", SAME, "first_p50_s", 1, "{:.3f}", PERCENT),
     ("First token p95, seconds", SAME, "first_p95_s", 1, "{:.3f}", PERCENT),
     ("Per token p50, ms", SAME, "token_p50_s", 1e3, "{:.1f}", PERCENT),
-    ("Videos answered, %", "the same people, some with videos", "video_success", 100, "{:.1f}", POINTS),
-    ("Out of memory, an hour", "engines that died, in that phase", "oom_per_hour", 1, "{:.0f}", PERCENT),
+    ("Videos answered, %", "the same users, some with videos", "video_success", 100, "{:.1f}", POINTS),
+    ("Out of memory, an hour", "engines that crashed in the video phase", "oom_per_hour", 1, "{:.0f}", PERCENT),
     ("GPU use, %", "all engines busy", "used", 100, "{:.0f}", None),
-    ("Balance", "busiest engine's answers over the quietest's; 1 is even", "balance", 1, "{:.2f}", None),
+    (
+        "Balance",
+        "answers of the busiest engine divided by those of the least busy; 1 is even",
+        "balance",
+        1,
+        "{:.2f}",
+        None,
+    ),
 )
-"""What the row is, how it came about; its figure and what that is multiplied by; how it and its change are written."""
+"""Title and note of each row, its figure and factor, and the formats of the value and of the change."""
 
 
 BASELINE_TITLE = "Load balancing Qwen3-VL-WEBUI: several instances, a practical case"
@@ -106,15 +123,15 @@ BASELINE_SOURCE = "http://www.0539edu.com/news/741287"
 BASELINE_SEEN = "a blog article, in a copy dated 2026-01-22"
 BASELINE_SETUP = "three instances of Qwen3-VL-4B-Instruct on RTX 4090 D cards behind Nginx, load by Locust"
 BASELINE_CAVEATS = (
-    "It names neither the sizes of pictures and videos nor the lengths of answers nor repeats, so its absolute figures "
-    "cannot be compared with any others. More than three times the requests from three instances is no contradiction: "
-    "where waiting is limited, people who arrive at random find one of several engines free sooner than the only one."
+    "It does not state the sizes of images and videos, the lengths of answers or the repeats, so its absolute figures "
+    "cannot be compared with other measurements. More than three times the requests from three instances is plausible: "
+    "if waiting time is limited, users who arrive at random find a free engine sooner among several than with a single one."
 )
 
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """Before and after, as published; and the figure here, as of `ROWS`."""
+    """A published figure before and after, and the figure of `ROWS` to compare it with."""
 
     what: str
     one: str
@@ -140,9 +157,9 @@ BASELINE_ROWS = (
 
 
 EMULATED_NOTICE = (
-    "Emulated: no GPU took part. The engines are stand-ins with the timing of the named card and model (a profile of published "
-    "figures and estimates); gateway, controller and load generator are the real ones. What this shows is that nothing between "
-    "people and engines keeps more engines from doing more work. What a card really does, only a card can show."
+    "Emulated: no GPU took part. The engines are emulated with the timing of the named card and model (a profile of published "
+    "figures and estimates); gateway, controller and load generator are real. The report shows that nothing between users and "
+    "engines limits the throughput of several engines. It does not show what a real card achieves."
 )
 
 
@@ -153,7 +170,7 @@ def report_title(about: dict[str, Any], results: ScalingResults) -> str:
 
 
 def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
-    """Big figure and what it says. Videos are not among them where the limit of memory is set and not measured."""
+    """Key figures with captions. Videos are left out for emulated engines, whose memory limit is set and not measured."""
     counts = list(results.counts.values())
     first, last = counts[0], counts[-1]
     rps, p95, limit, video = (
@@ -163,15 +180,15 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
         return [(f"{rps[0].median:.1f}", "requests a second from one engine")] if rps[0] else []
     found = []
     if rps[0] and rps[1]:
-        found.append((format_ratio(rps[0], rps[1]), f"the requests, from {last.count} engines instead of one"))
+        found.append((format_ratio(rps[0], rps[1]), f"the requests a second, with {last.count} engines instead of one"))
     if efficiency := last["efficiency"]:
-        found.append((f"{100 * efficiency.median:.1f} %", f"of {last.count} times one engine: the scaling efficiency"))
+        found.append((f"{100 * efficiency.median:.1f} %", f"scaling efficiency with {last.count} engines"))
     if p95[0] and p95[1]:
-        felt = f"p95 for the same people: {p95[0].median:.1f} s to {p95[1].median:.1f} s"
+        felt = f"p95 for the same users: {p95[0].median:.1f} s to {p95[1].median:.1f} s"
         found.append((format_percent_change(p95[0], p95[1]), felt))
     if limit[0] and limit[1] and limit[0].median:
         arrivals = f"{limit[0].median:.1f} to {limit[1].median:.1f} arrivals a second"
-        found.append((format_ratio(limit[0], limit[1]), f"under the objective: {arrivals}"))
+        found.append((format_ratio(limit[0], limit[1]), f"load within the objective: {arrivals}"))
     if video[0] and video[1] and not emulated:
         one = f"{100 * video[0].median:.1f} % on one engine"
         found.append((f"{100 * video[1].median:.1f} %", f"of videos answered, {one}"))
@@ -179,9 +196,9 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
 
 
 def baseline_comparison(results: ScalingResults, emulated: bool) -> list[tuple[str, str, str]]:
-    """(what, published, measured here) for the reference's table; here from one engine to three, or to the most."""
+    """Rows (what, published, measured here) of the comparison; measured here from one engine to three, or to the most."""
     first, last = results.counts.get(1), results.counts.get(3) or results.counts[max(results.counts)]
-    limit = "; at a limit that is set" if emulated else ""
+    limit = "; with a set memory limit" if emulated else ""
     found = []
     for row in BASELINE_ROWS:
         here = "not measured"
@@ -196,29 +213,29 @@ def baseline_comparison(results: ScalingResults, emulated: bool) -> list[tuple[s
 
 
 def warnings(about: dict[str, Any], results: ScalingResults, trouble: str) -> list[str]:
-    """What a reader must know before believing a figure."""
+    """What a reader must know before using a figure."""
     found = []
     if trouble:
-        found.append(f"Partial: {trouble}. What follows is what there was by then.")
+        found.append(f"Partial: {trouble}. The figures cover what was measured until then.")
     if results.generator_was_limit:
         found.append(
             "The load generator was the limit in "
             + "; ".join(results.generator_was_limit[:6])
             + (" and others" if len(results.generator_was_limit) > 6 else "")
-            + ": those figures say too little of the engines."
+            + ": the engines can do more than those figures show."
         )
     if results.machine_share > 0.9:
         found.append(
             f"The machine was {results.machine_share:.0%} busy in its busiest phase: "
             + (
-                "emulated engines may have been held up. Slow their clock (--speed) and compare."
+                "emulated engines may have been delayed. Slow their clock (--speed) and compare."
                 if about["kind"]["emulated"]
-                else "engines that compute on its cores, and the load generator, took them from each other."
+                else "engines on its CPU cores and the load generator competed for CPU time."
             )
         )
     fewest = min(at.repeats for at in results.counts.values())
     if fewest < 3:
-        found.append(f"Only {fewest} repeat{'s' if fewest > 1 else ''}: no spread can be told from so few.")
+        found.append(f"Only {fewest} repeat{'s' if fewest > 1 else ''}: too few to show a spread.")
     return found
 
 
@@ -227,33 +244,35 @@ def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
     people = work["users_per_engine"]
     speed = about["kind"]["about"].get("speed", 1.0)
     found = [
-        f"All engines busy: {people} people for each engine, each with {work['scenario']} questions from seed {work['seed']}, "
+        f"All engines busy: {people} users for each engine, scenario {work['scenario']}, seed {work['seed']}, "
         f"{work['full_s']:g} s after {work['full_settle_s']:g} s of settling.",
-        f"The same people: {people} of them, however many engines, {work['same_s']:g} s.",
-        f"Under the objective: arrivals at random (Poisson), a search in at most {work['most_probes']} probes of {work['probe_s']:g} s, "
-        f"to {work['probe_precision']:.0%}.",
-        f"With videos: {work['video_users']} people ({work['video_scenario']}), {work['video_s']:g} s.",
+        f"The same users: {people} users on any number of engines, {work['same_s']:g} s.",
+        f"Within the objective: random arrivals (Poisson), a search in at most {work['most_probes']} probes of {work['probe_s']:g} s, "
+        f"to a precision of {work['probe_precision']:.0%}.",
+        f"With videos: {work['video_users']} users ({work['video_scenario']}), {work['video_s']:g} s.",
         (
-            "Engines that ran already go on with what is in their caches; each repeat has other questions. All are warmed up"
+            "Engines that were running before keep their caches; each repeat has different questions. All engines are warmed up"
             if kind["name"] == "compose"
-            else "Each number of engines is brought up anew for each repeat, with cold caches, and warmed up"
+            else "The engines are started again for each visit, with cold caches, and warmed up"
         )
-        + "; repeats go once through all numbers, beginning with another one each time. Cells are medians with the range of the repeats.",
-        "An answer counts when its stream ended with its marker, a token came, and it was not broken off.",
-        f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile of its seconds); "
+        + "; each repeat measures all numbers of engines once and starts with a different number. "
+        "Cells are medians with the range of the repeats.",
+        "An answer counts if its stream ended with the end marker, at least one token arrived, and it was not cut off.",
+        f"Load generator: Locust, busiest process {results.cpu_p95:.0%} of a core (95th percentile over all seconds); "
         f"the machine was {results.machine_share:.0%} busy in its busiest phase.",
     ]
     searched = min((len(limit.values) for at in results.counts.values() if (limit := at["limit_rps"])), default=0)
     if 0 < searched < min(at.repeats for at in results.counts.values()):
-        found.append(f"The search was done in {searched} of the repeats: its row has no spread.")
+        found.append(f"The search ran in {searched} of the repeats only, so its row has no spread.")
     if kind["emulated"] and "frames_together" in kind["about"]:
         found.append(
-            f"In the phase with videos an emulated engine dies when more than {kind['about']['frames_together']} frames wait for their first token "
-            "at once, and is back after 12 s. That limit is set, not measured: it shows what spreading videos does, not how many fit."
+            f"In the video phase an emulated engine crashes when more than {kind['about']['frames_together']} frames wait for their "
+            "first token at the same time, and restarts after 12 s. This limit is set, not measured: it shows the effect of "
+            "distributing videos over engines, not how many frames fit."
         )
     if speed != 1:
         found.append(
-            f"Emulated time ran at {speed:g} of the wall's, so that neither this machine nor the load generator is the limit; "
+            f"Emulated time ran at {speed:g} of the wall clock, so that neither this machine nor the load generator is the limit; "
             "every figure here is in emulated seconds."
         )
     return found

@@ -1,7 +1,7 @@
 """`python -m manyeyes.calibration --url URL`: measures one engine in a few minutes and writes its timing profile.
 
-Exit codes: 0 written, 1 the engine broke off or too little could be measured, 2 a wrong value or an engine that cannot be
-asked, 130 Ctrl-C (what was measured is kept).
+Exit codes: 0 written, 1 the engine aborted or there are too few measurements, 2 an invalid value or an unreachable engine,
+130 Ctrl-C (the measurements so far are saved).
 """
 
 import json
@@ -20,24 +20,32 @@ from manyeyes.calibration.measure import BATCHES, Measurement, MeasurementSeries
 from manyeyes.calibration.profile_fit import FittedProfile, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 
-QUIET = "wait (10 minutes at most) before each part until others use less than this share of all cores; above 1: never"
+QUIET = (
+    "before each part wait, up to 10 minutes, until less than this fraction of all cores is in use; above 1: no wait"
+)
 
 
 def parser() -> OneLineParser:
     p = OneLineParser("calibrate", prog="python -m manyeyes.calibration", description=__doc__)
-    p.add_argument("--url", default="http://127.0.0.1:8000", help="one engine's own address, not the gateway's")
-    p.add_argument("--model", default="", help="as it is served; without it, the first one")
+    p.add_argument("--url", default="http://127.0.0.1:8000", help="address of one engine, not of the gateway")
+    p.add_argument("--model", default="", help="served model name; default: the first model")
     p.add_argument(
-        "--out", type=Path, default=Path("build/calibrate/profile.yaml"), help="the profile; measurements go beside it"
+        "--out",
+        type=Path,
+        default=Path("build/calibrate/profile.yaml"),
+        help="file for the profile; the measurements are stored next to it",
     )
-    p.add_argument("--device", default="", help="what it runs on; without it, as nvidia-smi or /proc/cpuinfo say")
-    p.add_argument("--repeats", type=COUNT, default=7, help="of each measurement; the quicker quarter counts")
+    p.add_argument("--device", default="", help="hardware of the engine; default: from nvidia-smi or /proc/cpuinfo")
+    p.add_argument("--repeats", type=COUNT, default=7, help="of each measurement; the fastest quarter is used")
     p.add_argument(
-        "--together", type=COUNT, default=BATCHES[-1], help="most requests at once: the engine's --max-num-seqs or less"
+        "--together",
+        type=COUNT,
+        default=BATCHES[-1],
+        help="maximum number of concurrent requests: at most the engine's --max-num-seqs",
     )
     p.add_argument("--batched-tokens", type=COUNT, default=4096, help="the engine's --max-num-batched-tokens")
     p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
-    p.add_argument("--base", default="rtx4090-qwen3-vl-4b-fp8", help="the profile that gives what is not measured")
+    p.add_argument("--base", default="rtx4090-qwen3-vl-4b-fp8", help="profile with the numbers that are not measured")
     return p
 
 
@@ -56,13 +64,13 @@ def main(arguments: Sequence[str]) -> int:
     code, raw = measure(measurements, a.quiet), a.out.with_suffix(".jsonl")
     raw.write_text("".join(json.dumps(one.line()) + "\n" for one in measurements.seen))
     if code:
-        print(f"calibrate: what was measured is in {raw}; a profile needs all of it", file=sys.stderr)
+        print(f"calibrate: incomplete, no profile was written. The measurements so far are in {raw}.", file=sys.stderr)
         return code
     device = a.device or found_device()
     try:
         found = fit_profile(measurements.seen, device, engine.model, engine.kv_cache_tokens(), base)
     except ValueError as error:
-        print(f"calibrate: {error}. What was measured is in {raw}; try more --repeats.", file=sys.stderr)
+        print(f"calibrate: {error}. The measurements are in {raw}; try more --repeats.", file=sys.stderr)
         return 1
     date = datetime.now(UTC).date().isoformat()
     command = f"python -m manyeyes.calibration {shlex.join(arguments)}".strip()
@@ -72,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(measurements: MeasurementSeries, quiet: float) -> int:
-    """0, or the exit code of what went wrong, which is told."""
+    """Runs all measurements. Returns 0, or the exit code of an error, which is printed."""
     try:
         for _, step in stepwise(measurements.steps(), lambda one: one[0]):
             wait_until_idle(quiet)
@@ -86,7 +94,7 @@ def measure(measurements: MeasurementSeries, quiet: float) -> int:
 
 
 def found_device() -> str:
-    """The GPU's name as nvidia-smi has it, else the CPU's."""
+    """The GPU's name from nvidia-smi, or the CPU's name."""
     if gpus := query_gpus("name,memory.total"):
         name, _, memory = gpus[0].partition(",")
         return f"{name.strip()} {round(float(memory) / 1024)}GB" if memory else name.strip()
@@ -98,13 +106,13 @@ def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Pa
     for name, source in found.sources.items():
         print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
     for name, measured_s, said_s in found.checks:
-        print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, by the profile {1e3 * said_s:.1f} ms")
-    print(f"  spread of repeats, in the median (largest - smallest) / quicker quarter: {spread(measurements.seen):.0%}")
+        print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, predicted {1e3 * said_s:.1f} ms")
+    print(f"  median spread of the repeats, (largest - smallest) / first quartile: {spread(measurements.seen):.0%}")
     caches = [
         ("prefix cache", measurements.prefix_cache),
-        ("cache of preprocessed pictures", measurements.processor_cache),
+        ("cache of preprocessed images", measurements.processor_cache),
     ]
-    print("  " + "; ".join(f"{name}: {'answers' if on else 'off'}" for name, on in caches))
+    print("  " + "; ".join(f"{name}: {'on' if on else 'off'}" for name, on in caches))
     print(f"Written: {out}, {raw}. Try it: python -m manyeyes.emulator --served-model-name m --profile {out}")
 
 

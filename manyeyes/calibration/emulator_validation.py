@@ -1,7 +1,7 @@
-"""`python -m manyeyes.calibration.emulator_validation --url URL --profile P`: how far the emulator is from the engine that P was measured on.
+"""`python -m manyeyes.calibration.emulator_validation --url URL --profile P`: compares the emulator with the engine that P was measured on.
 
-The same seeded requests go to the real engine and to an emulated one with that profile, in turn, at one user and at a few;
-each answer is a line of a .jsonl file, from which the tables are made. Exit codes as of manyeyes.calibration.
+The same seeded requests go alternately to the real engine and to an emulated engine with that profile, with one user and with
+several. Each answer is a line of a .jsonl file, from which the tables are made. Exit codes as for manyeyes.calibration.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from manyeyes.simulator import profile
 KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
     "short text": (20, None),
     "long text": (400, None),
-    "small picture": (12, (448, 320)),
-    "large picture": (12, (1056, 800)),
+    "small image": (12, (448, 320)),
+    "large image": (12, (1056, 800)),
 }
-"""Words, and the picture's size. None of these sizes was measured by `manyeyes calibrate`."""
+"""Number of words, and size of the image. `manyeyes calibrate` measures none of these sizes."""
 ANSWER_TOKENS = 32
 MOST_PAUSE_S = 0.5
 
@@ -47,7 +47,7 @@ class EngineTimes:
     target: str
     users: int
     repeat: int
-    others: float  # the share of all cores that others used just before this target was asked
+    others: float  # fraction of all cores that other processes used just before this target was measured
     user: int
     number: int
     kind: str
@@ -57,9 +57,9 @@ class EngineTimes:
 
 
 def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> Iterator[tuple[str, Content, float]]:
-    """What one user asks, one after the other: kind, content, and the pause before it. The same for both targets.
+    """Yields one user's requests: kind, content, and the pause before it. They are the same for both targets.
 
-    Each kind comes equally often, in an order and with pauses of the user's own: people in step would measure their step.
+    Each kind is equally frequent. Order and pauses differ between users, so that users do not stay in step.
     """
     order = Random(f"{seed} {repeat} {users} {user}")
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(requests)]
@@ -78,7 +78,7 @@ def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> It
 def ask_all(
     engine: MeasuredEngine, target: str, users: int, repeat: int, others: float, a: argparse.Namespace
 ) -> Iterator[EngineTimes]:
-    """People at once, each with one request after the other."""
+    """Runs concurrent users, each of whom sends one request after the other."""
 
     def live(user: int) -> list[EngineTimes]:
         found = []
@@ -95,7 +95,7 @@ def ask_all(
 
 
 def tables(told: Sequence[EngineTimes]) -> str:
-    """Markdown: for each number of users, times of both, and the emulator's error."""
+    """Markdown tables for each number of users: times of both targets, and the emulator's error."""
     parts = []
     for users in sorted({one.users for one in told}):
         mine = [one for one in told if one.users == users]
@@ -138,17 +138,21 @@ def _row(name: str, told: Sequence[EngineTimes], pick: Callable[[EngineTimes], f
 
 def parser() -> OneLineParser:
     p = OneLineParser("calibrate", prog="python -m manyeyes.calibration.emulator_validation", description=__doc__)
-    p.add_argument("--url", default="http://127.0.0.1:8000", help="the real engine's own address")
+    p.add_argument("--url", default="http://127.0.0.1:8000", help="the address of the real engine, not of the gateway")
     p.add_argument("--model", default="")
-    p.add_argument("--profile", default="build/calibrate/profile.yaml", help="as `manyeyes calibrate` wrote it")
+    p.add_argument("--profile", default="build/calibrate/profile.yaml", help="profile written by `manyeyes calibrate`")
     p.add_argument("--users", type=COUNT, nargs="+", default=[1, 4])
-    p.add_argument("--requests", type=COUNT, default=16, help="of each user, in each repeat")
+    p.add_argument("--requests", type=COUNT, default=16, help="requests of each user in each repeat")
     p.add_argument("--repeats", type=COUNT, default=3)
     p.add_argument("--seed", type=int, default=1)
-    p.add_argument("--engine-flags", default="", help="the emulated engine's, as the real one's: --max-num-seqs=16 ...")
+    p.add_argument(
+        "--engine-flags",
+        default="",
+        help="flags of the emulated engine, equal to those of the real engine: --max-num-seqs=16 ...",
+    )
     p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
     p.add_argument("--out", type=Path, default=Path("build/calibrate/error.jsonl"))
-    p.add_argument("--show", action="store_true", help="only make the tables anew from --out")
+    p.add_argument("--show", action="store_true", help="only print the tables from --out")
     return p
 
 
@@ -181,7 +185,7 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine) -> int:
         emulated_engines(Path(folder), real.model, flags=flags) as (address,),
     ):
         engines = {"real": real, "emulated": MeasuredEngine(f"http://{address}", real.model)}
-        for engine in engines.values():  # the first picture is several times slower
+        for engine in engines.values():  # the first image is several times slower
             for _, content, _ in contents(-1, 0, 1, 0, len(KINDS)):
                 engine.ask(content, 4)
         visits = [

@@ -1,4 +1,4 @@
-"""One engine that is asked: what it is, and how long it takes for one request or for several at once."""
+"""Client for the engine under measurement: identifies it, and times single and concurrent requests."""
 
 import re
 import time
@@ -20,12 +20,12 @@ Content = str | list[dict[str, Any]]
 
 
 class CannotMeasure(Exception):
-    """The engine cannot be reached, refuses, or is not one engine. `str()` is one sentence and what to do."""
+    """The engine is unreachable, rejects requests, or is not a single engine. `str()` has the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class TimedAnswer:
-    """One answered request. Times are seconds; `tokens_s` is when tokens came (perf_counter)."""
+    """One answered request. Times are perf_counter() seconds; `tokens_s`: arrival times of the tokens."""
 
     started_s: float
     tokens_s: tuple[float, ...]
@@ -45,7 +45,7 @@ class TimedAnswer:
 
 @dataclass
 class MeasuredEngine:
-    """`url` is one engine's own address: behind a gateway caches and queues of several would be mixed."""
+    """`url` is the address of one engine: a gateway would mix the caches and queues of several engines."""
 
     url: str
     model: str = ""
@@ -59,7 +59,7 @@ class MeasuredEngine:
             raise CannotMeasure(str(error)) from None
 
     def identify(self) -> None:
-        """Finds the model, and that this is one vLLM. Raises CannotMeasure."""
+        """Sets the model and verifies that this is a vLLM engine. Raises CannotMeasure."""
         models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
         if not models:
             raise CannotMeasure(f"{self.url} serves no model.")
@@ -79,7 +79,7 @@ class MeasuredEngine:
             return "unknown"
 
     def metric_text(self) -> str:
-        """The lines of /metrics that are vLLM's; empty where there are none."""
+        """Returns vLLM's lines of /metrics; empty if there are none."""
         try:
             text = self._get("/metrics").decode()
         except CannotMeasure:
@@ -91,7 +91,7 @@ class MeasuredEngine:
         return sum(map(float, found))
 
     def kv_cache_tokens(self) -> int | None:
-        """From vllm:cache_config_info. None where it does not say."""
+        """Reads the size from vllm:cache_config_info; None if it is not there."""
         line = next((line for line in self.metric_text().splitlines() if line.startswith("vllm:cache_config_info")), "")
         blocks, size = re.search(r'num_gpu_blocks="(\d+)"', line), re.search(r'block_size="(\d+)"', line)
         return int(blocks[1]) * int(size[1]) if blocks and size else None
@@ -102,13 +102,13 @@ class MeasuredEngine:
         return time.perf_counter() - began
 
     def ask(self, content: Content, max_tokens: int) -> TimedAnswer:
-        """Exactly `max_tokens` tokens in answer to `content`. Raises CannotMeasure."""
+        """Requests an answer of exactly `max_tokens` tokens to `content`. Raises CannotMeasure."""
         return self._ask(StreamingConnection(self.to, TIMEOUT_S), self._body(content, max_tokens))
 
     def ask_together(
         self, contents: Sequence[Content], max_tokens: int, meanwhile: Callable[[], None] | None = None
     ) -> list[TimedAnswer]:
-        """All at the same moment, each on a connection of its own. `meanwhile` runs once they are sent."""
+        """Sends all requests at the same time, each on a separate connection. `meanwhile` runs once they are sent."""
         bodies = [self._body(content, max_tokens) for content in contents]
         start = Barrier(len(bodies) + 1)
 
@@ -142,11 +142,11 @@ class MeasuredEngine:
         connection.close()
         said = asked.stream
         if asked.broken:
-            raise CannotMeasure(f"{self.url} broke off: {asked.broken}. Look at its log.")
+            raise CannotMeasure(f"{self.url} aborted the request: {asked.broken}. See the engine's log.")
         if asked.status != 200:
-            raise CannotMeasure(f"{self.url} said {asked.status}: {_message(asked.raw)}")
+            raise CannotMeasure(f"{self.url} answered {asked.status}: {_message(asked.raw)}")
         if said.failed:
-            raise CannotMeasure(f"{self.url} did not answer to the end: {said.failed}.")
+            raise CannotMeasure(f"{self.url} did not complete its answer: {said.failed}. See the engine's log.")
         details = said.usage.get("prompt_tokens_details") or {}
         return TimedAnswer(
             started_s=asked.began,
@@ -163,10 +163,10 @@ class MeasuredEngine:
                 f"{self.url.rstrip('/').removesuffix('/v1')}{path}", None, bearer(self.key), timeout_s=TIMEOUT_S
             )
         except urllib.error.HTTPError as error:
-            raise CannotMeasure(f"{self.url}{path} said {error.code}.") from None
+            raise CannotMeasure(f"{self.url}{path} answered {error.code}. Check the URL and the API key.") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise CannotMeasure(f"{self.url} cannot be reached: {reason}. Is the engine up?") from None
+            raise CannotMeasure(f"{self.url} cannot be reached: {reason}. Check that the engine runs.") from None
 
 
 def _message(raw: bytes) -> str:

@@ -1,5 +1,5 @@
-"""What is measured on an engine, in which order, once the machine is idle. Each `Measurement` is what was asked, and the times
-of its repeats."""
+"""Series of measurements on an engine, in order, while the machine is idle. Each `Measurement` has its parameters and the times of
+its repeats."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ IDLE_TIMEOUT_S = 600.0
 
 
 def wait_until_idle(below: float, patience_s: float = IDLE_TIMEOUT_S) -> float:
-    """Until less than the share `below` of all cores was used for LOOK_S, or patience ends. Says what was used last."""
+    """Waits until less than the fraction `below` of all cores is in use, at most `patience_s`. Returns the last CPU use."""
     until = time.monotonic() + patience_s
     while (used := measure_cpu_share(IDLE_SAMPLE_S)) >= below and time.monotonic() < until:
         pass
@@ -31,14 +31,14 @@ TEXT_WORDS = (8, 100, 300, 800, 1600)
 SIZES = ((288, 224), (512, 384), (800, 608), (1120, 832))  # multiples of 32, from 0.06 to 0.93 megapixels
 BATCHES = (1, 2, 4, 8, 16)
 DECODE_TOKENS = 64
-LONG_WORDS = 800  # of the prompts that show what context costs
-BURST = 6  # pictures at once
-HEALTH_LOOKS, HEALTH_PAUSE_S = 4, 0.005  # while they are in rendering
+LONG_WORDS = 800  # words of the prompts that measure the cost of context
+BURST = 6  # concurrent images
+HEALTH_LOOKS, HEALTH_PAUSE_S = 4, 0.005  # while the images are in rendering
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """`times_s`: one for each repeat. `x`: what it depends on, by name (tokens, megapixels, requests at once)."""
+    """`times_s`: one time for each repeat. `x`: parameters by name (tokens, megapixels, concurrent requests)."""
 
     series: Series
     x: dict[str, float]
@@ -46,12 +46,12 @@ class Measurement:
 
     @property
     def quick_s(self) -> float:
-        """The quicker quarter's last: whatever else a machine does makes times longer, never shorter."""
+        """The first quartile: other work on the machine makes times longer, never shorter."""
         return percentile(self.times_s, 0.25)
 
     @property
     def middle_s(self) -> float:
-        """For times between two arrivals: those come out too short when the first one was seen late."""
+        """The median, for times between two arrivals: these are too short if the first arrival was seen late."""
         return percentile(self.times_s, 0.5)
 
     def line(self) -> dict[str, Any]:
@@ -60,12 +60,15 @@ class Measurement:
 
 @dataclass
 class MeasurementSeries:
-    """Measures one series after the other. `batches`: how many requests at once; no more than the engine runs."""
+    """Measures one series after the other. `batches`: numbers of concurrent requests, at most what the engine runs.
+
+    `batched_tokens`: the engine's --max-num-batched-tokens; its encoder cache has space for this many vision tokens.
+    """
 
     engine: MeasuredEngine
     repeats: int
     batches: Sequence[int] = BATCHES
-    batched_tokens: int = 4096  # the engine's --max-num-batched-tokens: so many vision tokens stay encoded
+    batched_tokens: int = 4096
     seed: int = 1
     seen: list[Measurement] = field(default_factory=list)
     prefix_cache: bool = False
@@ -76,14 +79,14 @@ class MeasurementSeries:
         return [
             ("warming up", self.warm_up),
             ("first tokens of texts", self.texts),
-            ("tokens, alone and together", self.decoding),
-            ("pictures, new and known", self.pictures),
-            ("pictures, several at once", self.bursts),
+            ("tokens, single and concurrent requests", self.decoding),
+            ("images, new and cached", self.pictures),
+            ("images, concurrent", self.bursts),
             ("the prefix cache", self.prefixes),
         ]
 
     def warm_up(self) -> None:
-        """The first picture is several times slower, and so is the first batch."""
+        """Sends requests that are not measured: the first image and the first batch are several times slower."""
         for _ in range(3):
             self.engine.ask(self._about(self._picture(SIZES[0])), 4)
             self.engine.ask(self._about(self._picture(SIZES[-1])), 4)
@@ -95,7 +98,7 @@ class MeasurementSeries:
                 answers = [self.engine.ask(self._words(words), 1) for _ in range(self.repeats)]
             except CannotMeasure as error:
                 if words > 100 and "context length" in str(error):
-                    break  # its max_model_len is smaller; the shorter ones tell enough
+                    break  # its max_model_len is smaller; the shorter texts are enough
                 raise
             x = {"words": float(words), "tokens": _middle([one.prompt_tokens for one in answers])}
             self._keep("text", x, [one.first_s for one in answers])
@@ -113,7 +116,7 @@ class MeasurementSeries:
                     self._keep("decode", {"requests": batch, "context": context}, times)
 
     def pictures(self) -> None:
-        """Each size three times: new; with its pixels still known but no longer encoded; with everything known."""
+        """Measures each size three times: new; with cached pixels but not in the encoder's cache; completely cached."""
         for size in SIZES:
             names = [self._picture(size) for _ in range(self.repeats)]
             x = {"megapixels": size[0] * size[1] / 1e6}
@@ -131,7 +134,7 @@ class MeasurementSeries:
             self._keep("known", x, known)
 
     def bursts(self) -> None:
-        """Several new pictures at once: one after the other through the preprocessing thread. And what /health does."""
+        """Measures concurrent new images, which pass the preprocessing thread one by one, and /health during that time."""
         for size in SIZES[1:3]:
             gaps: list[float] = []
             health: list[float] = []
@@ -146,7 +149,7 @@ class MeasurementSeries:
             self._keep("health", x, health)
 
     def _look_at_health(self, found: list[float]) -> None:
-        """The longest of a few looks: the first may come before the pictures do."""
+        """Appends the longest of a few /health requests: the first may arrive before the images."""
         looks = []
         for _ in range(HEALTH_LOOKS):
             looks.append(self.engine.health_s())
@@ -161,7 +164,7 @@ class MeasurementSeries:
         self._keep("prefix", {"tokens": again.prompt_tokens, "cached": again.cached_tokens}, [again.first_s])
 
     def _push_out_encoded(self) -> None:
-        """Enough new pictures that the vision encoder's cache (one batch of tokens) holds no older one."""
+        """Sends enough new images to evict all others from the vision encoder's cache (one batch of tokens)."""
         width, height = SIZES[-1]
         for _ in range(self.batched_tokens * 1024 // (width * height) + 1):
             self.engine.ask(self._about(self._picture(SIZES[-1])), 1)
@@ -170,7 +173,7 @@ class MeasurementSeries:
         self.seen.append(Measurement(series, dict(x), tuple(times_s)))
 
     def _words(self, number: int) -> str:
-        """A text that no other begins like."""
+        """Returns a text with a unique beginning."""
         self._number += 1
         random = Random(f"{self.seed} {self._number}")
         return " ".join([f"{self._number}", *(random.choice(WORDS) for _ in range(number))])
@@ -180,7 +183,7 @@ class MeasurementSeries:
         return SeededPicture("photo", f"calibrate {self.seed} {self._number}", size)
 
     def _about(self, picture: SeededPicture) -> Content:
-        """The text comes first and is always another one, so that the prefix cache knows nothing of the picture."""
+        """A unique text followed by the image, so that the prefix cache does not match the image."""
         return [
             {"type": "text", "text": self._words(6)},
             {"type": "image_url", "image_url": {"url": picture.data_url()}},
@@ -188,7 +191,7 @@ class MeasurementSeries:
 
 
 def token_s(answers: Sequence[TimedAnswer]) -> float | None:
-    """Mean time between two tokens while all of them are answered. None when they were not at the same time."""
+    """Mean time between two tokens while all requests are answered. None if they did not overlap."""
     begin = max(one.tokens_s[0] for one in answers)
     end = min(one.tokens_s[-1] for one in answers)
     gaps = [_gap(one.tokens_s, begin, end) for one in answers]

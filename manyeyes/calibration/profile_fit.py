@@ -1,4 +1,4 @@
-"""From measurements to a profile's numbers, and the profile as YAML: each number with where it is from. Pure."""
+"""Fits a timing profile to measurements, and writes it as YAML with the source of each number. Pure."""
 
 import json
 from collections.abc import Sequence
@@ -15,29 +15,29 @@ from manyeyes.simulator.scheduler import ScheduledBatch
 
 @dataclass(frozen=True)
 class LeastSquaresFit:
-    """`worst`: the largest residual as a share of its value; `typical`: the median of them."""
+    """`worst`: the largest relative residual; `typical`: the median of the relative residuals."""
 
     coefficients: tuple[float, ...]
     worst: float
     typical: float
 
     def __str__(self) -> str:
-        return f"residuals {self.typical:.0%}, at worst {self.worst:.0%}"
+        return f"residuals {self.typical:.0%}, largest {self.worst:.0%}"
 
 
 def fit_non_negative(rows: Sequence[Sequence[float]], values: Sequence[float]) -> LeastSquaresFit:
-    """Coefficients c with `rows x c` near `values`; each row counts by its relative error.
+    """Returns non-negative coefficients c that minimise the relative errors of `rows x c` to `values`.
 
-    No coefficient is negative: a cost cannot be negative, and
-    where it seems so it is below what the measurement can see. Raises ValueError when there are fewer rows than columns.
+    A cost cannot be negative; a cost too small to be measured becomes 0. Raises ValueError if the rows do not determine
+    the coefficients.
     """
     columns = len(rows[0])
     if len(rows) < columns:
-        raise ValueError(f"{len(rows)} measurements cannot tell {columns} numbers")
+        raise ValueError(f"{len(rows)} measurements are too few to determine {columns} numbers")
     weighted = np.array(rows, dtype=float) / np.array(values, dtype=float)[:, np.newaxis]
     scale = np.maximum(np.abs(weighted).max(axis=0), 1e-300)
     if np.linalg.matrix_rank(weighted / scale) < columns:
-        raise ValueError("the measurements do not tell these numbers apart")
+        raise ValueError("the measurements cannot separate these numbers")
     found, _ = scipy.optimize.nnls(weighted / scale, np.ones(len(rows)))
     coefficients = found / scale
     residuals = np.sort(np.abs(1 - weighted @ coefficients))
@@ -48,10 +48,10 @@ def fit_non_negative(rows: Sequence[Sequence[float]], values: Sequence[float]) -
 
 PIXELS_A_TOKEN = 1024
 BETWEEN_TOKENS = {"iteration_ms": 1e3, "decode_us": 1e6, "context_ns": 1e9}
-"""Of what the time between two tokens is made: numbers of a profile, and their units in a second."""
-KNOWN = "first tokens of known pictures beside those of texts"
-NEW = "first tokens of new pictures beside those with known pixels"
-ENCODED = "first tokens of pictures that are no longer encoded beside those that are"
+"""Components of the time between two tokens: numbers of a profile, and their units per second."""
+KNOWN = "first tokens of cached images, compared with those of texts"
+NEW = "first tokens of new images, compared with images whose pixels are cached"
+ENCODED = "first tokens of images that must be encoded again, compared with images in the encoder's cache"
 OF_PICTURES = (
     ("decode_ms", 1e3, KNOWN),
     ("cached_item_ms", 1e3, KNOWN),
@@ -61,22 +61,22 @@ OF_PICTURES = (
     ("encode_us", 1e6, ENCODED),
     ("encode_pair_ns", 1e9, ENCODED),
 )
-"""What pictures add to the time to a first token: the number, its units in a second, and how it is told."""
+"""Components that images add to the time to the first token: number of the profile, units per second, source."""
 
 
 @dataclass(frozen=True)
 class FittedProfile:
-    """`sources`: for each number of the profile, how it was found. `checks`: what was measured beside what the profile says."""
+    """`sources`: how each number of the profile was measured. `checks`: measured times and the profile's predictions."""
 
     profile: TimingProfile
     sources: dict[str, str]
-    checks: list[tuple[str, float, float]]  # name, measured s, by the profile s
+    checks: list[tuple[str, float, float]]  # name, measured s, predicted s
 
 
 def fit_profile(
     seen: Sequence[Measurement], gpu: str, model: str, kv_cache_tokens: int | None, base: TimingProfile
 ) -> FittedProfile:
-    """`base` gives what is not measured. Raises ValueError when there is too little to tell."""
+    """Fits the profile. `base` has the numbers that are not measured. Raises ValueError if the measurements are too few."""
     decoding, texts, health = (list(series(seen, name)) for name in ("decode", "text", "health"))
     between = fit_non_negative(
         [[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding]
@@ -85,18 +85,18 @@ def fit_profile(
     firsts = fit_non_negative(rows, values)
     start_s, token_s, pair_s, *of_pictures = firsts.coefficients
     numbers = {name: by * c for (name, by), c in zip(BETWEEN_TOKENS.items(), between.coefficients, strict=True)}
-    sources = dict.fromkeys(numbers, f"time between tokens, alone and together; {between}")
+    sources = dict.fromkeys(numbers, f"time between tokens, single and concurrent requests; {between}")
     numbers["render_ms"] = max(0.0, 1e3 * start_s - numbers["iteration_ms"])
-    sources["render_ms"] = "first tokens of texts, less an iteration"
+    sources["render_ms"] = "first tokens of texts, minus an iteration"
     numbers |= {"prefill_us": 1e6 * token_s, "prefill_pair_ns": 1e9 * pair_s}
-    sources |= dict.fromkeys(("prefill_us", "prefill_pair_ns"), f"first tokens of texts and pictures; {firsts}")
+    sources |= dict.fromkeys(("prefill_us", "prefill_pair_ns"), f"first tokens of texts and images; {firsts}")
     numbers["tokens_per_word"] = tokens_per_word(texts)
     sources["tokens_per_word"] = "usage.prompt_tokens of texts of different lengths; plain English words"
     for (name, by, source), coefficient in zip(OF_PICTURES, of_pictures, strict=False):
         numbers[name], sources[name] = by * coefficient, source
     if health:
         numbers["health_ms"] = 1e3 * max(one.quick_s / one.x["requests"] for one in health)
-        sources["health_ms"] = "GET /health while new pictures are in rendering, divided by their number"
+        sources["health_ms"] = "GET /health while new images are in rendering, divided by their number"
     if kv_cache_tokens:
         sources["kv_cache_tokens"] = "blocks x block size in vllm:cache_config_info"
     profile = replace(
@@ -110,7 +110,7 @@ def fit_profile(
 
 
 def tokens_per_word(texts: Sequence[Measurement]) -> float:
-    """What each further word of a text adds; 1 where only one length was measured."""
+    """Tokens that each further word of a text adds; 1 if only one length was measured."""
     words, tokens = [one.x["words"] for one in texts], [one.x["tokens"] for one in texts]
     if len(texts) < 2 or words[-1] == words[0]:
         return 1.0
@@ -118,7 +118,7 @@ def tokens_per_word(texts: Sequence[Measurement]) -> float:
 
 
 def _first_tokens(seen: Sequence[Measurement]) -> tuple[list[list[float]], list[float]]:
-    """For each measurement a row (start, tokens, pairs of them, OF_PICTURES), and its time."""
+    """Returns a row (start, tokens, pairs of tokens, OF_PICTURES) and the time of each measurement."""
     rows, values = [], []
     pictures = any(one.series == "fresh" for one in seen)
     for one in seen:
@@ -138,7 +138,7 @@ def _first_tokens(seen: Sequence[Measurement]) -> tuple[list[list[float]], list[
 
 
 def _checks(seen: Sequence[Measurement], profile: TimingProfile) -> list[tuple[str, float, float]]:
-    """What was not fitted: new pictures at once come as fast as the slower of the preprocessing thread and the engine."""
+    """Checks that are not fitted: concurrent new images take as long as the slower of preprocessing thread and engine."""
     found = []
     for one in series(seen, "burst"):
         mp = one.x["megapixels"]
@@ -146,13 +146,13 @@ def _checks(seen: Sequence[Measurement], profile: TimingProfile) -> list[tuple[s
         thread_s = (profile.preprocess_item_ms + profile.preprocess_ms * mp) / 1e3
         batch = ScheduledBatch(prefill_tokens=tokens, prefill_pairs=tokens * tokens // 2)
         gpu_s = encoding_s([tokens], profile) + prefill_s(batch, profile)
-        name = f"each of {one.x['requests']:.0f} new pictures of {mp:.2f} MP at once"
+        name = f"each of {one.x['requests']:.0f} concurrent new images of {mp:.2f} MP"
         found.append((name, one.middle_s, max(thread_s, gpu_s)))
     return found
 
 
 def _rounded(profile: TimingProfile) -> TimingProfile:
-    """Four digits; more would only be noise."""
+    """Rounds to four digits; further digits are noise."""
     numbers = {one.name: float(f"{getattr(profile, one.name):.4g}") for one in fields(profile) if one.type is float}
     return replace(profile, **numbers)  # type: ignore[arg-type]
 
@@ -161,11 +161,11 @@ def profile_yaml(found: FittedProfile, device: str, engine: str, date: str, comm
     lines = [
         f"# Timing of {found.profile.model} on {device}, measured on {date} under {engine} by",
         f"#   {command}",
-        "# `measured` means: fitted to the times that the .jsonl file beside this one holds. Residuals are shares of the time.",
-        "# `estimate` means: not measured, taken from the profile that was given as base.",
+        "# `measured` means: fitted to the times in the .jsonl file next to this file. Residuals are fractions of the time.",
+        "# `estimate` means: not measured, taken from the base profile.",
     ]
     lines += [
-        f"# Check, not fitted: {name}: measured {1e3 * one:.1f} ms, by these numbers {1e3 * other:.1f} ms."
+        f"# Check, not fitted: {name}: measured {1e3 * one:.1f} ms, predicted {1e3 * other:.1f} ms."
         for name, one, other in found.checks
     ]
     for field in fields(TimingProfile):

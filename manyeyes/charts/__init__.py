@@ -1,1 +1,1 @@
-"""Pictures and looks of the pages that are written as one file: inline SVG, one style, no script."""
+"""SVG charts, CSS and templates of self-contained HTML reports."""

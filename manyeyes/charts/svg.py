@@ -1,7 +1,7 @@
-"""Charts of pages that are one file, as inline SVG: no script, no font, no library. Pure.
+"""Draws charts as inline SVG for self-contained HTML pages, without scripts, fonts or libraries. Pure.
 
-`Plot` is a frame with two axes; its colours are the page's variables (page.css), so that light and dark are the same picture.
-`draw_panels` makes a file of its own: figures over time, a panel each.
+`Plot` is a frame with two axes. Its colours are CSS variables (page.css), so that one chart works in light and dark mode.
+`draw_panels` makes a separate SVG file: figures over time, one panel each.
 """
 
 import html
@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 34, 40
 
 @dataclass
 class Plot:
-    """A frame with two axes, in data's units."""
+    """A frame with two axes, in the units of the data."""
 
     x_low: float
     x_high: float
@@ -47,13 +47,13 @@ class Plot:
         )
 
     def text(self, x: float, y: float, text: str, style: str = "label", anchor: str = "middle") -> None:
-        """In pixels."""
+        """Adds text at a position in pixels."""
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{html.escape(text)}</text>'
         )
 
     def tick(self, value: float, text: str = "") -> None:
-        """Under the axis; the value itself unless there is a text."""
+        """Adds a label under the x axis: `text`, or the value."""
         self.text(self.x(value), HEIGHT - BOTTOM + 15, text or f"{value:g}")
 
     def svg(self, emulated: bool) -> str:
@@ -72,7 +72,7 @@ class Plot:
 
 
 def round_ticks(high: float) -> list[float]:
-    """Four or five round numbers up to `high`, 0 among them."""
+    """Four or five round numbers from 0 to `high`."""
     if high <= 0:
         return [0.0]
     rough = high / 4
@@ -82,7 +82,7 @@ def round_ticks(high: float) -> list[float]:
 
 
 def spread_apart(places: Sequence[float], least: float) -> list[float]:
-    """The same places from top to bottom, moved so that none is nearer than `least` to the one above it."""
+    """`places` from top to bottom, moved so that the distance between neighbours is at least `least`."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + least) if moved else place)
@@ -92,7 +92,7 @@ def spread_apart(places: Sequence[float], least: float) -> list[float]:
 TimeLine = Sequence[tuple[float, float]]
 PANEL_WIDTH, PANEL_HEIGHT, PANEL_LEFT, PANEL_TOP = 900, 170, 60, 26
 PANEL_COLOURS = ("#0b6bcb", "#12866f", "#b3541e")
-# Light and dark, as whatever page shows it.
+# Colours for light and dark pages.
 PANEL_STYLE = (
     "text { font: 12px system-ui, sans-serif; fill: #667085 } .name { font-weight: 600 } line { stroke: #98a2b3; stroke-opacity: .4 } "
     "path { fill: none; stroke-width: 2 }"
@@ -100,7 +100,7 @@ PANEL_STYLE = (
 
 
 def draw_panels(panels: Mapping[str, Mapping[str, TimeLine]]) -> str:
-    """{title: {part: [(seconds, value)]}}; every panel begins at 0."""
+    """An SVG file with one panel per title. `panels`: {title: {part: [(seconds, value)]}}. The y axis of every panel begins at 0."""
     height = PANEL_HEIGHT * len(panels) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PANEL_WIDTH} {height}"><style>{PANEL_STYLE}</style>'

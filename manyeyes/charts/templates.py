@@ -1,6 +1,6 @@
-"""Pages that are one HTML file, from Jinja2 templates: what is filled in is escaped, and a name that is missing is an error.
+"""Renders self-contained HTML pages from Jinja2 templates. Values are escaped, and a missing name is an error.
 
-`base.html.j2` has what all pages share: the style, the header, and the macros for cards and tables.
+`base.html.j2` has the parts that all pages share: the style, the header, and the macros for cards and tables.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent
 
 
 def render_page(template: Path, **values: object) -> str:
-    """`values` that are SVG or HTML already come as Markup."""
+    """The page as HTML. `values` that are already SVG or HTML must be Markup."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, FOLDER]),
         autoescape=True,

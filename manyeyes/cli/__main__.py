@@ -1,7 +1,7 @@
-"""The command line `manyeyes`; the Makefile calls it as `python -m manyeyes.cli`.
+"""The command line `manyeyes`. The Makefile calls it as `python -m manyeyes.cli`.
 
-Exit codes: 0 done; 1 not reached (or a bug, with its traceback); 2 the host, the configuration or the command line; 130 Ctrl-C.
-Commands import what they need when they run, so that `--help` and shell completion answer immediately.
+Exit codes: 0 success; 1 the goal was not reached, or a bug (with a traceback); 2 a problem with the host, the configuration
+or the command line; 130 Ctrl-C. Each command imports its modules when it runs, so that `--help` and shell completion are fast.
 """
 
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from manyeyes.cli.invocation import DEFAULT_CONFIG, enter_checkout
 from manyeyes.cli.measurement_commands import add_measurement_commands
 
-CLUSTER, HOST, CONFIGURATION, LOAD = "The cluster", "This host", "The configuration", "Load and figures"
+CLUSTER, HOST, CONFIGURATION, LOAD = "The cluster", "This host", "The configuration", "Load tests and measurements"
 
 
 class Flavour(StrEnum):
@@ -26,7 +26,7 @@ class Flavour(StrEnum):
 
 
 class CommandGroup(TyperGroup):
-    """Turns what a command raises into sentences and an exit code."""
+    """Turns the exceptions of a command into messages and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,8 +46,8 @@ class CommandGroup(TyperGroup):
 
 app = typer.Typer(
     cls=CommandGroup,
-    help="Serves Qwen3-VL on many GPUs behind one OpenAI-compatible address.",
-    epilog="Exit codes: 0 done, 1 not reached, 2 host, configuration or command line, 130 Ctrl-C.",
+    help="Serves vision-language models on several GPUs behind one OpenAI-compatible address.",
+    epilog="Exit codes: 0 success, 1 goal not reached, 2 problem with host, configuration or command line, 130 Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,18 +55,22 @@ app = typer.Typer(
 
 Config = Annotated[
     Path,
-    typer.Option("--config", metavar="FILE", help="The cluster's configuration.", callback=enter_checkout),
+    typer.Option("--config", metavar="FILE", help="Configuration file.", callback=enter_checkout),
 ]
 FlavourOption = Annotated[
-    Flavour | None, typer.Option("--flavour", help="What `engines: auto` runs on; default: what this host has.")
+    Flavour | None, typer.Option("--flavour", help="What `engines: auto` runs on. Default: detected on this host.")
 ]
-ControllerUrl = Annotated[str, typer.Option("--controller", metavar="URL", help="Ask this one, not this host's.")]
-PrometheusUrl = Annotated[str, typer.Option("--prometheus", metavar="URL", help="Ask this one, not this host's.")]
+ControllerUrl = Annotated[
+    str, typer.Option("--controller", metavar="URL", help="Controller to query. Default: on this host.")
+]
+PrometheusUrl = Annotated[
+    str, typer.Option("--prometheus", metavar="URL", help="Prometheus to query. Default: on this host.")
+]
 
 
 @app.command(rich_help_panel=CLUSTER)
 def up(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> None:
-    """Bring everything up: look at this host, get images, start, send a first request."""
+    """Start the cluster: check this host, get images, start containers, send a first request."""
     from manyeyes.cli.up import up
 
     up(config, flavour or "")
@@ -74,7 +78,7 @@ def up(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> None:
 
 @app.command(rich_help_panel=CLUSTER)
 def down(config: Config = DEFAULT_CONFIG) -> None:
-    """Stop and remove everything; models and metrics stay."""
+    """Stop and remove all containers. Models and metrics are not deleted."""
     from manyeyes.cli.up import down
 
     down(config, volumes=False)
@@ -82,7 +86,7 @@ def down(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=CLUSTER)
 def clean(config: Config = DEFAULT_CONFIG) -> None:
-    """As down, and remove models, caches and metrics too."""
+    """Same as down, and also delete models, caches and metrics."""
     from manyeyes.cli.up import down
 
     down(config, volumes=True)
@@ -91,11 +95,11 @@ def clean(config: Config = DEFAULT_CONFIG) -> None:
 @app.command(rich_help_panel=CLUSTER)
 def status(
     config: Config = DEFAULT_CONFIG,
-    watch: Annotated[bool, typer.Option("--watch", help="Until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the output until Ctrl-C.")] = False,
     controller: ControllerUrl = "",
     prometheus: PrometheusUrl = "",
 ) -> int:
-    """Users, pools, engines, alerts and events. 1: a pool has no engine."""
+    """Show users, pools, engines, alerts and events. Exits with 1 if a pool has no engine."""
     from manyeyes.cli.status import status
 
     return status(config, watch, controller, prometheus)
@@ -104,12 +108,12 @@ def status(
 @app.command(rich_help_panel=CLUSTER)
 def report(
     config: Config = DEFAULT_CONFIG,
-    hours: Annotated[float, typer.Option(help="How far back.")] = 1.0,
-    out: Annotated[str, typer.Option(metavar="FILE", help="Default: build/report/.")] = "",
+    hours: Annotated[float, typer.Option(help="Hours before now that the report covers.")] = 1.0,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Output file. Default: a file in build/report/.")] = "",
     controller: ControllerUrl = "",
     prometheus: PrometheusUrl = "",
 ) -> None:
-    """One page of the last hours."""
+    """Write an HTML report of the last hours."""
     from manyeyes.cli.status import report
 
     report(config, hours, out, controller, prometheus)
@@ -117,11 +121,11 @@ def report(
 
 @app.command(rich_help_panel=CLUSTER)
 def scale(
-    engines: Annotated[str, typer.Argument(help="How many, or auto.")] = "",
-    pool: Annotated[str, typer.Option(help="Needed where there are several.")] = "",
+    engines: Annotated[str, typer.Argument(help="Number of engines, or auto.")] = "",
+    pool: Annotated[str, typer.Option(help="Required if there are several pools.")] = "",
     config: Config = DEFAULT_CONFIG,
 ) -> int:
-    """How many engines of a pool run; auto lets the load decide. 1: not within its time."""
+    """Set the number of running engines of a pool; auto lets the load decide. Exits with 1 on a timeout."""
     from manyeyes.cli.gateway_client import scale
 
     return scale(config, engines, pool)
@@ -129,7 +133,7 @@ def scale(
 
 @app.command(rich_help_panel=CLUSTER)
 def drain(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAULT_CONFIG) -> None:
-    """Give an engine no new requests until it is resumed."""
+    """Drain an engine: it gets no new requests until it is resumed."""
     from manyeyes.cli.rolling_restart import drain
 
     drain(config, engine)
@@ -137,7 +141,7 @@ def drain(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAUL
 
 @app.command(rich_help_panel=CLUSTER)
 def resume(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAULT_CONFIG) -> None:
-    """Let a drained engine in again."""
+    """Send requests to a drained engine again."""
     from manyeyes.cli.rolling_restart import resume
 
     resume(config, engine)
@@ -145,9 +149,10 @@ def resume(engine: Annotated[str, typer.Argument()] = "", config: Config = DEFAU
 
 @app.command(rich_help_panel=CLUSTER)
 def restart_rolling(
-    pool: Annotated[str, typer.Option(help="Only this one's engines.")] = "", config: Config = DEFAULT_CONFIG
+    pool: Annotated[str, typer.Option(help="Restart only the engines of this pool.")] = "",
+    config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Restart engines one after the other, with no lost request."""
+    """Restart engines one after the other, without lost requests."""
     from manyeyes.cli.rolling_restart import restart_rolling
 
     restart_rolling(config, pool)
@@ -155,7 +160,7 @@ def restart_rolling(
 
 @app.command(rich_help_panel=CLUSTER)
 def upgrade(image: Annotated[str, typer.Argument()] = "", config: Config = DEFAULT_CONFIG) -> None:
-    """Give engines another image, one after the other."""
+    """Restart engines with another image, one after the other."""
     from manyeyes.cli.upgrade import upgrade
 
     upgrade(config, image)
@@ -163,10 +168,10 @@ def upgrade(image: Annotated[str, typer.Argument()] = "", config: Config = DEFAU
 
 @app.command(rich_help_panel=CLUSTER)
 def backup(
-    out: Annotated[str, typer.Option(metavar="FILE", help="Default: build/backup/.")] = "",
+    out: Annotated[str, typer.Option(metavar="FILE", help="Output file. Default: a file in build/backup/.")] = "",
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Configuration, secrets, keys, state and Grafana in one file."""
+    """Save configuration, secrets, keys, state and Grafana's data in one file."""
     from manyeyes.cli.backup import backup
 
     backup(config, out)
@@ -174,7 +179,7 @@ def backup(
 
 @app.command(rich_help_panel=CLUSTER)
 def restore(source: Annotated[str, typer.Argument(metavar="FILE")] = "", config: Config = DEFAULT_CONFIG) -> None:
-    """Put a backup back, while the cluster is down."""
+    """Restore a backup. The cluster must be down."""
     from manyeyes.cli.backup import restore
 
     restore(config, source)
@@ -182,15 +187,15 @@ def restore(source: Annotated[str, typer.Argument(metavar="FILE")] = "", config:
 
 @app.command(rich_help_panel=CLUSTER)
 def logs(
-    part: Annotated[str, typer.Option(help="gateway, controller, an engine's name, engine for all.")] = "",
-    since: Annotated[str, typer.Option(help="10m, 2h, or a date.")] = "",
-    level: Annotated[str, typer.Option(help="debug, info, warning, error: this and above.")] = "",
-    request: Annotated[str, typer.Option(metavar="ID", help="What happened to one request.")] = "",
-    raw: Annotated[bool, typer.Option("--raw", help="Lines as they were written.")] = False,
-    follow: Annotated[bool, typer.Option(help="Until Ctrl-C.")] = True,
+    part: Annotated[str, typer.Option(help="gateway, controller, an engine's name, or engine for all engines.")] = "",
+    since: Annotated[str, typer.Option(help="Start time: 10m, 2h, or a date.")] = "",
+    level: Annotated[str, typer.Option(help="Minimum level: debug, info, warning or error.")] = "",
+    request: Annotated[str, typer.Option(metavar="ID", help="Trace the request with this id.")] = "",
+    raw: Annotated[bool, typer.Option("--raw", help="Print lines unformatted.")] = False,
+    follow: Annotated[bool, typer.Option(help="Print new lines until Ctrl-C.")] = True,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Follow what every part logs, or trace one request."""
+    """Show the logs of all parts, or trace one request."""
     from manyeyes.cli.logs import LogFilter, show, show_request, started_compose
 
     compose = started_compose(config)
@@ -213,7 +218,7 @@ def locust(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=HOST)
 def doctor(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> int:
-    """Needed X, found Y: what this host has; changes nothing."""
+    """Check this host: needed X, found Y. Changes nothing."""
     from manyeyes.cli.doctor import doctor
 
     return doctor(config, flavour or "")
@@ -221,7 +226,7 @@ def doctor(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> in
 
 @app.command(rich_help_panel=HOST)
 def docker(config: Config = DEFAULT_CONFIG) -> None:
-    """Install Docker and Compose (Debian, Ubuntu, as root) and start the engine."""
+    """Install Docker and Compose (Debian or Ubuntu, as root) and start Docker's engine."""
     from manyeyes.cli.docker_install import install
 
     install()
@@ -229,7 +234,7 @@ def docker(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=HOST)
 def images(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> None:
-    """Build every image here from Debian packages and PyPI, where none can be pulled."""
+    """Build missing images on this host, from Debian packages and PyPI."""
     from manyeyes.cli import docker_install
     from manyeyes.cli.images import provide
     from manyeyes.cli.up import plan
@@ -241,7 +246,7 @@ def images(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> No
 
 @app.command(rich_help_panel=HOST)
 def pin_images(config: Config = DEFAULT_CONFIG) -> None:
-    """Write third-party images with today's digests into the configuration."""
+    """Write the current digests of third-party images into the configuration."""
     from manyeyes.cli.upgrade import pin_images
 
     pin_images(config)
@@ -249,10 +254,10 @@ def pin_images(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=CONFIGURATION)
 def check_config(
-    files: Annotated[list[Path] | None, typer.Argument(help="Instead of --config.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Files to check instead of --config.")] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> int:
-    """Every problem of the configuration, its keys and its users."""
+    """Check the configuration, the API keys and the users, and report all problems."""
     from manyeyes.cli.config_commands import check_config
 
     return check_config(files or [config])
@@ -261,11 +266,11 @@ def check_config(
 @app.command(rich_help_panel=CONFIGURATION)
 def key(
     name: str,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Its limit.")] = None,
-    in_flight: Annotated[int | None, typer.Option(help="Its limit.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Maximum requests per minute.")] = None,
+    in_flight: Annotated[int | None, typer.Option(help="Maximum concurrent requests.")] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Make an API key and print it once."""
+    """Create an API key and print it once."""
     from manyeyes.cli.config_commands import make_key
 
     make_key(config, name, requests_per_minute, in_flight)
@@ -273,7 +278,7 @@ def key(
 
 @app.command(rich_help_panel=CONFIGURATION)
 def keys(config: Config = DEFAULT_CONFIG) -> None:
-    """The API keys by name, and their limits."""
+    """List the API keys and their limits."""
     from manyeyes.cli.config_commands import list_keys
 
     list_keys(config)
@@ -281,7 +286,7 @@ def keys(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=CONFIGURATION)
 def user(name: str, config: Config = DEFAULT_CONFIG) -> None:
-    """Let a person log in to the page, or set a new password."""
+    """Add a user of the web page, or set a new password."""
     from manyeyes.cli.config_commands import make_user
 
     make_user(config, name)
@@ -289,7 +294,7 @@ def user(name: str, config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=CONFIGURATION)
 def admin_key(config: Config = DEFAULT_CONFIG) -> None:
-    """Print the key for changes of the running cluster (docs/api.md)."""
+    """Print the admin key, which changes of the running cluster require (docs/api.md)."""
     from manyeyes.cli import secrets
     from manyeyes.cli.terminal import print_line
 
@@ -298,11 +303,11 @@ def admin_key(config: Config = DEFAULT_CONFIG) -> None:
 
 @app.command(rich_help_panel=CONFIGURATION)
 def render(
-    inventory: Annotated[Path | None, typer.Option(help="What the host has; default: two GPUs of 24 GiB.")] = None,
+    inventory: Annotated[Path | None, typer.Option(help="The host's hardware. Default: two GPUs of 24 GiB.")] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("compose/rendered/default"),
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Write what a plain `docker compose up` reads."""
+    """Write the files for a plain `docker compose up`."""
     from manyeyes.cli.config_commands import render_compose
 
     render_compose(config, inventory, out)
@@ -312,7 +317,7 @@ def render(
 def kubernetes(
     out: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("deploy/kubernetes"), config: Config = DEFAULT_CONFIG
 ) -> None:
-    """Write the Kustomize tree for Kubernetes (docs/kubernetes.md)."""
+    """Write the Kustomize files for Kubernetes (docs/beyond-one-box.md)."""
     from manyeyes.cli.config_commands import render_kubernetes
 
     render_kubernetes(config, out)
@@ -322,7 +327,7 @@ def kubernetes(
 def swarm(
     out: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("deploy/swarm"), config: Config = DEFAULT_CONFIG
 ) -> None:
-    """Write the stacks for `docker stack deploy` (docs/kubernetes.md)."""
+    """Write the stacks for `docker stack deploy` (docs/beyond-one-box.md)."""
     from manyeyes.cli.config_commands import render_swarm
 
     render_swarm(config, out)
@@ -342,7 +347,7 @@ add_measurement_commands(app, LOAD)
 
 
 def run() -> None:
-    """The console script. Exits."""
+    """Runs the console script and exits."""
     app(prog_name="manyeyes")
 
 

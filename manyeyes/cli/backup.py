@@ -1,4 +1,7 @@
-"""`manyeyes backup|restore`: what cannot be made again, in one file. Weights, caches, metrics and images are not in it."""
+"""`manyeyes backup|restore`: saves all data that cannot be recreated in one file, and restores it.
+
+Model weights, caches, metrics and images are not included.
+"""
 
 import contextlib
 import hashlib
@@ -36,12 +39,12 @@ MEMBER = re.compile(
 
 
 class BadArchive(Exception):
-    """Not a whole backup; the text says what is wrong with it."""
+    """The file is not a complete backup; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class ArchiveMember:
-    """One file of the archive; `mode` are its permission bits."""
+    """One file of the archive, with its permission bits."""
 
     path: Path
     mode: int
@@ -49,14 +52,14 @@ class ArchiveMember:
 
 @dataclass(frozen=True)
 class BackupInfo:
-    """Of which cluster, and of when."""
+    """The cluster and the time of a backup."""
 
     project: str
     at: str
 
 
 def write_archive(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
-    """Writes `file` whole or not at all, readable by its owner only; returns its sum, which is also put beside it."""
+    """Writes `file` atomically, readable only by its owner. Returns its checksum, which is also written to a second file."""
     part = file.with_name(f"{file.name}.part")
     part.touch(0o600)
     part.chmod(0o600)
@@ -79,36 +82,36 @@ def write_archive(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMe
 
 
 def checksum_file(file: Path) -> Path:
-    """Where the archive's own sum is."""
+    """Returns the path of the archive's checksum file."""
     return file.with_name(f"{file.name}.sha256")
 
 
 def read_archive(file: Path, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
-    """Unpacks everything into `folder`, after every sum was found right. Raises BadArchive; then `folder` is not to be used."""
+    """Unpacks the archive into `folder` and checks all checksums. After BadArchive, `folder` must not be used."""
     try:
         if checksum_file(file).exists() and checksum_file(file).read_text().split()[:1] != [_sum(file)]:
-            raise BadArchive(f"its sum is not the one in {checksum_file(file).name}")
+            raise BadArchive(f"its checksum differs from {checksum_file(file).name}")
         with tarfile.open(file, "r:gz") as tar:
             return _unpacked(tar, folder)
     except FileNotFoundError:
-        raise BadArchive("there is no such file") from None
+        raise BadArchive("the file does not exist") from None
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise BadArchive(f"it is cut short or no backup: {error}") from error
+        raise BadArchive(f"it is truncated or not a backup: {error}") from error
 
 
 def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
     first = tar.next()
     stream = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
     if stream is None:
-        raise BadArchive("it does not begin with a list of its members")
+        raise BadArchive("it does not start with a list of its members")
     manifest = json.load(stream)
     if manifest["format"] != FORMAT:
-        raise BadArchive(f"its format is {manifest['format']}, and this version reads {FORMAT}")
+        raise BadArchive(f"its format is {manifest['format']}, but this version reads format {FORMAT}")
     listed = manifest["members"]
     found: dict[str, ArchiveMember] = {}
     while info := tar.next():
         if info.name not in listed or not info.isreg() or not MEMBER.match(info.name):
-            raise BadArchive(f"{info.name[:100]!r} does not belong into a backup")
+            raise BadArchive(f"{info.name[:100]!r} is not part of a backup")
         target = folder / info.name
         target.parent.mkdir(parents=True, exist_ok=True)
         content = tar.extractfile(info)
@@ -133,7 +136,7 @@ COPY_S = 1800.0
 
 
 class Volumes:
-    """Of one project. `image` is one that is there and has tar."""
+    """Copies the volumes of one project. `image` is a local image that contains tar."""
 
     def __init__(self, project: str, image: str) -> None:
         self.project = project
@@ -151,12 +154,12 @@ class Volumes:
         return f"{self.project}_{volume}"
 
     def save(self, volume: str, file: Path) -> None:
-        """Raises CliError."""
+        """Writes the volume's content to `file`. Raises CliError."""
         with file.open("wb") as output:
             self._tar(volume, ":ro", ["-C", "/volume", "-cf", "-", "."], stdout=output)
 
     def put(self, volume: str, file: Path) -> None:
-        """In place of what is in it; makes it where there is none, as Compose would. Raises CliError."""
+        """Replaces the volume's content; creates the volume if needed, with Compose's labels. Raises CliError."""
         if not self.exists(volume):
             labels = {f"{LABEL}.project": self.project, f"{LABEL}.volume": volume}
             with docker_client() as client:
@@ -169,7 +172,7 @@ class Volumes:
         self._run(volume, how, ["tar", "--numeric-owner", *arguments], **streams)
 
     def _run(self, volume: str, how: str, command: list[str], **streams: object) -> None:
-        """As root with no more than files need: a volume's files belong to the users of its containers."""
+        """Runs the command as root with few capabilities, because a volume's files belong to the users of its containers."""
         entrypoint, *arguments = command
         capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
         call = [
@@ -197,8 +200,8 @@ NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
 
 
 def backup(config: Path, out: str) -> Path:
-    """Also of a running cluster: each file of the state is replaced at once; Grafana's database is copied while it is paused."""
-    written = started_services.usable_file(config)  # a wrong one could not be restored
+    """Writes a backup and returns its path. The cluster may run: state files are replaced atomically, and Grafana is paused."""
+    written = started_services.usable_file(config)  # an invalid configuration could not be restored
     cluster = load(written)
     docker_install.ensure()
     file = Path(out) if out else ROOT / "build/backup" / f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
@@ -210,25 +213,26 @@ def backup(config: Path, out: str) -> Path:
             members[f"volumes/{volume}.tar"] = ArchiveMember(path, 0o600)
         write_archive(file, BackupInfo(cluster.name, at), members)
         current.outcome = f"{len(members)} files, {file.stat().st_size / 1e6:.1f} MB: {file}"
-    print_warning("it holds keys and certificates: keep it where only you can read it")
+    print_warning("the backup contains keys and certificates: store it where only you can read it")
     return file
 
 
 def restore(config: Path, source: str) -> None:
-    """Everything in the archive, in place of what is here; files that were here and differ are kept beside it. Raises CliError."""
+    """Restores all files and volumes of the archive. Existing files that differ are renamed first. Raises CliError."""
     if not source:
-        raise CliError("which backup? Name its file: build/backup/....tar.gz")
+        raise CliError("no backup file was given. Name it, for example: build/backup/NAME.tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         try:
             about, members = read_archive(Path(source), Path(folder))
             names = json.loads(members["config/names.json"].path.read_text())
             cluster = load(members["config/cluster.yaml"].path)
         except (BadArchive, KeyError, ValueError, ConfigError) as error:
-            raise CliError(f"{source} is not taken: {error}. Nothing was changed.") from error
+            raise CliError(f"{source} cannot be restored: {error}. Nothing was changed.") from error
         docker_install.ensure()
         if Compose(about.project).runs():
             raise CliError(
-                f"the cluster '{about.project}' runs: {next_command('down', config=config)}, then this again. Nothing was changed."
+                f"the cluster '{about.project}' is running, and nothing was changed. "
+                f"Run `{next_command('down', config=config)}`, then try again."
             )
         with step(f"restoring '{about.project}' of {about.at}") as current:
             stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -248,10 +252,12 @@ def restore(config: Path, source: str) -> None:
             for name, member in members.items():
                 if name.startswith("volumes/"):
                     volumes.put(name.removeprefix("volumes/").removesuffix(".tar"), member.path)
-            current.outcome = f"'{about.project}' is as it was at {about.at}: {next_command('up', config=config)}"
+            current.outcome = (
+                f"restored '{about.project}' of {about.at}; `{next_command('up', config=config)}` starts it"
+            )
     if "users" not in names and not users_path(config, cluster).exists():
         print_warning(
-            "this backup is of a version that left out the users of the page, so that nobody has to log in. "
+            "this backup is from a version that did not save the users of the web page, so no login is required. "
             "If there were users, add each with `manyeyes user NAME` before the cluster starts."
         )
 
@@ -295,11 +301,11 @@ def _volumes(cluster: Cluster, folder: Path) -> Iterator[tuple[str, Path]]:
 
 @contextlib.contextmanager
 def _paused(container: str) -> Iterator[None]:
-    """Nothing is written meanwhile. Where it does not run there is nothing to pause."""
+    """Pauses the container, so that it does not write, if it runs."""
     with docker_client() as client:
         try:
             client.api.pause(container)
-        except APIError:  # it does not run
+        except APIError:  # the container does not run
             yield
             return
         try:
@@ -309,13 +315,13 @@ def _paused(container: str) -> Iterator[None]:
 
 
 def _install(member: ArchiveMember, target: Path, stamp: str, group: int | None = None) -> None:
-    """Whole or not at all, never open to more than it was; what was there and differs is kept beside it."""
+    """Writes the file atomically and with its original permissions. An existing file that differs is copied first."""
     if target.exists():
         if target.read_bytes() == member.path.read_bytes():
             return
         aside = target.with_name(f"{target.name}.before-{stamp}")
         atomic_copy(target, aside)
-        print_ok(f"{target.name} was another one here: kept as {aside.name}")
+        print_ok(f"{target.name} was replaced; the previous file is {aside.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, member.path.read_bytes(), member.mode if group is None else 0o600)
     if group is not None:

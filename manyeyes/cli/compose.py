@@ -1,4 +1,4 @@
-"""Calls Docker Compose on the rendered files of this host."""
+"""Runs Docker Compose with the files that were rendered for this host."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,11 +16,14 @@ from manyeyes.observability.log_lines import format_sentence, read_line
 
 LABEL = "com.docker.compose"
 AS_IT_IS = ("--detach", "--no-build", "--pull", "never")
-"""For `up`: with the images that are here."""
+"""Options of `up` that use only local images."""
 
 
 def rendered(project: str) -> Path:
-    """Where `make up` writes what it renders for this host. compose/rendered/default is committed, for a plain Compose call."""
+    """Returns the folder of the files that `make up` renders for this host.
+
+    compose/rendered/default is committed instead, for a plain Compose call.
+    """
     return Path("compose/rendered") / f"host-{project}"
 
 
@@ -38,7 +41,7 @@ class Compose:
 
     @classmethod
     def of_started(cls, project: str) -> "Compose":
-        """With what this host's cluster was started from; where nothing was rendered here, with the committed files."""
+        """Uses the files from which this host's cluster was started, or the committed files if none were rendered."""
         own = cls(project)
         return own if (ROOT / own.rendered).exists() else cls(project, Path("compose/rendered/default"))
 
@@ -49,7 +52,7 @@ class Compose:
         return run(command, environment=self.environment, timeout_s=timeout_s, on_line=on_line)
 
     def containers(self) -> list[dict[str, Any]]:
-        """Every container of the project, running or not, as /containers/json lists it, with its Service."""
+        """All containers of the project, running or not, as in /containers/json, each with its `Service`."""
         with docker_client() as client:
             rows = client.api.containers(all=True, filters={"label": f"{LABEL}.project={self.project}"})
         return [{**row, "Service": row["Labels"].get(f"{LABEL}.service", "")} for row in rows]
@@ -63,14 +66,14 @@ class Compose:
         return any(row["State"] == "running" for row in self.containers())
 
     def must_run(self) -> None:
-        """Raises CliError where Docker or the cluster does not run."""
+        """Raises CliError if Docker or the cluster does not run."""
         docker = host_info.docker()
         docker_install.require_access(docker)
         if not docker.server or not self.runs():
-            raise CliError(f"the cluster '{self.project}' does not run: make up")
+            raise CliError(f"the cluster '{self.project}' is not running. Start it with `make up`.")
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:
-        """Those whose container runs from another definition or another image than `up` would start now."""
+        """The services whose container has a different definition or image than `up` would start."""
         found = {name: one for name in services for one in self.inspect(name)}
         if not found:
             return []
@@ -83,7 +86,7 @@ class Compose:
         ]
 
     def network(self) -> dict[str, Any]:
-        """The project's, as Docker inspects it; empty while there is none."""
+        """The project's network, as `docker network inspect` shows it; empty if there is none."""
         with docker_client() as client:
             try:
                 return dict(client.api.inspect_network(f"{self.project}_cluster"))
@@ -91,15 +94,15 @@ class Compose:
                 return {}
 
     def subnet(self) -> str:
-        """Of the project's network; empty while there is none."""
+        """Subnet of the project's network; empty if there is none."""
         return "".join(one["Subnet"] for one in self.network().get("IPAM", {}).get("Config", ()))
 
     def network_is_closed(self) -> bool:
-        """Whether nothing leads out of the engines' network; also while there is none."""
+        """Whether the engines' network has no route to the outside; also true if there is no network."""
         return bool(self.network().get("Internal", True))
 
     def logs(self, service: str, lines: int = 15) -> str:
-        """The last lines a service printed, in words."""
+        """The last lines that a service printed, formatted."""
         try:
             said = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
         except (CommandFailed, TimeoutError) as error:
@@ -107,16 +110,16 @@ class Compose:
         return "\n".join(format_sentence(read_line(service, line)) for line in said.splitlines())
 
     def full_environment(self) -> dict[str, str]:
-        """This process's, with what Compose has to know of the project."""
+        """The environment of this process, with the variables of the project."""
         return {**os.environ, **self.environment}
 
     def down(self, *more: str) -> None:
-        """Stops and removes containers and network of the project; also what older renderings started."""
+        """Stops and removes the project's containers and network, including those that older files started."""
         self("down", "--remove-orphans", *more, timeout_s=600)
 
 
 def _image_id(reference: str) -> str:
-    """What the name stands for at this moment; empty where there is no such image."""
+    """Returns the id of the local image with this name; empty if there is none."""
     with docker_client() as client:
         try:
             return str(client.images.get(reference).id)

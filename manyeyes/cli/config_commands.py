@@ -1,5 +1,7 @@
-"""`manyeyes check-config|key|keys|user`: the configuration and the files of keys and users beside it;
-`manyeyes render|kubernetes|swarm|docs`: files that are made from them, written where they differ."""
+"""`manyeyes check-config|key|keys|user` work on the configuration, the API keys file and the users file.
+
+`manyeyes render|kubernetes|swarm|docs` write files that are generated from them.
+"""
 
 import getpass
 import os
@@ -46,7 +48,7 @@ def check_config(paths: list[Path]) -> int:
 
 
 def _problems(path: Path) -> Iterator[ConfigError | KeysError | UsersError]:
-    """Of the file, and of both files beside it."""
+    """Yields the problems of the configuration, of its API keys file and of its users file."""
     try:
         cluster = load(path)
     except ConfigError as error:
@@ -63,35 +65,35 @@ def _problems(path: Path) -> Iterator[ConfigError | KeysError | UsersError]:
 
 
 def make_user(config: Path, name: str) -> None:
-    """A password that was made here goes alone to standard output, what to do with it to the other one."""
+    """Adds a user. A generated password is printed to standard output, and all other text to standard error."""
     path = users_path(config, load(config))
-    typed = getpass.getpass("Password (empty: one is made): ") if sys.stdin.isatty() else ""
+    typed = getpass.getpass("Password (empty: generate a password): ") if sys.stdin.isatty() else ""
     password = typed or secrets.token_urlsafe(12)
     first = not path.exists()
     new = set_password(path, name, password)
     if not typed:
         print(password, flush=True)
     say = [
-        f"'{name}' {'may log in to the page' if new else 'has a new password'}. {path} holds only a hash of it.",
-        "A running page takes it with the next login.",
+        f"'{name}' {'can log in to the web page' if new else 'has a new password'}. {path} has only a hash of the password.",
+        "A running page uses it at the next login.",
     ]
     if first:
-        say.append("From now on the page asks everybody to log in; the API under /v1 is not touched.")
+        say.append("With this first user, the page requires a login. The API under /v1 is not affected.")
     print("\n".join(say), file=sys.stderr)
 
 
 def make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
-    """The key alone on standard output, what to do with it on the other one."""
+    """Creates an API key. The key is printed to standard output, and all other text to standard error."""
     cluster = load(config)
     path = keys_path(config, cluster)
     wanted_before = cluster.gateway.wants_key(load_keys(path))
     print(add_key(path, name, requests_per_minute, in_flight), flush=True)
     say = [
-        f"This is the key of '{name}'. It is shown this once; {path} holds only its hash.",
-        "A running cluster takes it within seconds.",
+        f"This is the key of '{name}'. It is shown only once; {path} has only its hash.",
+        "A running cluster accepts it within seconds.",
     ]
     if cluster.gateway.wants_key(load_keys(path)) and not wanted_before:
-        say.append("From then on nobody is served without a key, unless gateway.anonymous is true.")
+        say.append("With this key, all requests require a key, unless gateway.anonymous is true.")
     print("\n".join(say), file=sys.stderr)
 
 
@@ -104,8 +106,8 @@ def list_keys(config: Path) -> None:
 
 
 def _limits(key: ApiKey) -> str:
-    limits = [f"{key.requests_per_minute} requests a minute"] if key.requests_per_minute else []
-    limits += [f"{key.in_flight} at once"] if key.in_flight else []
+    limits = [f"{key.requests_per_minute} requests per minute"] if key.requests_per_minute else []
+    limits += [f"{key.in_flight} concurrent"] if key.in_flight else []
     return ", ".join(limits) or "no limit"
 
 
@@ -113,15 +115,16 @@ COMPOSE_FOLDER = Path("compose/rendered/default")
 KUBERNETES_FOLDER = Path("deploy/kubernetes")
 SWARM_FOLDER = Path("deploy/swarm")
 REFERENCES = {
-    "docs/metrics.md": ("manyeyes.controller.metrics",),
-    "docs/rules.md": ("manyeyes.monitoring.prometheus.rules", "rules"),
-    "docs/alerts.md": ("manyeyes.monitoring.prometheus.rules", "alerts"),
+    "docs/reference/metrics.md": ("manyeyes.controller.metrics",),
+    "docs/reference/cli.md": ("manyeyes.cli.cli_reference",),
+    "docs/reference/rules.md": ("manyeyes.monitoring.prometheus.rules", "rules"),
+    "docs/reference/alerts.md": ("manyeyes.monitoring.prometheus.rules", "alerts"),
 }
 KUBERNETES_BY_HAND = frozenset({"README.md"})
 
 
 def render_compose(config: Path, inventory_file: Path | None, out: Path) -> None:
-    """What Compose and the gateway read, for the host that `inventory_file` describes; without it: two GPUs of 24 GiB."""
+    """Writes the files of Compose and the gateway for the host in `inventory_file`. Default: two GPUs of 24 GiB."""
     inventory = DEFAULT_INVENTORY
     if inventory_file:
         inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
@@ -140,7 +143,7 @@ def render_swarm(config: Path, out: Path) -> None:
 
 
 def swarm_stacks(cluster: Cluster, keys: ApiKeys, out: Path = SWARM_FOLDER) -> dict[str, str]:
-    """{FLAVOUR/file: text} for every flavour, to be written to `out`."""
+    """Returns {FLAVOUR/file: text} for all flavours, to be written to `out`."""
     paths = [
         str(path.relative_to(ROOT))
         for folder in ("nginx", "manyeyes/engine", "manyeyes/observability")
@@ -155,8 +158,8 @@ def swarm_stacks(cluster: Cluster, keys: ApiKeys, out: Path = SWARM_FOLDER) -> d
 
 
 def write_references() -> None:
-    """Documents that are made from code, the JSON Schema and Grafana's dashboards."""
-    (ROOT / "docs/configuration.md").write_text(markdown(), encoding="utf-8")
+    """Writes the documents that are generated from code, the JSON Schema and Grafana's dashboards."""
+    (ROOT / "docs/reference/configuration.md").write_text(markdown(), encoding="utf-8")
     (ROOT / "config/cluster.schema.json").write_text(json_schema(), encoding="utf-8")
     for page, program in REFERENCES.items():
         made = subprocess.run([sys.executable, "-m", *program], cwd=ROOT, check=True, stdout=subprocess.PIPE)

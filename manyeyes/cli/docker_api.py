@@ -1,4 +1,4 @@
-"""Docker's Engine API, by its SDK: containers, images, volumes and networks. Compose and the building of images are commands."""
+"""Access to containers, images, volumes and networks through Docker's SDK. Compose and image builds run as commands."""
 
 import contextlib
 import time
@@ -12,16 +12,16 @@ from manyeyes.cli.terminal import CliError
 
 TIMEOUT_S = 30.0
 PULL_S = 6 * 3600.0
-"""vLLM's image for GPUs is 13 GB packed: 3 hours at 10 Mbit/s."""
+"""vLLM's image for GPUs is 13 GB compressed: 3 hours at 10 Mbit/s."""
 
 
 class PullFailed(Exception):
-    """The text is Docker's reason."""
+    """An image could not be pulled; the text is Docker's reason."""
 
 
 @contextlib.contextmanager
 def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
-    """Of the engine that the command `docker` asks. Raises CliError for what Docker refuses inside the context."""
+    """A client of the same Docker engine that the command `docker` uses. Docker errors inside it are raised as CliError."""
     try:
         with contextlib.closing(DockerClient.from_env(timeout=timeout_s, use_ssh_client=True)) as client:
             yield client
@@ -30,7 +30,7 @@ def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
 
 
 def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
-    """`on_progress` is told how much has come. Raises PullFailed, TimeoutError."""
+    """Pulls an image and calls `on_progress` with the downloaded size. Raises PullFailed, TimeoutError."""
     layers: dict[str, tuple[int, int]] = {}
     until = time.monotonic() + PULL_S
     try:
@@ -50,6 +50,6 @@ def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """In the engine's own words, where it answered."""
+    """Returns the explanation of Docker's engine, or the error itself if the engine did not answer."""
     told = error.explanation if isinstance(error, APIError) else error
     return " ".join(str(told or error).split())

@@ -1,4 +1,4 @@
-"""Docker itself: there, or installed and started where that is possible without a question."""
+"""Checks that Docker works, and installs and starts it if possible."""
 
 import os
 import re
@@ -11,17 +11,17 @@ from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config.checkout import ROOT
 
 OLDEST_ENGINE = (25, 0)
-"""From here on health checks have a start_interval."""
+"""The oldest version whose health checks have a start_interval."""
 NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|is the docker daemon running|connection refused|no such file", re.IGNORECASE
 )
-"""What Docker's client says where no engine runs."""
+"""Messages of Docker's client if no engine runs."""
 OLDEST_COMPOSE = (2, 24)
-"""From here on `include` takes an env_file and its paths may hold variables."""
+"""The oldest version whose `include` accepts an env_file and variables in paths."""
 
 
 def ensure() -> Docker:
-    """Docker and Compose that work. Installs and starts them as root on Debian and Ubuntu. Raises CliError."""
+    """Returns working versions of Docker and Compose. As root on Debian and Ubuntu it installs and starts them. Raises CliError."""
     found = host_info.docker()
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
@@ -41,27 +41,27 @@ def ensure() -> Docker:
 
 
 def require_access(found: Docker) -> None:
-    """Raises CliError where Docker may run and does not let this user in, or does not answer: then nothing can be said of the cluster."""
+    """Raises CliError if Docker may run but denies access or does not answer: the state of the cluster is then unknown."""
     if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
         raise CliError(
-            f"Docker cannot be asked, so the cluster may run: {found.error}. "
+            f"Docker is not accessible, so it is unknown whether the cluster runs: {found.error}. "
             "Add yourself to the group docker (usermod -aG docker NAME, then log in again), or run this with sudo."
         )
 
 
 def too_old(found: Docker) -> list[str]:
-    """One sentence for each part that is older than what the Compose files need."""
+    """Returns one sentence for each part that is older than the Compose files require."""
     wanted = (("Docker Engine", found.server, OLDEST_ENGINE), ("Docker Compose", found.compose, OLDEST_COMPOSE))
     return [
-        f"{what} {version} is too old; {oldest[0]}.{oldest[1]} or newer is needed. "
-        "`make docker` as root installs one on Debian and Ubuntu."
+        f"{what} {version} is too old; {oldest[0]}.{oldest[1]} or newer is required. "
+        "`make docker` as root installs a newer version on Debian and Ubuntu."
         for what, version, oldest in wanted
         if version and _older(version, oldest)
     ]
 
 
 def install() -> Docker:
-    """`make docker`: Docker and Compose that are new enough, with the engine running."""
+    """`make docker`: installs Docker and Compose if they are missing or too old, and starts Docker's engine."""
     found = host_info.docker()
     if not found.client or not found.compose or too_old(found):
         _install(" ".join(too_old(found)) or "Docker or Compose is missing")
@@ -70,12 +70,12 @@ def install() -> Docker:
 
 def _install(why: str) -> Docker:
     if os.environ.get("DOCKER") == "keep":
-        raise CliError(f"{why}, and DOCKER=keep forbids installing it. Install Docker Engine and Compose v2 yourself.")
+        raise CliError(f"{why}, and DOCKER=keep prevents installing it. Install Docker Engine and Compose v2 yourself.")
     if not host_info.is_debian():
         raise CliError(f"{why}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
     if not host_info.is_root():
-        raise CliError(f"{why}. Run `sudo make docker` once, then this again; or install Docker Engine and Compose v2.")
-    print_warning(f"{why}: installing it from this system's packages (DOCKER=keep forbids that)")
+        raise CliError(f"{why}. Run `sudo make docker`, then run this again. Or install Docker Engine and Compose v2.")
+    print_warning(f"{why}: installing it from this system's packages (DOCKER=keep prevents this)")
     with step("installing Docker") as current:
         try:
             run(
@@ -100,10 +100,10 @@ def _start_or_install() -> Docker:
             run([str(ROOT / "manyeyes/cli/docker/start.sh")], timeout_s=90)
         except (CommandFailed, TimeoutError) as error:
             details = error.output if isinstance(error, CommandFailed) else str(error)
-            raise CliError("Docker's engine does not start; its log is below.", details=details) from error
+            raise CliError("Docker's engine does not start. Its log is above.", details=details) from error
     found = host_info.docker()
     if not found.server:
-        raise CliError(f"Docker's engine was started and does not answer: {found.error}")
+        raise CliError(f"Docker's engine was started but does not answer: {found.error}")
     return found
 
 

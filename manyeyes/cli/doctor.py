@@ -1,4 +1,4 @@
-"""`make doctor`: needed X, found Y. Looks only; nothing is changed."""
+"""`make doctor`: checks whether this host fulfils the requirements (needed X, found Y). It changes nothing."""
 
 import os
 import re
@@ -19,34 +19,34 @@ from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
-"""Disk for images, measured (cpu, emulated) or as published (cuda: vllm-openai is about 20 GB unpacked)."""
+"""Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has about 20 GB uncompressed)."""
 
 COMPATIBILITY = "VLLM_ENABLE_CUDA_COMPATIBILITY"
-"""vLLM's own setting, given to engines on GPUs."""
+"""A setting of vLLM for engines on GPUs."""
 DATA_CENTRE = re.compile(
     r"Tesla|\b(A2|A10G?|A16|A30|A40|A100|A800|L4|L20|L40S?|H20|H100|H200|H800|B200|B300|GH200|GB200|GB300|T4|V100|P100)\b"
 )
-"""GPUs for which NVIDIA has forward compatibility; a GeForce has none."""
+"""GPUs with NVIDIA's CUDA forward compatibility. GeForce GPUs do not have it."""
 FIRST_ON_CUDA_13 = (0, 32)
-"""vLLM's version from which on the image is known to need it."""
+"""First version of vLLM whose image requires CUDA 13."""
 
 MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "manyeyes/engine", "manyeyes/observability")]
-"""What containers read from this checkout; they run as users of their own."""
+"""Folders of this checkout that containers read. The containers run as other users."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what is needed, what was found, and what to do when that is not enough."""
+    """One line of the table: what is needed, what was found, and how to fix a difference."""
 
     what: str
     needed: str
     found: str
     remedy: str = ""
-    """Empty: it is enough."""
+    """Empty if the check passes."""
 
 
 def doctor(config: Path, flavour: str) -> int:
-    """The exit code: 2 where something is missing that the cluster needs."""
+    """Prints all checks and returns the exit code: 2 if the cluster cannot run on this host."""
     cluster = load(config)
     load_keys(keys_path(config, cluster))
     docker = host_info.docker()
@@ -64,12 +64,12 @@ def doctor(config: Path, flavour: str) -> int:
 def run_checks(
     cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
 ) -> list[Check]:
-    """Every check for this configuration on this host. `ours_runs`: its ports are taken by the cluster itself."""
+    """Returns all checks of this configuration on this host. `ours_runs`: the cluster runs and uses its ports itself."""
     checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
     try:
         laid_out = place_engines(cluster, inventory)
     except PlacementError as error:
-        return [*checks, Check("engines", "a host for them", "none", str(error))]
+        return [*checks, Check("engines", "a host for all engines", "none", str(error))]
     return [
         *checks,
         *_memory(laid_out, ours_runs),
@@ -88,7 +88,7 @@ def run_checks(
 
 
 def fail_on_blockers(checks: list[Check]) -> None:
-    """Raises CliError with every check that failed."""
+    """Raises CliError with all failed checks."""
     if problems := [
         f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
     ]:
@@ -96,7 +96,7 @@ def fail_on_blockers(checks: list[Check]) -> None:
 
 
 def show(checks: list[Check]) -> bool:
-    """Prints the table; True when everything is enough."""
+    """Prints the table. Returns whether all checks pass."""
     widths = [max(len(getattr(check, field)) for check in checks) for field in ("what", "needed")]
     print_line(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
     for check in checks:
@@ -123,9 +123,9 @@ def _docker(docker: Docker) -> Iterator[Check]:
 
 
 def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]:
-    """The driver that vLLM's image needs, and what to do where this one is older."""
+    """Returns the driver version that vLLM's image needs, and how to fix an older driver."""
     if not _is_for_cuda_13(images.vllm_cuda):
-        return "as the image wants", ""
+        return "depends on the image", ""
     needed = f"{host_info.OLDEST_DRIVER} (CUDA 13)"
     if not found or int(found.split(".")[0]) >= host_info.OLDEST_DRIVER:
         return needed, ""
@@ -135,13 +135,13 @@ def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]
     if os.environ.get(COMPATIBILITY) == "1":
         return f"{needed}, or {COMPATIBILITY}=1", ""
     return needed, (
-        f"{remedy} On these data-centre GPUs CUDA's forward compatibility works too: "
+        f"{remedy} These data-centre GPUs also support CUDA's forward compatibility: "
         f"set {COMPATIBILITY}=1 in .env, then run this again."
     )
 
 
 def _is_for_cuda_13(image: str) -> bool:
-    """Not for a tag that says CUDA 12, or an older vLLM."""
+    """Whether the image needs CUDA 13: false for a tag with CUDA 12 or an older vLLM."""
     tag = image.partition("@")[0].rpartition(":")[2]
     version = re.match(r"v?(\d+)\.(\d+)", tag)
     return "cu12" not in tag and not (version and (int(version[1]), int(version[2])) < FIRST_ON_CUDA_13)
@@ -154,12 +154,12 @@ def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Chec
     count = len(inventory.gpus)
     found = host_info.driver()
     needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
-    yield Check("NVIDIA driver", needed, found or "not told", remedy)
+    yield Check("NVIDIA driver", needed, found or "unknown", remedy)
     yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
     yield Check(
         "container toolkit",
         "nvidia",
-        "there" if docker.nvidia else "none",
+        "present" if docker.nvidia else "none",
         "" if docker.nvidia else "Install nvidia-container-toolkit and restart Docker.",
     )
 
@@ -169,12 +169,14 @@ def _memory(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
     needed = 1.0
     for one in cluster.started_engines:
         if one.time_shares_with:
-            continue  # it runs only while another one does not
+            continue  # it runs only while the other engine does not
         big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
         needed += 9.0 if big_cpu else per_engine[one.flavour]
     free = host_info.memory_gb()
     remedy = (
-        "Fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated." if free < needed and not ours_runs else ""
+        "Use fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated."
+        if free < needed and not ours_runs
+        else ""
     )
     yield Check("free memory", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
@@ -183,8 +185,8 @@ def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
     needed = max(IMAGE_GB[flavour] for flavour in flavours)
     free = host_info.disk_gb(docker.root_dir)
-    # Images that are there already are counted as needed again; better warned once too often than a full disk.
-    remedy = "Free some (docker system prune), or move Docker's data-root." if free < needed else ""
+    # Images that are already present are counted again: a needless warning is better than a full disk.
+    remedy = "Free disk space (docker system prune), or move Docker's data-root." if free < needed else ""
     yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
@@ -196,7 +198,11 @@ def _ports(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
         wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
     for key, host, port in wanted:
         free = ours_runs or host_info.port_free(host, port)
-        remedy = "" if free else f"Stop what listens there (ss -ltnp), or choose another {key} in the configuration."
+        remedy = (
+            ""
+            if free
+            else f"Stop the program that listens on it (ss -ltnp shows it), or choose another {key} in the configuration."
+        )
         yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
 
 
@@ -205,12 +211,13 @@ def _paths(cluster: PlacedCluster) -> Iterator[Check]:
         if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
             there = (Path(pool.model) / "config.json").exists()
             remedy = "" if there else f"pools[{pool.name}].model must be a folder with config.json and the weights."
-            yield Check(f"model of {pool.name}", pool.model, "there" if there else "missing", remedy)
+            yield Check(f"model of {pool.name}", pool.model, "present" if there else "missing", remedy)
     for key in ("volume", "cache_volume"):
         folder = getattr(cluster.models, key)
         if folder.startswith("/"):
             there = Path(folder).is_dir()
-            yield Check(f"models.{key}", folder, "there" if there else "missing", "" if there else f"mkdir -p {folder}")
+            found, remedy = ("present", "") if there else ("missing", f"mkdir -p {folder}")
+            yield Check(f"models.{key}", folder, found, remedy)
 
 
 def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
@@ -222,7 +229,7 @@ def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
 def _admin_key() -> Iterator[Check]:
     found, remedy = secrets.state(secrets.ADMIN_KEY)
     if found == "missing":
-        found, remedy = "`make up` makes one", ""
+        found, remedy = "`make up` creates it", ""
     yield Check("admin key", f"secrets/{secrets.ADMIN_KEY}", found, remedy)
 
 
@@ -238,23 +245,31 @@ def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
     named = secrets.of_certificate(cluster)
     states = {name: secrets.state(name) for name in named.values()}
     if named and all(found == "missing" for found, _ in states.values()):
-        remedy = "" if shutil.which("openssl") else f"Install openssl, or put your own pair into {secrets_folder()}"
-        yield Check("certificate", "your own, or openssl", "none" if remedy else "`make up` makes one", remedy)
+        remedy = (
+            "" if shutil.which("openssl") else f"Install openssl, or put a certificate and key into {secrets_folder()}"
+        )
+        yield Check("certificate", "a certificate, or openssl", "none" if remedy else "`make up` creates it", remedy)
         return
     for setting, name in named.items():
         found, remedy = states[name]
         if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets_folder() / name):
-            found, remedy = "expired", "Replace it; without both files `make up` makes a new self-signed pair."
+            found, remedy = (
+                "expired",
+                "Replace it, or delete both files: `make up` then creates a new self-signed pair.",
+            )
         yield Check(setting, f"secrets/{name}", found, remedy)
 
 
 def _readable(folders: list[Path], closed: tuple[str, ...] = ()) -> Iterator[Check]:
-    """A clone made under umask 077 is closed to the containers' users. Files called as in `closed` have a check of their own."""
+    """Checks that the containers' users can read the folders, which fails for a clone made under umask 077.
+
+    Private files (`closed`) are skipped, because other checks cover them.
+    """
     wrong = sorted({str(folder) for folder in folders if not _open_to_all(folder, closed)})
     remedy = f"chmod -R a+rX {' '.join(wrong)}" if wrong else ""
     if stay := sorted(str(path) for folder in map(Path, wrong) for path in folder.iterdir() if _stays(path, closed)):
         remedy += f" && chmod o-rwx {' '.join(stay)}"
-    yield Check("mounted files", "readable by all", "closed" if wrong else "readable by all", remedy)
+    yield Check("mounted files", "readable by all", "not readable" if wrong else "readable by all", remedy)
 
 
 def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
@@ -264,5 +279,5 @@ def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
 
 
 def _stays(path: Path, closed: tuple[str, ...]) -> bool:
-    """A file of keys, users or passwords, a copy of one that a restore has left, or one that is being written."""
+    """Whether the file must stay private: keys, users or passwords, an older copy from a restore, or a temporary file."""
     return path.name.startswith((".", *closed))

@@ -1,5 +1,8 @@
-"""Engines as Compose's containers, for a rolling restart; and for `make up` where engines have other names: another container takes
-over from each one that runs, and the old one serves until then."""
+"""Restarts and replaces engine containers of Compose.
+
+A rolling restart uses it, and so does `make up` when the names of engines changed: an old engine serves until its replacement
+is up.
+"""
 
 import contextlib
 import time
@@ -18,13 +21,13 @@ from manyeyes.config.placement import PlacedCluster
 
 REASON = "rolling restart"
 DEADLINE_S = {"emulated": 120.0, "cpu": 900.0, "cuda": 5400.0}
-"""How long an engine may take to come up: a GPU's includes the download of its model."""
+"""Maximum time until an engine is up. For GPUs it includes the download of the model."""
 SLACK_S = 2.0
-"""For nginx to ask the controller again and to hear its answer."""
+"""Time in which nginx queries the controller's DNS again and gets an answer."""
 
 
 class EngineContainers:
-    """An Actuator (engine_restart.py)."""
+    """An Actuator (engine_restart.py) for engines that Compose runs."""
 
     def __init__(self, cluster: Cluster, compose: Compose) -> None:
         self.cluster, self.compose = cluster, compose
@@ -52,10 +55,10 @@ class EngineContainers:
         started_services.record(self.folder, [name])
 
     def why_not_up(self, name: str) -> str:
-        return f"it ends again and again: {self.last_words(name)}" if readiness.failed(self.compose, {name}) else ""
+        return f"it exits repeatedly: {self.last_words(name)}" if readiness.failed(self.compose, {name}) else ""
 
     def last_words(self, name: str) -> str:
-        """The error that it ended with, else the last line it printed."""
+        """The error with which the engine exited, else the last line of its log."""
         if cause := start_failure.cause_of(self.compose, name):
             return cause
         lines = self.compose.logs(name, 1).strip().splitlines()
@@ -70,11 +73,11 @@ class EngineContainers:
 
 
 def restart_times(cluster: PlacedCluster) -> RestartTimes:
-    """Times of one engine's turn, from the configuration."""
+    """Returns the times of one engine's restart, from the configuration."""
     told_s = max(1, cluster.controller.dns_ttl_s) + SLACK_S
     flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
     return RestartTimes(
-        # One look of the controller more, so that what it says of requests in flight was seen after that.
+        # Plus one probe of the controller, so that its number of requests in flight is newer than the DNS change.
         leave_s=told_s + cluster.controller.probe_interval_s,
         finish_s=cluster.shutdown.finish_s,
         stop_s=cluster.shutdown.grace_s + 30,
@@ -86,7 +89,7 @@ LOOK_EVERY_S = 0.5
 
 
 def engines_to_replace(cluster: PlacedCluster, compose: Compose, running: set[str]) -> list[str]:
-    """Engines that run and are not in the configuration; none where all of them move to another network."""
+    """Returns the running engines that are not in the configuration; empty if all engines move to another network."""
     if compose.subnet() != str(cluster.network.subnet):
         return []
     wanted = {one.name for one in cluster.started_engines}
@@ -99,7 +102,10 @@ def engines_to_replace(cluster: PlacedCluster, compose: Compose, running: set[st
 
 
 def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old: Sequence[str]) -> None:
-    """Starts each of `fresh`, and ends one of `old` once it is up; before it only where both need the same GPU. Raises CliError."""
+    """Starts each engine of `fresh`, and removes one engine of `old` when the new engine is up. Raises CliError.
+
+    If both need the same GPU, the old engine is removed first.
+    """
     folder, left = ROOT / compose.rendered, list(old)
     for number, name in enumerate(fresh, start=1):
         for holder in [
@@ -117,7 +123,7 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
             except CommandFailed as error:
                 raise CliError(f"{name} could not be started: {error.last_line}", details=error.output) from error
             readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, {name})
-        # The controller lets go of the old ones as soon as nothing is left to be started, so they end before that is written down.
+        # The controller drops old engines when no engine is left to be started, so they are removed before that is recorded.
         ending = left[:1] if number < len(fresh) else left
         left = left[len(ending) :]
         for one in ending:
@@ -128,7 +134,7 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
 
 
 def _gpus_of_container(compose: Compose, name: str) -> set[str]:
-    """Those that its container was given."""
+    """Returns the GPUs of the engine's container."""
     resources = started_services.services(ROOT / compose.rendered).get(name, {}).get("deploy", {}).get("resources", {})
     devices = resources.get("reservations", {}).get("devices", ())
     return {str(gpu) for device in devices for gpu in device.get("device_ids", ())}
@@ -139,17 +145,17 @@ def _tell_gap(cluster: PlacedCluster, compose: Compose, old: str, name: str) -> 
     mine = looks.get(old)
     if mine and not any(other != old and one.pool == mine.pool for other, one in looks.items()):
         print_warning(
-            f"{old} has the GPU that {name} needs, and nobody else is in pool {mine.pool}: "
-            f"its fallback answers, or users get 503, until {name} is up"
+            f"{old} uses the GPU that {name} needs, and pool {mine.pool} has no other engine. "
+            f"Until {name} is up, the pool's fallback answers, or clients get 503."
         )
 
 
 def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
-    """Out of rotation, what it has in flight finished, and its container gone."""
+    """Drains the engine, waits for its requests in flight, and removes its container."""
     engines, times, folder = EngineContainers(cluster, compose), restart_times(cluster), ROOT / compose.rendered
-    with step(f"ending {name}"):
+    with step(f"removing {name}"):
         if name in engines.look():
-            with contextlib.suppress(CliError):  # the controller does not know it any more, so it gets nothing new
+            with contextlib.suppress(CliError):  # the controller no longer knows it, so it gets no new requests
                 gateway_client.drain(compose, cluster, name, REASON)
             began_s = time.monotonic()
             while (past_s := time.monotonic() - began_s) < times.leave_s + times.finish_s:
@@ -164,5 +170,5 @@ def _end(cluster: PlacedCluster, compose: Compose, name: str) -> None:
                     client.api.stop(one)
                     client.api.remove_container(one)
         except CliError as error:
-            raise CliError(f"{name} could not be removed: {error}. Run make up again.") from error
+            raise CliError(f"{name} could not be removed: {error}. Run `make up` again.") from error
         started_services.keep_only(folder, [one for one in started_services.services(folder) if one != name])

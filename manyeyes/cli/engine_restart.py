@@ -1,4 +1,4 @@
-"""Engines restarted one after the other while users are on. next_step() decides from what is seen, an Actuator does.
+"""The steps of a rolling restart: next_step() decides each step from observations, and an Actuator executes it.
 
 begin ─▶ leaving ─▶ finishing ─▶ stopping ─▶ coming ─▶ joining ─▶ done
    │                                │           │          │
@@ -13,13 +13,13 @@ from typing import Protocol
 
 SERVING = frozenset({"up", "suspect"})
 DRAINING = "draining"
-"""Up, and out of rotation."""
+"""Up, but out of rotation."""
 
 
 class Phase(Enum):
     BEGIN = "waits for another engine of its pool"
-    LEAVING = "is leaving the rotation"
-    FINISHING = "finishes what it has"
+    LEAVING = "leaves the rotation"
+    FINISHING = "finishes its requests"
     STOPPING = "stops"
     COMING = "starts"
     JOINING = "joins the rotation"
@@ -28,7 +28,7 @@ class Phase(Enum):
 
 
 class Action(Enum):
-    """What is to be done to the engine: the method of its Actuator."""
+    """The next action on the engine. The value is the name of the Actuator's method."""
 
     HOLD = "hold"
     STOP = "stop"
@@ -38,46 +38,46 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class RestartTimes:
-    """Times of one turn, in seconds."""
+    """Timeouts of one engine's restart, in seconds."""
 
     leave_s: float
-    """After it was taken out of DNS (or let in), until nginx surely knows."""
+    """From a change in DNS until all nginx workers use it."""
     finish_s: float
-    """For what it has in flight."""
+    """For the requests in flight."""
     stop_s: float
-    """After its end, until the controller sees that."""
+    """From the stop of the engine until the controller reports it."""
     start_s: float
-    """From its start until it is warm."""
+    """From the start of the engine until it is up."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One look at the engine."""
+    """One observation of the engine."""
 
     now_s: float
-    """On a clock that never goes back."""
+    """Time on a monotonic clock."""
     state: str
-    """As the controller tells it; empty while it does not."""
+    """As reported by the controller; empty if unknown."""
     in_flight: int | None
-    """None where that is not known."""
+    """None if unknown."""
     others: int
-    """Further engines of its pool that get requests."""
+    """Number of other engines of its pool that get requests."""
     is_only: bool
-    """Its pool has no further engine."""
+    """Its pool has no other engine."""
     failed: str = ""
-    """Why its container cannot come up, in words; empty while it may."""
+    """Why its container cannot start; empty while it still may."""
 
 
 @dataclass(frozen=True)
 class Restart:
-    """Where one engine's restart is."""
+    """State of one engine's restart."""
 
     phase: Phase = Phase.BEGIN
     since_s: float | None = None
     left_behind: int | None = 0
-    """Requests in flight when it was stopped all the same; None where that was not known."""
+    """Requests that were still in flight when the engine was stopped; None if unknown."""
     why: str = ""
-    """What went wrong."""
+    """Reason of the failure."""
 
     @property
     def ended(self) -> bool:
@@ -85,17 +85,17 @@ class Restart:
 
     @property
     def out(self) -> bool:
-        """It was taken out of rotation, and perhaps not yet let in again."""
+        """The engine was taken out of rotation and may still be out."""
         return self.phase not in (Phase.BEGIN, Phase.DONE)
 
     @property
     def stopped(self) -> bool:
-        """It was told to stop and is not back."""
+        """The engine was stopped and is not up yet."""
         return self.phase in (Phase.STOPPING, Phase.COMING)
 
 
 def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Restart, Action | None]:
-    """The turn after a look, and what is to be done now. Pure: no clock, no Docker."""
+    """Returns the state after an observation, and the next action. Pure: no clock, no Docker."""
     if turn.since_s is None:
         turn = replace(turn, since_s=seen.now_s)
     assert turn.since_s is not None
@@ -105,16 +105,16 @@ def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Re
             if seen.state and (seen.others or seen.is_only or seen.state not in SERVING | {DRAINING}):
                 return _enter(turn, Phase.LEAVING, seen), Action.HOLD
             if past_s > rules.stop_s and not seen.state:
-                return _fail(turn, "the controller does not answer, or does not know it"), None
+                return _fail(turn, "the controller does not answer, or does not know the engine"), None
             if past_s > rules.stop_s:
-                return _fail(turn, "no other engine of its pool is up, so users would be turned away"), None
+                return _fail(turn, "no other engine of its pool is up, so requests would fail"), None
         case Phase.LEAVING:
             if seen.state and seen.state not in SERVING | {DRAINING}:
                 return _enter(turn, Phase.STOPPING, seen), Action.STOP
             if past_s >= rules.leave_s and seen.state == DRAINING:
                 return next_step(_enter(turn, Phase.FINISHING, seen), seen, rules)
             if past_s > rules.leave_s + rules.stop_s:
-                return _fail(turn, "the controller does not say that it is out of rotation"), None
+                return _fail(turn, "the controller does not report that it is out of rotation"), None
         case Phase.FINISHING:
             if seen.in_flight == 0:
                 return _enter(turn, Phase.STOPPING, seen), Action.STOP
@@ -125,18 +125,20 @@ def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Re
             if seen.state and seen.state not in SERVING | {DRAINING}:
                 return _enter(turn, Phase.COMING, seen), Action.START
             if past_s > rules.stop_s:
-                return _fail(turn, "it was stopped, and the controller does not see that"), None
+                return _fail(turn, "it was stopped, but the controller does not report that"), None
         case Phase.COMING:
             if seen.failed:
                 return _fail(turn, seen.failed), None
             if seen.state in SERVING | {DRAINING}:
                 return _enter(turn, Phase.JOINING, seen), Action.RELEASE
             if past_s > rules.start_s:
-                return _fail(turn, f"it did not come up within {rules.start_s:.0f} s"), None
+                return _fail(turn, f"it was not up within {rules.start_s:.0f} s"), None
         case Phase.JOINING:
             if seen.state not in SERVING:
                 if past_s > rules.stop_s:
-                    return _fail(turn, f"it was let in and is {seen.state or 'not known'}"), None
+                    return _fail(
+                        turn, f"it was put back into rotation, but its state is {seen.state or 'unknown'}"
+                    ), None
             elif past_s >= rules.leave_s:
                 return _enter(turn, Phase.DONE, seen), None
     return turn, None
@@ -155,7 +157,7 @@ LOOK_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One engine as the controller tells it."""
+    """One engine, as reported by the controller."""
 
     pool: str
     state: str
@@ -163,29 +165,29 @@ class EngineStatus:
 
 
 class Actuator(Protocol):
-    """What can be done to engines and seen of them. Each call may raise whatever ends the restart."""
+    """Observes and controls engines. Any exception of a call ends the restart."""
 
     def look(self) -> dict[str, EngineStatus]:
-        """Every engine by name; empty while the controller cannot be asked."""
+        """Returns all engines by name; empty while the controller does not answer."""
 
     def hold(self, name: str) -> None:
-        """Takes it out of rotation."""
+        """Takes the engine out of rotation."""
 
     def release(self, name: str) -> None:
-        """Lets it in again."""
+        """Puts the engine back into rotation."""
 
     def stop(self, name: str) -> None:
-        """Ends it."""
+        """Stops the engine."""
 
     def start(self, name: str) -> None:
-        """Starts it as it is configured."""
+        """Starts the engine with its current configuration."""
 
     def why_not_up(self, name: str) -> str:
-        """Why it cannot come up any more; empty while it may."""
+        """Returns why the engine cannot start; empty while it still may."""
 
 
 class RestartFailed(Exception):
-    """An engine did not come back; those after it were not touched."""
+    """An engine did not come back. The engines after it were not touched."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
@@ -193,7 +195,7 @@ class RestartFailed(Exception):
 
 
 class LeftOutOfRotation(Exception):
-    """A restart ended by `cause`, and putting its engine back ended by `again`."""
+    """A restart failed with `cause`, and putting its engine back into rotation failed with `again`."""
 
     def __init__(self, name: str, may_be_stopped: bool, cause: BaseException, again: BaseException) -> None:
         super().__init__(f"{name}: {in_words(cause)}; {in_words(again)}")
@@ -201,7 +203,7 @@ class LeftOutOfRotation(Exception):
 
 
 def in_words(error: BaseException) -> str:
-    """Without the dot at its end. `interrupted` only where somebody pressed Ctrl-C."""
+    """Returns the error's text without the final period, or `interrupted` for Ctrl-C."""
     return "interrupted" if isinstance(error, KeyboardInterrupt) else (str(error) or type(error).__name__).rstrip(". ")
 
 
@@ -211,7 +213,10 @@ def restart(
     actuator: Actuator,
     tell: Callable[[Restart, Observation], None] = lambda turn, seen: None,
 ) -> None:
-    """Each of `names` in turn. Raises RestartFailed. However it ends, an engine that is out is let in again; LeftOutOfRotation says where that failed."""
+    """Restarts each engine of `names` in turn. Raises RestartFailed.
+
+    An engine that is out of rotation is always put back; LeftOutOfRotation reports that this failed.
+    """
     for name in names:
         turn = before = Restart()
         try:
@@ -236,15 +241,17 @@ def restart(
             try:
                 if before.phase is Phase.STOPPING:
                     actuator.start(name)
-                if before.out:  # should it come up yet, it gets requests again
+                if before.out:  # if it still comes up later, it gets requests again
                     actuator.release(name)
             except Exception as again:
-                raise RestartFailed(name, f"{turn.why}; and it could not be put back: {in_words(again)}") from again
+                raise RestartFailed(
+                    name, f"{turn.why}; it could not be put back into rotation: {in_words(again)}"
+                ) from again
             raise RestartFailed(name, turn.why)
 
 
 def put_back(name: str, turn: Restart, actuator: Actuator) -> None:
-    """An interrupted engine: started again where it was stopped, and let in."""
+    """Starts an interrupted engine again if it was stopped, and puts it back into rotation."""
     if turn.stopped:
         actuator.start(name)
     if turn.out:
@@ -252,7 +259,7 @@ def put_back(name: str, turn: Restart, actuator: Actuator) -> None:
 
 
 def _is_in(name: str, turn: Restart, actuator: Actuator) -> bool:
-    """Whether an engine that could not be let in again was never out: the controller says so, or does not know it at all."""
+    """Whether an engine that could not be put back was never out of rotation, or is unknown to the controller."""
     if turn.stopped:
         return False
     try:

@@ -1,5 +1,7 @@
-"""How this host reaches the gateway, at its public address and from inside its container; and from in there the controller: no port,
-certificate or setting of the edge stands in the way."""
+"""Sends requests to the gateway, at its public address or from inside its container, and to the controller.
+
+Requests to the controller are sent from the gateway's container, so they do not depend on published ports, certificates or keys.
+"""
 
 import contextlib
 import json
@@ -18,13 +20,13 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import fingerprint_of_file, load
 
 INSIDE = "http://127.0.0.1:8079"
-"""The page's port in the gateway's container; it asks for no key."""
+"""The web page's port in the gateway's container. It requires no key."""
 HEALTHZ_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 120
 
 
 def address(cluster: Cluster) -> str:
-    """http://host:port of the gateway, or https, as this host reaches it."""
+    """Returns the gateway's base URL (http or https), as this host reaches it."""
     host = cluster.gateway.host
     near = host.is_loopback or host.is_unspecified
     scheme = "https" if cluster.gateway.tls else "http"
@@ -32,7 +34,7 @@ def address(cluster: Cluster) -> str:
 
 
 def healthz(cluster: Cluster) -> dict[str, Any]:
-    """The gateway's /healthz, whatever its status; empty while nothing listens."""
+    """Returns the gateway's /healthz, with any status code; empty if the gateway does not answer."""
     with contextlib.suppress(OSError, ValueError):
         try:
             reply = _opener(cluster).open(f"{address(cluster)}/healthz", timeout=HEALTHZ_TIMEOUT_S)
@@ -44,9 +46,9 @@ def healthz(cluster: Cluster) -> dict[str, Any]:
 
 
 def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
-    """(status, engine, seconds, what it said) for one chat request from inside, where no key is wanted.
+    """Sends a chat request from the gateway's container, where no key is required.
 
-    The status is 0 when nothing answered.
+    Returns (status, engine, seconds, response body). The status is 0 if there was no response.
     """
     curl = ["curl", "-sS", "--max-time", str(ANSWER_TIMEOUT_S), "-H", "Content-Type: application/json", "-d", body]
     told = ["-w", "\\n%{http_code}|%header{x-manyeyes-engine}|%{time_total}", f"{INSIDE}/v1/chat/completions"]
@@ -60,7 +62,7 @@ def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
 
 
 def _opener(cluster: Cluster) -> urllib.request.OpenerDirector:
-    """Heeds no proxy. With TLS it trusts exactly the file in the secrets folder, whatever names that is for."""
+    """Uses no proxy. With TLS, trusts only the certificate in the secrets folder, and does not check its host names."""
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if trusted := secrets.certificate_path(cluster):
         context = ssl.create_default_context(cafile=str(trusted))
@@ -75,8 +77,8 @@ SET_REPLICAS = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
 TIMEOUT_S = 10
 POLL_S = 0.3
 IN_FORCE_WITHIN_S = 45.0
-"""Also for a certificate that was just made: the gateway looks at those every ten seconds."""
-# The key comes from the container's own file, so that no list of processes shows it.
+"""Includes the time for a new certificate, which the gateway checks every ten seconds."""
+# The key is read from a file in the container, so that it is not visible in a process list.
 POST = (
     'printf "Authorization: Bearer %s" "$(cat /run/secrets/manyeyes/admin.key)" | '
     'curl -sS -m {timeout} -X POST -H @- -H "Content-Type: application/json" -d "$1" {url}'
@@ -84,17 +86,17 @@ POST = (
 
 
 def drain(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
-    """Takes an engine out of rotation; {name, state, held, in_flight}. Raises CliError."""
+    """Takes an engine out of rotation. Returns {name, state, held, in_flight}. Raises CliError."""
     return _post(compose, cluster, f"/api/engines/{engine}/drain", {"reason": reason})
 
 
 def resume(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict[str, Any]:
-    """Lets it in again. Raises CliError."""
+    """Puts an engine back into rotation. Raises CliError."""
     return _post(compose, cluster, f"/api/engines/{engine}/resume", {"reason": reason})
 
 
 def controller_configuration(compose: Compose, cluster: Cluster) -> dict[str, Any]:
-    """What it says of its configuration; empty while it does not answer."""
+    """Returns the controller's /api/configuration; empty if it does not answer."""
     try:
         said = _inside(compose, f"curl -sS -m {TIMEOUT_S} {_url(cluster)}/api/configuration", "")
         return dict(json.loads(said))
@@ -103,7 +105,7 @@ def controller_configuration(compose: Compose, cluster: Cluster) -> dict[str, An
 
 
 def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """/status and /api/events in one call. Raises CommandFailed, TimeoutError, ValueError."""
+    """Returns the controller's /status and /api/events, in one call. Raises CommandFailed, TimeoutError, ValueError."""
     said = _inside(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
     status, end = json.JSONDecoder().raw_decode(said)
     events = json.loads(said[end:])
@@ -111,32 +113,34 @@ def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any
 
 
 def wait_until_applied(compose: Compose, cluster: Cluster, config: Path) -> None:
-    """Waits until the file as it stands is in force, in the gateway too. Raises CliError when it is refused."""
+    """Waits until controller and gateway have applied the configuration file. Raises CliError if it is rejected."""
     wanted, started = fingerprint_of_file(config), time.monotonic()
-    with step("taking over the configuration") as current:
+    with step("applying the configuration") as current:
         while not _in_force(said := controller_configuration(compose, cluster), wanted):
             if time.monotonic() - started > IN_FORCE_WITHIN_S:
-                trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` tells why."
-                raise CliError(f"the configuration is not in force after {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
+                trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` shows the reason."
+                raise CliError(f"the configuration was not applied within {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
             time.sleep(POLL_S)
-        current.outcome = "the configuration is in force"
+        current.outcome = "configuration applied"
 
 
 def _in_force(said: dict[str, Any], wanted: str) -> bool:
     if said and said["judged"] == wanted and said["refused"]:
-        raise CliError("the controller refuses the configuration; the one before stays in force.", *said["refused"])
+        raise CliError(
+            "the controller rejected the configuration; the previous configuration stays active.", *said["refused"]
+        )
     gateway = said.get("gateway", {})
     return bool(said) and said["applied"]["digest"] == wanted and gateway["wanted"] == gateway["in_force"]
 
 
 def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
-    """What is in the file and waits for a person."""
+    """Prints the changes in the file that an operator must apply."""
     for need in controller_configuration(compose, cluster).get("needs", []):
         print_warning(need)
 
 
 def scale(config: Path, engines: str, pool: str) -> int:
-    """The exit code of manyeyes/controller/autoscaling/set_replicas.py: 0 done, 1 not within its time, 2 refused. Raises CliError."""
+    """Runs manyeyes/controller/autoscaling/set_replicas.py. Returns its exit code: 0 success, 1 timeout, 2 rejected. Raises CliError."""
     compose = Compose(load(config).name)
     compose.must_run()
     try:
@@ -151,9 +155,9 @@ def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -
     try:
         said = dict(json.loads(_inside(compose, command, json.dumps(body))))
     except CommandFailed as error:
-        raise CliError(f"the controller cannot be asked: {error.last_line}. Is the cluster up?") from error
+        raise CliError(f"the controller is not reachable: {error.last_line}. Is the cluster up?") from error
     except (TimeoutError, ValueError) as error:
-        raise CliError(f"the controller gives no answer: {error}") from error
+        raise CliError(f"the controller does not answer: {error}") from error
     if "error" in said:
         raise CliError(str(said["error"]["message"]))
     return said

@@ -1,4 +1,4 @@
-"""What `engines: auto` is laid out on: GPUs found, flavour chosen, which models can be had."""
+"""Detects the GPUs of this host, chooses the flavour, and checks which models are available, for `engines: auto`."""
 
 import re
 import urllib.error
@@ -19,7 +19,7 @@ HUB_TIMEOUT_S = 6
 
 
 def discover(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
-    """Looks at the host. `forced` is FLAVOUR=; empty leaves the choice to cluster.yaml and the GPUs. Raises CliError."""
+    """Inspects the host. `forced` is the value of FLAVOUR=; if empty, cluster.yaml and the GPUs decide. Raises CliError."""
     gpus = host_info.gpus()
     flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
@@ -32,20 +32,20 @@ def discover(cluster: Cluster, docker: Docker, forced: str, project: str, enviro
             if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
                 missing.append(pool.model)
                 print_warning(
-                    f"the weights of {pool.model} cannot be had here: {pool.if_weights_unavailable} is served instead"
+                    f"the weights of {pool.model} are not available: {pool.if_weights_unavailable} is served instead"
                 )
     return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
 
 
 def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: Docker) -> Flavour:
     if forced and forced not in ("cuda", "cpu", "emulated"):
-        raise CliError(f"FLAVOUR wants cuda, cpu or emulated, found '{forced}'")
+        raise CliError(f"FLAVOUR: expected cuda, cpu or emulated, got '{forced}'")
     if cluster.engines != "auto":
         flavours = {engine.flavour for engine in cluster.engines if not engine.address}
         if forced and flavours != {forced}:
             raise CliError(
-                f"FLAVOUR={forced} applies to `engines: auto`, and the configuration lists its engines "
-                f"({', '.join(sorted(flavours))}). Take another with CONFIG=, such as config/examples/{forced}.yaml."
+                f"FLAVOUR={forced} works only with `engines: auto`, but the configuration lists its engines "
+                f"({', '.join(sorted(flavours))}). Use another file with CONFIG=, such as config/examples/{forced}.yaml."
             )
         if "cuda" in flavours:
             named = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}
@@ -58,7 +58,7 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
         if gpus or _must_have_gpus(nvidia):
             _gpus_work(gpus, nvidia, docker)
             return "cuda"
-        print_ok("no NVIDIA GPU found: real vLLM on CPU (FLAVOUR=emulated starts in seconds)")
+        print_ok("no NVIDIA GPU found: vLLM runs on CPU (FLAVOUR=emulated starts in seconds)")
         return "cpu"
     if wanted == "cuda":
         _gpus_work(gpus, host_info.nvidia(), docker)
@@ -67,9 +67,9 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
 
 
 def _must_have_gpus(nvidia: Nvidia) -> bool:
-    """Whether this host shows an NVIDIA GPU although nvidia-smi lists none. What is not certain is told."""
+    """Whether the host has an NVIDIA GPU although nvidia-smi lists none. Prints a warning if this is uncertain."""
     if nvidia.device == host_info.WSL_DEVICE and not nvidia.has_program:
-        print_warning("WSL shows a GPU. If it is NVIDIA's, install its driver on Windows, then run this again.")
+        print_warning("WSL shows a GPU. If it is an NVIDIA GPU, install its driver on Windows, then run this again.")
         return False
     if nvidia.problem and not nvidia.device:
         print_warning(f"nvidia-smi fails: {_sentence(nvidia.problem)} This host shows no NVIDIA GPU.")
@@ -77,7 +77,7 @@ def _must_have_gpus(nvidia: Nvidia) -> bool:
 
 
 def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named: Collection[str] = ()) -> None:
-    """Raises CliError. `named`: the GPUs that a list of engines asks for."""
+    """Raises CliError if the GPUs cannot be used. `named`: the GPUs that the listed engines use."""
     if not gpus:
         if nvidia.problem:
             raise CliError(
@@ -86,25 +86,25 @@ def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named:
             )
         if nvidia.device:
             raise CliError(
-                f"an NVIDIA GPU is here ({nvidia.device}) and its driver is not: there is no nvidia-smi. "
+                f"this host has an NVIDIA GPU ({nvidia.device}) but no driver: nvidia-smi was not found. "
                 f"Install NVIDIA driver {OLDEST_DRIVER} or newer, or run without GPUs: FLAVOUR=cpu or FLAVOUR=emulated."
             )
         raise CliError(
-            "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none. "
+            "flavour cuda requires an NVIDIA GPU, but nvidia-smi shows none. "
             "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
         )
     if nvidia.problem:
         lost = sorted(name for name in named if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
         if lost:
             raise CliError(
-                f"the configuration has an engine on GPU {', '.join(lost)}, and nvidia-smi fails: "
-                f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or take that engine out of the configuration."
+                f"the configuration has an engine on GPU {', '.join(lost)}, but nvidia-smi fails: "
+                f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or remove that engine from the configuration."
             )
         works = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
-        print_warning(f"nvidia-smi lists {works} and fails: {_sentence(nvidia.problem)} Only these are used.")
+        print_warning(f"nvidia-smi lists {works} but fails: {_sentence(nvidia.problem)} Only these GPUs are used.")
     if not docker.nvidia:
         raise CliError(
-            "GPUs are here but Docker cannot use them: install nvidia-container-toolkit, run "
+            "this host has GPUs, but Docker cannot use them: install nvidia-container-toolkit, run "
             "`nvidia-ctk runtime configure --runtime=docker`, restart Docker. Or try FLAVOUR=cpu."
         )
 
@@ -115,12 +115,12 @@ def _sentence(said: str) -> str:
 
 def _remedy(problem: str) -> str:
     if "mismatch" in problem:
-        return "The driver was upgraded while its older kernel module is loaded: restart this host."
-    if "did not end" in problem:
-        return "The driver hangs (dmesg tells why, mostly as an Xid): restart this host."
+        return "The driver was upgraded, but the old kernel module is still loaded: restart this host."
+    if "did not exit" in problem:
+        return "The driver hangs (dmesg shows the reason, usually an Xid): restart this host."
     if re.search(r"fallen off|is lost|device handle|Unknown Error|requires reset", problem, re.IGNORECASE):
-        return "A GPU does not answer (dmesg tells why, mostly as an Xid): restart this host, or take the GPU out."
-    return f"Install NVIDIA driver {OLDEST_DRIVER} or newer and load it (modprobe nvidia), then try nvidia-smi."
+        return "A GPU does not answer (dmesg shows the reason, usually an Xid): restart this host, or remove the GPU."
+    return f"Install NVIDIA driver {OLDEST_DRIVER} or newer and load it (modprobe nvidia), then test nvidia-smi."
 
 
 def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]) -> bool:
@@ -137,7 +137,7 @@ def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str)
             return False
     try:
         return marker(Path(folder), model, revision).exists()
-    except PermissionError:  # the volume is root's; the downloader will see for itself
+    except PermissionError:  # the volume belongs to root; the downloader checks again
         return False
 
 

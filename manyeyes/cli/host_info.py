@@ -1,4 +1,4 @@
-"""What this host has: read only, nothing is changed."""
+"""Reads the hardware and software of this host. It changes nothing."""
 
 import contextlib
 import json
@@ -17,34 +17,34 @@ from manyeyes.cli.process import CommandFailed, run
 from manyeyes.config.placement import HostGpu
 
 OLDEST_DRIVER = 580
-"""vLLM's image is built for CUDA 13, which wants it."""
+"""Oldest driver for CUDA 13, for which vLLM's image is built."""
 HOST = Path("/")
-"""Where devices are looked for."""
+"""Root folder for the search of devices."""
 WSL_DEVICE = "/dev/dxg"
-"""WSL has it for a GPU of any maker."""
+"""GPU device of WSL, for GPUs of any vendor."""
 NVIDIA_SMI_S = 60.0
-"""Eight GPUs without persistence mode take some ten seconds."""
+"""Eight GPUs without persistence mode take about ten seconds."""
 BROKEN = re.compile(r"ERR!|Unknown Error|is lost|requires reset|Unable to", re.IGNORECASE)
-"""What nvidia-smi prints in place of a value of a GPU that does not work."""
+"""Text that nvidia-smi prints instead of a value for a GPU that does not work."""
 DRIVER = re.compile(r"\b\d{3,}\.\d+(\.\d+)?\b")
 
 
 @dataclass(frozen=True)
 class Docker:
-    """The engine and Compose; a version is empty where the part is missing or does not answer."""
+    """Versions of Docker's engine and Compose. A version is empty if the part is missing or does not answer."""
 
     client: str = ""
     server: str = ""
     compose: str = ""
     root_dir: str = "/var/lib/docker"
     nvidia: bool = False
-    """Docker can give GPUs to containers: the NVIDIA container toolkit is there."""
+    """The NVIDIA container toolkit is installed, so containers can use GPUs."""
     error: str = ""
-    """What the client said when the engine did not answer."""
+    """Error of the client if the engine did not answer."""
 
 
 def docker() -> Docker:
-    """Looks for the client, the engine behind it, and Compose v2."""
+    """Detects Docker's client, the engine that it uses, and Compose v2."""
     if not shutil.which("docker"):
         return Docker()
     client = _version(_output(["docker", "--version"]))
@@ -75,20 +75,20 @@ def _cdi(told: dict[str, object]) -> bool:
 
 @dataclass(frozen=True)
 class Nvidia:
-    """What nvidia-smi says, and what there is without it."""
+    """Results of nvidia-smi, and NVIDIA devices found without it."""
 
     gpus: tuple[HostGpu, ...] = ()
-    """Those that work, in nvidia-smi's order."""
+    """GPUs that work, in the order of nvidia-smi."""
     problem: str = ""
-    """nvidia-smi's own sentence when it failed, or named a GPU that does not work."""
+    """nvidia-smi's output if it failed or listed a GPU that does not work."""
     device: str = ""
-    """Where this host shows an NVIDIA GPU, whatever nvidia-smi says; empty where it shows none."""
+    """Device of an NVIDIA GPU found without nvidia-smi; empty if there is none."""
     has_program: bool = False
     """nvidia-smi is installed."""
 
 
 def nvidia() -> Nvidia:
-    """Looks for GPUs. A failing nvidia-smi is not the same as no GPU."""
+    """Detects GPUs. A failing nvidia-smi does not mean that the host has no GPU."""
     program = _nvidia_smi_path()
     device = _nvidia_device()
     if not program:
@@ -106,18 +106,18 @@ def nvidia() -> Nvidia:
         )
     problem = "; ".join(broken)
     if status or not (found or broken):
-        words = " ".join(others)[:400] or ("it prints nothing" if not status else f"it ends with status {status}")
+        words = " ".join(others)[:400] or ("it prints nothing" if not status else f"it exits with code {status}")
         problem = "; ".join([*broken, words])
     return Nvidia(tuple(found), problem, device, has_program=True)
 
 
 def gpus() -> tuple[HostGpu, ...]:
-    """NVIDIA GPUs in nvidia-smi's order; empty without a driver."""
+    """Returns the NVIDIA GPUs in the order of nvidia-smi; empty without a driver."""
     return nvidia().gpus
 
 
 def driver() -> str:
-    """The NVIDIA driver's version, or empty where none can be told."""
+    """Returns the version of the NVIDIA driver; empty if unknown."""
     if program := _nvidia_smi_path():
         for line in _nvidia_smi(program, "driver_version")[1].splitlines():
             if DRIVER.fullmatch(line.strip()):
@@ -130,13 +130,13 @@ def driver() -> str:
 
 
 def _nvidia_smi_path() -> str:
-    """Also where WSL keeps it: sudo's PATH does not lead there."""
+    """Returns the path of nvidia-smi, or empty. In WSL its folder is not in the PATH of sudo."""
     beside = HOST / "usr/lib/wsl/lib/nvidia-smi"
     return shutil.which("nvidia-smi") or (str(beside) if os.access(beside, os.X_OK) else "")
 
 
 def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
-    """(status, what it printed). It is not waited for after its time: one that hangs in the driver cannot be killed."""
+    """Returns (exit code, output). After a timeout it does not wait, because a process that hangs in the driver cannot be killed."""
     command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     with tempfile.TemporaryFile() as said:
         try:
@@ -149,7 +149,7 @@ def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
         try:
             status = process.wait(NVIDIA_SMI_S)
         except subprocess.TimeoutExpired:
-            status, late = 1, f"\nnvidia-smi did not end within {NVIDIA_SMI_S:g} s"
+            status, late = 1, f"\nnvidia-smi did not exit within {NVIDIA_SMI_S:g} s"
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -159,7 +159,7 @@ def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
 
 
 def _rows(said: str) -> tuple[list[list[str]], list[str]]:
-    """Lines about one GPU each, split, and all other lines."""
+    """Returns the lines with one GPU each, split into fields, and all other lines."""
     rows, others = [], []
     for line in said.splitlines():
         fields = [field.strip() for field in line.split(",")]
@@ -171,7 +171,7 @@ def _rows(said: str) -> tuple[list[list[str]], list[str]]:
 
 
 def _nvidia_device() -> str:
-    """The first place that shows an NVIDIA GPU. One that is given to a virtual machine (vfio) is not this host's."""
+    """Returns the first NVIDIA GPU device. GPUs that are passed through to a virtual machine (vfio) are ignored."""
     for place in ("dev/nvidia0", "proc/driver/nvidia", "dev/dxg"):
         if (HOST / place).exists():
             return f"/{place}"
@@ -185,7 +185,7 @@ def _nvidia_device() -> str:
 
 
 def memory_gb() -> float:
-    """Memory that a new process can have, in GiB."""
+    """Returns the memory available to new processes, in GiB."""
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) / 1024**2
@@ -193,7 +193,7 @@ def memory_gb() -> float:
 
 
 def disk_gb(path: str) -> float:
-    """Free space in GiB where `path` is or will be."""
+    """Returns the free disk space at `path`, which need not exist, in GiB."""
     place = Path(path)
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -201,7 +201,7 @@ def disk_gb(path: str) -> float:
 
 
 def port_free(host: str, port: int) -> bool:
-    """Whether this process could listen there."""
+    """Whether this process could listen on the port."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -212,23 +212,23 @@ def port_free(host: str, port: int) -> bool:
 
 
 def host_name() -> str:
-    """As other machines of its network may call it."""
+    """Returns the host name, under which other machines may reach this host."""
     return socket.gethostname()
 
 
 def addresses() -> list[str]:
-    """This host's own addresses but loopback and link-local ones; empty where `hostname -I` is not known."""
+    """Returns this host's addresses without loopback and link-local; empty if `hostname -I` is not supported."""
     found = _output(["hostname", "-I"]).split()
     return [one for one in found if re.fullmatch(r"[0-9a-f:.]+", one)]
 
 
 def system() -> str:
-    """Debian 12, Ubuntu 24.04, ..."""
+    """Returns the name of the operating system, such as Debian 12 or Ubuntu 24.04."""
     return os_release().get("PRETTY_NAME", platform.platform())
 
 
 def os_release() -> dict[str, str]:
-    """/etc/os-release; empty where there is none."""
+    """Returns the fields of /etc/os-release; empty if there is none."""
     with contextlib.suppress(OSError):
         return platform.freedesktop_os_release()
     return {}

@@ -1,4 +1,4 @@
-"""Makes images present: used when they are here, else pulled, else built where the asked version is the one that the build makes."""
+"""Provides images: uses local images, pulls missing images, and builds an image if its version is the one that the build makes."""
 
 import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -24,21 +24,21 @@ from manyeyes.config.placement import PlacedCluster
 NO_SUCH_IMAGE = re.compile(
     r"not found|manifest unknown|does not exist|denied|unauthorized|invalid reference", re.IGNORECASE
 )
-"""The registry answers, and has no such image for this host."""
+"""Errors of a registry that answers but does not have the image for this host."""
 
 
 class Registries:
-    """Which of them can be reached. One refusal is enough: the next image of the same one would wait for the same time-out."""
+    """Pulls images and remembers unreachable registries, so that only the first image waits for a timeout."""
 
     def __init__(self, may_pull: bool) -> None:
         self._may_pull = may_pull
         self._unreachable: dict[str, str] = {}
-        """{registry: why it is not asked again}"""
+        """{registry: reason why no more images are pulled from it}"""
         self._unreachable_for_optional: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
 
     def pull(self, reference: str, optional: bool = False) -> bool:
-        """Whether it was pulled."""
+        """Pulls the image. Returns whether it was pulled."""
         if not self._may_pull:
             return False
         host = registry_of(reference)
@@ -55,7 +55,7 @@ class Registries:
         return False
 
     def why_not(self, reference: str) -> str:
-        """What Docker said; empty where it was not asked."""
+        """Returns Docker's error; empty if no pull was tried."""
         return self._reasons.get(reference, "")
 
 
@@ -66,14 +66,14 @@ def registry_of(reference: str) -> str:
 
 
 def _pull(reference: str) -> str | None:
-    """Why it could not be pulled; None where it was."""
+    """Pulls an image. Returns the error; None if it was pulled."""
     try:
         with step(f"pulling {reference}") as current:
             current.may_fail = True
             pull_image(reference, on_progress=lambda told: setattr(current, "note", told))
             current.outcome = f"pulled {reference}"
     except PullFailed as error:
-        # Docker's sentence ends with the reason: ... dial tcp: lookup registry.example: no such host.
+        # The reason is the last part of Docker's message: ... dial tcp: lookup registry.example: no such host.
         print_warning(f"{reference} cannot be pulled: {str(error).rsplit(': ', 1)[-1][:60]}")
         return str(error)[:300]
     except TimeoutError:
@@ -84,12 +84,12 @@ def _pull(reference: str) -> str | None:
 
 BUILD_JOBS = 2
 COMPOSE_LABEL = "com.docker.compose.service"
-"""`docker compose build` marks what it builds of ours."""
+"""Label of images that `docker compose build` built from this repository."""
 
 
 @dataclass
 class ImageReport:
-    """What was done, by image reference."""
+    """The result for each image reference."""
 
     present: list[str] = field(default_factory=list)
     pulled: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ class ImageReport:
 
 
 def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
-    """Makes every needed image present. `pull=False` builds what is missing. Raises CliError, before anything is built."""
+    """Provides all required images. `pull=False` builds the missing ones. Raises CliError before the first build."""
     outcome = ImageReport()
     missing = []
     for image in required_images(cluster):
@@ -110,7 +110,7 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
         print_ok(f"{len(outcome.present)} images present")
     to_build = [image for image in missing if image.inputs and image.can_be_built]
     registries = Registries(pull)
-    # First those that are refused where they cannot be pulled.
+    # First the images that cannot be built: if a pull fails, the command fails early.
     others = [image for image in missing if image not in to_build]
     for image in sorted(others, key=lambda one: (one.optional, one.can_be_built and not one.only_when_asked)):
         if registries.pull(image.reference, image.optional):
@@ -124,29 +124,29 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
     if to_build:
         _build(_with_bases(cluster, to_build, registries, outcome), outcome)
     for reference in outcome.missing:
-        print_warning(f"the cluster starts without {reference}: it can only be pulled")
+        print_warning(f"the cluster starts without {reference}, which could not be pulled")
     return outcome
 
 
 def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: bool) -> None:
-    """Raises CliError where another image than the one that is asked for would be built, or one that takes too much to build unasked."""
+    """Raises CliError if the build would make another version, or is too expensive to start without a request."""
     why = registries.why_not(image.reference)
     could_not = f"could not be pulled: {why}" if why else "is not on this host"
     if "@" in image.reference:
         raise CliError(
-            f"{image.reference} is pinned by its digest and cannot be pulled; what is built here has another one. "
-            "Leave @sha256:... away in `images:` to have it built."
+            f"{image.reference} is pinned by its digest and cannot be pulled; an image built here has another digest. "
+            "Remove @sha256:... in `images:` to build it."
         )
     if not image.can_be_built:
-        only = f"this project builds {image.makes} only" if image.makes else "it can only be pulled"
+        only = f"this project builds only {image.makes}" if image.makes else "it can only be pulled"
         raise CliError(
-            f"Image {image.reference}: {could_not}. It is not built here: {only}. "
+            f"Image {image.reference}: {could_not}. It cannot be built here: {only}. "
             "Check the name and the tag, or the network to its registry (docker login, a mirror)."
         )
     if image.only_when_asked and pull:
         raise CliError(
             f"Image {image.reference}: {could_not}. Try again, or name a mirror in `images:`. "
-            "`make images` builds it here from PyPI: about 10 GB to download, and not tried on a GPU."
+            "`make images` builds it here from PyPI: it downloads about 10 GB, and the result was not tested on a GPU."
         )
 
 
@@ -159,15 +159,15 @@ def _present(image: RequiredImage) -> bool:
     if not image.inputs or labels.get(INPUTS_LABEL) == image.inputs:
         return True
     if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:
-        return not image.can_be_built  # ours, of other sources
-    print_warning(f"{image.reference} is on this host and was not built by ManyEyes: it is used as it is")
+        return not image.can_be_built  # built from this repository, from other sources
+    print_warning(f"{image.reference} is on this host and was not built by ManyEyes: it is used unchanged")
     return True
 
 
 def _with_bases(
     cluster: PlacedCluster, images: list[RequiredImage], registries: Registries, outcome: ImageReport
 ) -> list[RequiredImage]:
-    """The images and what their builds stand on."""
+    """Returns the images and the missing base images of their builds."""
     python = cluster.images.python
     known = {image.reference: image for image in images}
     wanted = {reference for image in images for reference in image.after}
@@ -185,12 +185,12 @@ def _with_bases(
 
 
 def _build(images: list[RequiredImage], outcome: ImageReport) -> None:
-    """Builds each after the ones it stands on, two at a time."""
+    """Builds the images, two at a time, each after its base images."""
     with step(f"building {len(images)} images") as current, ThreadPoolExecutor(BUILD_JOBS) as threads:
         try:
             _build_in_order(images, outcome, current, threads)
         except BaseException:
-            end_all()  # else leaving the threads waits for builds that nobody wants any more
+            end_all()  # otherwise the thread pool would wait for builds that are no longer needed
             raise
         current.outcome = f"built {', '.join(_short(image.reference) for image in images)}"
 
@@ -222,7 +222,7 @@ def _finish(future: Future[None], reference: str) -> None:
     except CommandFailed as error:
         raise CliError(
             f"{reference} could not be built: {error.last_line[:200]}. "
-            "Check that the package mirrors are reached; behind TLS inspection set CA_CERTIFICATES in .env.",
+            "Check that the package mirrors are reachable; behind TLS inspection set CA_CERTIFICATES in .env.",
             details="\n".join(error.output.splitlines()[-30:]),
         ) from error
 

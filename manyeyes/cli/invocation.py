@@ -1,4 +1,4 @@
-"""How a command was called: in which folder, on which configuration, by make or by name; and how the next one is written."""
+"""How a command was called (folder, configuration, through make or not), and how to print the next command to run."""
 
 import os
 import shlex
@@ -9,23 +9,25 @@ import typer
 
 STARTED_IN = Path.cwd()
 CALLED_BY_MAKE = "MANYEYES_CALLED_BY_MAKE"
-"""The Makefile sets it for every command."""
+"""Environment variable that the Makefile sets for every command."""
 DEFAULT_CONFIG = Path("config/cluster.yaml")
 MAKE_TARGETS = frozenset({"up", "down", "clean", "status", "logs", "doctor", "docker", "images", "check-config"})
-"""Those that need no argument, so that they are written alike."""
+"""Commands without arguments that are also targets of the Makefile."""
 
 
 def enter_checkout(config: Path) -> Path:
-    """Goes to the root of the checkout that holds the working folder, else `config`, else this program.
+    """Changes to the root of the checkout that contains the working folder, else `config`, else this program.
 
-    Returns `config` from there. Modules with paths are imported after this.
+    Returns `config` relative to it. Modules that use the checkout's path must be imported after this call.
     """
     from manyeyes.config.checkout import SOURCE, find_checkout
 
     file = (STARTED_IN / config).resolve()
     root = find_checkout(STARTED_IN) or find_checkout(file.parent) or find_checkout(SOURCE)
     if root is None:
-        raise typer.BadParameter("No checkout of ManyEyes is here. Start this in one, or name a file of one.")
+        raise typer.BadParameter(
+            "This is not a checkout of ManyEyes. Run the command in a checkout, or name a file of a checkout."
+        )
     os.chdir(root)
     from manyeyes.cli import env_file
 
@@ -36,7 +38,7 @@ def enter_checkout(config: Path) -> Path:
 
 
 def next_command(action: str, *arguments: str, config: Path = DEFAULT_CONFIG) -> str:
-    """`make status CONFIG=my.yaml` or `manyeyes status --config my.yaml`; the configuration is named only where it is not the default."""
+    """Returns `make status CONFIG=my.yaml` or `manyeyes status --config my.yaml`, without the default configuration."""
     given = config != DEFAULT_CONFIG
     if action in MAKE_TARGETS and not arguments and os.environ.get(CALLED_BY_MAKE):
         return f"make {action}" + (f" CONFIG={shlex.quote(str(config))}" if given else "")
@@ -44,5 +46,5 @@ def next_command(action: str, *arguments: str, config: Path = DEFAULT_CONFIG) ->
 
 
 def _program() -> str:
-    """`make` puts it where perhaps no PATH leads."""
+    """Returns how to call this program: `make` installs it in .venv, which may not be in the PATH."""
     return "manyeyes" if shutil.which("manyeyes") else ".venv/bin/manyeyes"

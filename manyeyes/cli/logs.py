@@ -1,4 +1,4 @@
-"""`make logs`: what every part says, followed; or what happened to one request."""
+"""`make logs`: shows the logs of all parts, or traces one request."""
 
 import re
 import subprocess
@@ -17,15 +17,15 @@ from manyeyes.observability.log_lines import LogLine, format_line, read_compose_
 from manyeyes.observability.request_trace import RequestStory, search_window, trace_request
 
 TAIL = 20
-"""Lines of each part that are shown before new ones, where no SINCE is given."""
+"""Number of existing lines shown per part, if SINCE is not given."""
 NEAR_S = 60.0
-"""Requests so near to the one that is followed tell which engine has which address."""
+"""Requests within this time of the traced request show which engine has which address."""
 ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
 
 
 @dataclass(frozen=True)
 class LogFilter:
-    """Which lines."""
+    """Selects log lines."""
 
     part: str = ""
     since: str = ""
@@ -39,16 +39,16 @@ class LogFilter:
 
 
 def started_compose(config: Path) -> Compose:
-    """Of the cluster that this configuration started."""
+    """Returns the Compose project of the cluster that was started with this configuration."""
     return Compose.of_started(started_services.configuration(config).name)
 
 
 def show(compose: Compose, wanted: LogFilter) -> None:
-    """Prints lines until Ctrl-C, or all there are where they are not followed. Raises CliError."""
+    """Prints lines until Ctrl-C, or only existing lines if `wanted.follow` is false. Raises CliError."""
     if wanted.level not in ("", *LEVELS):
-        raise CliError(f"LEVEL={wanted.level} is none of {', '.join(LEVELS)}.")
+        raise CliError(f"LEVEL: expected one of {', '.join(LEVELS)}, got {wanted.level}")
     if wanted.part not in ("", "engine") and wanted.part not in (there := _services(compose)):
-        raise CliError(f"PART={wanted.part} is none of {', '.join(['engine', *there])}.")
+        raise CliError(f"PART: expected one of {', '.join(['engine', *there])}, got {wanted.part}")
     options = ["--since", wanted.since] if wanted.since else ["--tail", str(TAIL)] if wanted.follow else []
     named = [wanted.part] if wanted.part not in ("", "engine") else []
     found = (
@@ -64,14 +64,15 @@ def show(compose: Compose, wanted: LogFilter) -> None:
 
 
 def show_request(compose: Compose, request: str, raw: bool) -> None:
-    """Prints what happened to one request. Raises CliError where no log knows it."""
+    """Prints the trace of one request. Raises CliError if no log contains it."""
     if not ID.match(request):
-        raise CliError(f"REQUEST={request} cannot be an id: letters, digits and ._:- make one, at most 128.")
+        raise CliError(f"REQUEST: expected an id of 1 to 128 letters, digits and . _ : -, got {request}")
     naming = [line for line in _lines(compose, [], []) if line.request == request]
     between = search_window(naming, request)
     if between is None:
         raise CliError(
-            f"no log has a request {request}. Its id is in the answer's X-Request-Id; `logs.retention_mb` says how much is kept."
+            f"no log contains request {request}. The id is in the response header X-Request-Id. "
+            "Old log lines are deleted (`logs.retention_mb`)."
         )
     if raw:
         for line in sorted(naming, key=lambda one: one.at_s):
@@ -105,7 +106,7 @@ def _terminal() -> tuple[int | None, bool]:
 def _services(compose: Compose) -> list[str]:
     found = sorted({str(row["Service"]) for row in compose.containers()})
     if not found:
-        raise CliError("nothing of the cluster is there to have logs. `make up` starts it.")
+        raise CliError("the cluster has no containers, so there are no logs. Start it with `make up`.")
     return found
 
 
@@ -127,7 +128,7 @@ def _lines(compose: Compose, options: list[str], services: list[str]) -> Iterato
             if text.strip():
                 yield read_compose_line(text)
         if process.wait() and process.stderr:
-            raise CliError("the logs cannot be read.", details=process.stderr.read())
+            raise CliError("the logs cannot be read. Docker's error is above.", details=process.stderr.read())
     finally:
         process.terminate()
         process.wait()

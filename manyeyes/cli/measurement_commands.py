@@ -1,4 +1,4 @@
-"""Commands that are programs of their own, with packages of other groups: each gets its arguments as they are, `--help` too."""
+"""Commands that run other programs of this repository. Arguments, including `--help`, are passed through unchanged."""
 
 import importlib.util
 import os
@@ -12,12 +12,12 @@ import typer
 from manyeyes.cli.invocation import DEFAULT_CONFIG, STARTED_IN, enter_checkout
 
 PACKAGE_OF_GROUP = {"loadtest": "locust", "test": "pytest"}
-"""One that only this group of requirements/ brings."""
+"""A package that only this group of requirements/ installs."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module that is run in place of this process."""
+    """A module that replaces this process."""
 
     command: str
     module: str
@@ -25,35 +25,35 @@ class Program:
     group: str = "loadtest"
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    """Programs of Debian and Prometheus that are fetched into build/ first."""
+    """Programs of Debian and Prometheus that are downloaded into build/ first."""
     marks_cluster: bool = False
-    """It writes annotations into this host's cluster, unless --url names another one."""
+    """It writes annotations into this host's cluster, unless --url names another cluster."""
 
 
 PROGRAMS = (
-    Program("loadtest", "loadtest", "Users through the gateway, without a page.", marks_cluster=True),
-    Program("scaling-report", "loadtest.scaling_report", "What did more GPUs bring?", "test", needs=("nginx",), marks_cluster=True),
-    Program("compare", "loadtest.compare", "Two runs beside each other, and what of it is noise."),
-    Program("plan", "manyeyes.planner", "How many GPUs? An estimate.", arguments=("plan",)),
-    Program("plan-policies", "manyeyes.planner", "Balancing policies on thousands of simulated engines.", arguments=("policies",)),
-    Program("calibrate", "manyeyes.calibration", "Measure one engine's timing."),
-    Program("chaos", "benchmarks.chaos", "Every fault on the running cluster, under load."),
-    Program("soak", "benchmarks.chaos.soak", "An hour of load with a fault every minute."),
-    Program("replay", "manyeyes.controller.autoscaling.replay", "What scaling would have done with a recorded load.", "test"),
+    Program("loadtest", "loadtest", "Run a load test through the gateway, without Locust's page.", marks_cluster=True),
+    Program("scaling-report", "loadtest.scaling_report", "Measure how throughput scales with GPUs.", "test", needs=("nginx",), marks_cluster=True),
+    Program("compare", "loadtest.compare", "Compare two load tests and show which differences are noise."),
+    Program("plan", "manyeyes.planner", "Estimate how many GPUs a load needs.", arguments=("plan",)),
+    Program("plan-policies", "manyeyes.planner", "Compare balancing policies on thousands of simulated engines.", arguments=("policies",)),
+    Program("calibrate", "manyeyes.calibration", "Measure the timing of one engine."),
+    Program("chaos", "benchmarks.chaos", "Inject every fault into the running cluster, under load."),
+    Program("soak", "benchmarks.chaos.soak", "Run an hour of load with a fault every minute."),
+    Program("replay", "manyeyes.controller.autoscaling.replay", "Show how autoscaling would handle a recorded load.", "test"),
 )  # fmt: skip
 BENCHMARKS = (
-    Program("gateway", "benchmarks", "Other gateways beside this one: 2 hours.", "test", needs=("nginx",)),
-    Program("gateway-report", "benchmarks.report", "The pages of a folder of raw results.", "test"),
-    Program("controller", "benchmarks.controller", "What the controller costs: 25 minutes.", "test"),
-    Program("monitoring", "benchmarks.monitoring", "What Prometheus and the exporters cost: 20 minutes.", "test", needs=("nginx", "prometheus")),
-    Program("planner", "manyeyes.planner.plan_validation", "The planner beside emulated engines: 35 minutes.", "test", needs=("nginx",)),
-    Program("emulator", "manyeyes.calibration.emulator_validation", "The emulator beside the engine that was calibrated.", "test"),
+    Program("gateway", "benchmarks", "Compare this gateway with others (2 hours).", "test", needs=("nginx",)),
+    Program("gateway-report", "benchmarks.report", "Write the pages for a folder of raw results.", "test"),
+    Program("controller", "benchmarks.controller", "Measure the cost of the controller (25 minutes).", "test"),
+    Program("monitoring", "benchmarks.monitoring", "Measure the cost of Prometheus and the exporters (20 minutes).", "test", needs=("nginx", "prometheus")),
+    Program("planner", "manyeyes.planner.plan_validation", "Compare the planner with emulated engines (35 minutes).", "test", needs=("nginx",)),
+    Program("emulator", "manyeyes.calibration.emulator_validation", "Compare the emulator with the calibrated engine.", "test"),
 )  # fmt: skip
 
 
 def add_measurement_commands(app: typer.Typer, panel: str) -> None:
-    """Each program as a command of `app`, and the benchmarks under `bench`."""
-    bench = typer.Typer(no_args_is_help=True, help="What it costs, and how far estimates are off.")
+    """Adds each program as a command of `app`, and the benchmarks under `bench`."""
+    bench = typer.Typer(no_args_is_help=True, help="Measure costs, and the errors of estimates.")
     for program in PROGRAMS:
         _add(app, program, panel)
     for program in BENCHMARKS:
@@ -70,7 +70,7 @@ def _add(app: typer.Typer, program: Program, panel: str | None) -> None:
 
 
 def run_program(program: Program, arguments: list[str]) -> None:
-    """Does not return: the program takes this process over, with its signals and its exit code. Raises CliError."""
+    """Replaces this process with the program, and so does not return. Raises CliError."""
     enter_checkout(DEFAULT_CONFIG)
     require_group(program.command, program.group)
     if Path.cwd() != STARTED_IN:
@@ -85,25 +85,25 @@ def run_program(program: Program, arguments: list[str]) -> None:
 
 
 def require_group(command: str, group: str) -> None:
-    """Raises CliError where the packages of `group` are not installed."""
+    """Raises CliError if the packages of `group` are not installed."""
     from manyeyes.cli.terminal import CliError
 
     if importlib.util.find_spec(PACKAGE_OF_GROUP[group]) is None:
         raise CliError(
-            f"`manyeyes {command}` needs packages that are not installed here ({PACKAGE_OF_GROUP[group]} is missing). "
+            f"`manyeyes {command}` needs packages that are not installed ({PACKAGE_OF_GROUP[group]} is missing). "
             f"Run requirements/environment {group}, then .venv/bin/manyeyes {command}."
         )
 
 
 def from_root(word: str) -> str:
-    """A path (of an option, too) that was given from the folder of the start; anything else as it is."""
+    """Makes a path, also in an option, absolute from the folder where the command was called. Other words are unchanged."""
     option, equals, value = word.rpartition("=")
     file = STARTED_IN / value
     return f"{option}{equals}{file}" if os.sep in value and file.parent.is_dir() else word
 
 
 def _add_admin_key(environment: dict[str, str]) -> None:
-    """In the environment: no list of processes shows it there. A cluster elsewhere never gets this one's."""
+    """Passes the admin key in the environment, where a process list does not show it. Another cluster never gets it."""
     from manyeyes.cli import secrets
     from manyeyes.cli.terminal import CliError
 

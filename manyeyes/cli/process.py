@@ -1,4 +1,4 @@
-"""Runs other programs; Ctrl-C ends them too."""
+"""Runs other programs. Ctrl-C stops them too."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ _lock = threading.Lock()
 
 
 class CommandFailed(Exception):
-    """A program ended with another status than 0; `output` is what it printed."""
+    """A program exited with a code other than 0; `output` is its output."""
 
     def __init__(self, command: list[str], status: int, output: str) -> None:
         self.command, self.status, self.output = command, status, output
-        super().__init__(f"{' '.join(command)} ended with status {status}")
+        super().__init__(f"{' '.join(command)} exited with code {status}")
 
     @property
     def last_line(self) -> str:
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return lines[-1] if lines else f"status {self.status}"
+        return lines[-1] if lines else f"exit code {self.status}"
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     cwd: Path = ROOT,
 ) -> str:
-    """Standard output and error of `command`, interleaved. Raises CommandFailed, FileNotFoundError, TimeoutError."""
+    """Runs `command` and returns its standard output and error. Raises CommandFailed, FileNotFoundError, TimeoutError."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -85,7 +85,7 @@ def run(
 
 
 def succeeds(command: list[str], timeout_s: float = 20) -> bool:
-    """Whether the program is there and ends with 0."""
+    """Whether the program exists and exits with code 0."""
     try:
         run(command, timeout_s=timeout_s)
     except (CommandFailed, OSError, TimeoutError):
@@ -94,7 +94,7 @@ def succeeds(command: list[str], timeout_s: float = 20) -> bool:
 
 
 def end_all() -> None:
-    """Ends whatever still runs, for Ctrl-C."""
+    """Stops all running programs, after Ctrl-C."""
     with _lock:
         running = list(_running)
     for process in running:

@@ -1,5 +1,4 @@
-"""Waits until every engine is up, telling what each one does; fails as soon as one cannot come up any more. Then the first request,
-and how to send the next."""
+"""Waits until all engines are up, sends the first request, and prints how to use the cluster."""
 
 import contextlib
 import json
@@ -20,7 +19,7 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 
 IS_UP = SERVING | {DRAINING, "sleeping"}
-"""Scaling may take out again what Compose has just started."""
+"""States of an engine that is up. Autoscaling may drain an engine that Compose has just started, or put it to sleep."""
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
 RESTARTS_THAT_ARE_TOO_MANY = 3
@@ -29,9 +28,9 @@ RESTARTS_THAT_ARE_TOO_MANY = 3
 def wait_until_up(
     cluster: PlacedCluster, compose: Compose, current: Step, deadline_s: float, services: set[str]
 ) -> None:
-    """Returns when these engines are up. One that fails is told and left behind while its pool has another one.
+    """Waits until these engines are up. A failed engine is reported and ignored if its pool has another engine.
 
-    Raises CliError with the cause of the failed one where its pool has none.
+    Raises CliError with the cause of the failure if the pool has no other engine.
     """
     started, left = time.monotonic(), set(services)
     while True:
@@ -44,17 +43,17 @@ def wait_until_up(
                 current.outcome += f", not up: {', '.join(sorted(services - left))}"
             return
         if service := failed(compose, left):
-            left -= _left_behind(cluster, compose, {service}, left | up, f"{service} ends again and again")
+            left -= _left_behind(cluster, compose, {service}, left | up, f"{service} exits repeatedly")
         elif time.monotonic() - started > deadline_s:
             slow = left - up
-            what = f"{', '.join(sorted(slow))} did not come up within {deadline_s:.0f} s"
+            what = f"{', '.join(sorted(slow))}: not up within {deadline_s:.0f} s"
             left -= _left_behind(cluster, compose, slow, up, what)
         else:
             time.sleep(POLL_S)
 
 
 def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
-    """`gone`, told with its cause. Raises CliError where one of its pools has nothing among `others`."""
+    """Reports the cause for `gone` and returns it. Raises CliError if one of its pools has no engine in `others`."""
     trouble = start_failure.explained(compose, min(gone), what)
     pool_of = {one.name: one.pool for one in cluster.started_engines}
     if {pool_of.get(name) for name in gone} - {pool_of.get(name) for name in others - gone}:
@@ -65,7 +64,7 @@ def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], other
 
 @contextlib.contextmanager
 def show_downloads(compose: Compose, current: Step) -> Iterator[None]:
-    """While Compose waits for the downloader, what that says is the step's note."""
+    """Shows the downloader's last line as the note of the step, while Compose waits for the downloader."""
     done = threading.Event()
 
     def tell() -> None:
@@ -85,13 +84,13 @@ def show_downloads(compose: Compose, current: Step) -> Iterator[None]:
 
 
 def engine_states(cluster: PlacedCluster) -> dict[str, str]:
-    """{engine: state} as the gateway tells it; empty while it does not answer."""
+    """Returns {engine: state} as reported by the gateway; empty while it does not answer."""
     pools = gateway_client.healthz(cluster).get("pools", [])
     return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}
 
 
 def failed(compose: Compose, services: set[str]) -> str:
-    """The first of `services` whose container cannot come up any more; empty while there is none."""
+    """Returns the first of `services` whose container has failed too often; empty if there is none."""
     for row in compose.containers():
         service, state = row["Service"], row["State"]
         if (
@@ -104,15 +103,15 @@ def failed(compose: Compose, services: set[str]) -> str:
 
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
-"""A grey PNG of 32 x 32 pixels."""
+"""A grey PNG of 32 x 32 pixels, in base64."""
 ATTEMPTS_S = 10.0
 KEYS_SHOWN = 5
 
 
 def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
-    """(engine that answered, seconds) for one picture through the gateway. Raises CliError."""
+    """Sends a request with one image through the gateway. Returns (engine, seconds). Raises CliError."""
     pool = _first_pool(cluster)
-    content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this picture?"}]
+    content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this image?"}]
     if pool.media.images_per_prompt:
         content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}})
     body = json.dumps({"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]})
@@ -121,21 +120,22 @@ def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
         status, engine, seconds, said = gateway_client.send_chat(compose, body)
         if status == 200:
             return engine or "?", seconds
-        # The gateway learns within a second or two of an engine that is up.
+        # The gateway sends requests to a new engine after a second or two.
         if time.monotonic() > deadline:
             raise CliError(
-                f"engines are up but the gateway gives no answer about a picture: {said or f'status {status}'}"
+                f"engines are up, but a request with an image fails: {said or f'status {status}'}. "
+                "`make logs` shows the reason."
             )
         time.sleep(0.3)
 
 
 def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafana: bool) -> None:
-    """The end of `make up`."""
+    """Prints the addresses of the cluster and an example request."""
     base, trust = _address_and_trust(cluster)
     wanted = cluster.gateway.wants_key(keys)
     print_line()
-    print_line(f"  The page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
-    print_line(f"  The API       {base}/v1   (OpenAI's; {_keys(keys, wanted, config)})")
+    print_line(f"  Web page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
+    print_line(f"  API           {base}/v1   (OpenAI's; {_keys(keys, wanted, config)})")
     for pool in cluster.served_pools:
         print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
     if cluster.controller.expose_api:
@@ -156,20 +156,24 @@ def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafan
     print_line('         "messages": [{"role": "user", "content": "Hello"}]}\'')
     print_line()
     if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
-        print_warning("the tiny model has random weights: real vLLM answers, and says noise")
+        print_warning("the tiny model has random weights: vLLM is real, but its answers are random words")
     if any(_emulated(cluster, pool) for pool in cluster.served_pools):
-        print_warning("engines are emulated: answers are canned text, timings are not a GPU's")
-    for action, purpose in (("status", "shows it"), ("logs", "follows it"), ("down", "ends it")):
+        print_warning("engines are emulated: answers are fixed texts, and timings are simulated")
+    for action, purpose in (
+        ("status", "shows the cluster's state"),
+        ("logs", "shows the logs"),
+        ("down", "stops the cluster"),
+    ):
         print_line(f"  {next_command(action, config=config)}   {purpose}")
 
 
 def _first_pool(cluster: PlacedCluster) -> Pool:
-    """The first one served here; an endpoint elsewhere may cost money."""
+    """Returns the first pool with local engines, if there is one, because a remote pool may cost money."""
     return min(cluster.served_pools, key=lambda pool: pool.remote is not None)
 
 
 def _address_and_trust(cluster: PlacedCluster) -> tuple[str, str]:
-    """The address to show, and what curl needs to trust it."""
+    """Returns the base URL to print, and curl's option to trust its certificate."""
     base = gateway_client.address(cluster)
     own = secrets.certificate_path(cluster)
     if own is None:
@@ -188,9 +192,9 @@ def _keys(keys: ApiKeys, wanted: bool, config: Path) -> str:
         return (
             f"keys: {listed}"
             if names
-            else f"a key is needed and there is none: {next_command('key', 'alice', config=config)}"
+            else f"a key is required, but there is none: {next_command('key', 'alice', config=config)}"
         )
-    return f"keys: {listed}; others may ask too" if names else "any key will do"
+    return f"keys: {listed}; requests without a key are served too" if names else "any key is accepted"
 
 
 def _about(cluster: PlacedCluster, pool: Pool) -> str:

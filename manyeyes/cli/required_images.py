@@ -1,4 +1,4 @@
-"""Which images a cluster needs, and how each is built here where no registry has it."""
+"""Lists the images that a cluster requires, and how each is built on this host if it cannot be pulled."""
 
 import contextlib
 import hashlib
@@ -19,26 +19,26 @@ INPUTS_LABEL = "manyeyes.inputs"
 BASES = {"bookworm": "debian:bookworm-slim", "sid": "debian:sid-slim"}
 TORCH_WHEEL = "torch==2.13.0+cpu"
 BUILT = Images()
-"""What is built here, and under which names: the versions that this project pins. Under another name another version is expected."""
+"""The images that can be built, with the versions that this project pins. Another name or tag means another version."""
 
 
 @dataclass(frozen=True)
 class RequiredImage:
-    """One image and how it comes here."""
+    """One image, and how it is provided."""
 
     reference: str
     build: Callable[[], None] | None = None
-    """Builds it on this host; None: it can only be pulled."""
+    """Builds the image on this host. None: it can only be pulled."""
     after: tuple[str, ...] = ()
-    """Images that its build stands on."""
+    """Base images of the build."""
     inputs: str = ""
-    """For our own images: a digest of the sources; another digest means: build anew."""
+    """For images of this repository: a digest of the sources. The image is built again if the digest changes."""
     optional: bool = False
-    """The cluster starts without it."""
+    """The cluster can start without the image."""
     makes: str = ""
-    """The one reference whose version the build makes; empty: whatever is asked for."""
+    """The only reference that the build can make; empty: any reference."""
     only_when_asked: bool = False
-    """Built by `make images` and never instead of pulling it."""
+    """Only `make images` builds the image; `make up` does not."""
 
     @property
     def can_be_built(self) -> bool:
@@ -46,7 +46,7 @@ class RequiredImage:
 
 
 def required_images(cluster: PlacedCluster) -> list[RequiredImage]:
-    """Every image that a laid-out cluster names, those for building first."""
+    """Returns all images of a placed cluster; images of this repository are first."""
     images = cluster.images
     flavours = {engine.flavour for engine in cluster.started_engines}
     wanted = [
@@ -93,10 +93,12 @@ def required_images(cluster: PlacedCluster) -> list[RequiredImage]:
 
 
 def ca_certificates() -> Path | None:
-    """The CA bundle for builds behind TLS inspection: CA_CERTIFICATES, else the host's when it has CAs of its own."""
+    """Returns the CA bundle for builds behind TLS inspection: CA_CERTIFICATES, else the host's if it has local CAs."""
     if chosen := os.environ.get("CA_CERTIFICATES"):
         if not Path(chosen).is_file():
-            raise CliError(f"CA_CERTIFICATES is {chosen}, which is not a file. Give a PEM bundle, or leave it out.")
+            raise CliError(
+                f"CA_CERTIFICATES: expected a PEM file, got {chosen}. Set another file, or remove the variable."
+            )
         return Path(chosen)
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     own = Path("/usr/local/share/ca-certificates")
@@ -104,7 +106,7 @@ def ca_certificates() -> Path | None:
 
 
 def _plain(reference: str) -> str:
-    """docker.io/library/nginx:1.30 is nginx:1.30."""
+    """docker.io/library/nginx:1.30 -> nginx:1.30."""
     return reference.removeprefix("docker.io/").removeprefix("library/")
 
 
@@ -116,7 +118,7 @@ def _own(reference: str, dockerfile: str, python: str, makes: str) -> RequiredIm
 
 
 def sources_digest(dockerfile: Path, python: str) -> str:
-    """Of the Dockerfile and of everything that its COPY lines name."""
+    """Returns a digest of the Dockerfile and of all files that its COPY lines name."""
     text = dockerfile.read_text(encoding="utf-8")
     digest = hashlib.sha256(f"{python}\n{text}".encode())
     for line in text.splitlines():
@@ -150,7 +152,7 @@ def _build_own(reference: str, dockerfile: str, python: str, digest: str) -> Non
 def build_base(suite: str, reference: str) -> None:
     if not shutil.which("mmdebstrap"):
         raise CliError(
-            f"{reference} can be neither pulled nor built: mmdebstrap is missing (apt-get install mmdebstrap)."
+            f"{reference} could not be pulled, and cannot be built: mmdebstrap is missing (apt-get install mmdebstrap)."
         )
     run(["docker/debian/base.sh", suite, reference])
 
@@ -165,7 +167,7 @@ def _build_vllm_cpu(reference: str, python: str) -> None:
     wheels = ROOT / "build" / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     if not list(wheels.glob("torch-*.whl")):
-        # The host's own pip settings may know a CPU build of torch; elsewhere the Dockerfile asks PyTorch's index.
+        # The host's pip settings may have an index with CPU builds of torch; else the Dockerfile uses PyTorch's index.
         with contextlib.suppress(CommandFailed, TimeoutError):
             pip = [sys.executable, "-m", "pip"]
             run([*pip, "download", "-q", "--no-deps", "-d", str(wheels), TORCH_WHEEL], timeout_s=600)

@@ -1,4 +1,4 @@
-"""`manyeyes restart-rolling|drain|resume`: engines go and come back while users are on."""
+"""`manyeyes restart-rolling|drain|resume`: restarts and drains engines while the cluster serves requests."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,18 +31,18 @@ from manyeyes.render.rendered_file import write_files
 
 IMAGES_OF_ENGINES = ("VLLM_CUDA_IMAGE", "VLLM_CPU_IMAGE", "EMULATOR_IMAGE")
 MODELS = "models"
-"""The service that downloads."""
+"""The Compose service that downloads models."""
 
 
 def restart_rolling(config: Path, pool: str) -> None:
-    """Every engine that Compose runs (of one pool), one after the other, with the flags that the configuration has now."""
+    """Restarts all engines that Compose runs (of one pool), one after the other, with the flags of the configuration."""
     cluster, compose = running_cluster(config)
     names = [one.name for one in cluster.started_engines if pool in ("", one.pool)]
     if pool and pool not in [one.name for one in cluster.pools]:
-        raise CliError(f"POOL={pool} is no pool; there are {', '.join(one.name for one in cluster.served_pools)}")
+        raise CliError(f"POOL: expected one of {', '.join(one.name for one in cluster.served_pools)}, got {pool}")
     there = {row["Service"] for row in compose.containers()}
     if missing := [name for name in names if name not in there]:
-        print_warning(f"not started, so not restarted: {', '.join(missing)} (make up)")
+        print_warning(f"not running, so not restarted: {', '.join(missing)}. `make up` starts them.")
     drained = [
         name
         for name, one in EngineContainers(cluster, compose).look().items()
@@ -50,34 +50,37 @@ def restart_rolling(config: Path, pool: str) -> None:
     ]
     if drained:
         print_warning(
-            f"drained, so left alone: {', '.join(drained)} ({next_command('resume', drained[0], config=config)} lets it in)"
+            f"drained, so not restarted: {', '.join(drained)}. "
+            f"`{next_command('resume', drained[0], config=config)}` ends the drain."
         )
     names = [name for name in names if name in there and name not in drained]
     if not names:
-        raise CliError("there is no engine of ours to restart")
+        raise CliError("there is no engine to restart. `make up` starts engines.")
     print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
     restart_one_by_one(cluster, compose, names)
     gateway_client.print_pending_changes(compose, cluster)
 
 
 def running_cluster(config: Path) -> tuple[PlacedCluster, Compose]:
-    """The cluster that runs, with its files rendered anew for the host that `make up` found. Raises CliError."""
+    """Returns the running cluster, and renders the files of its engines again for this host. Raises CliError."""
     written = load(config)
     compose = Compose(written.name)
     compose.must_run()
     inventory_file = ROOT / compose.rendered / "inventory.yaml"
     if not inventory_file.exists():
-        raise CliError("this cluster was not started by `make up`; run that first")
+        raise CliError("this cluster was not started by `make up`. Run `make up` first.")
     inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
     cluster = place_engines(written, inventory)
     if compose.subnet() != str(cluster.network.subnet):
-        raise CliError(f"network.subnet is {cluster.network.subnet} and the cluster runs in another one: make up")
+        raise CliError(
+            f"network.subnet is {cluster.network.subnet}, but the cluster runs in another network. Run `make up`."
+        )
     render_engines(cluster, ROOT / compose.rendered)
     return cluster, compose
 
 
 def render_engines(cluster: PlacedCluster, folder: Path) -> None:
-    """What concerns engines; everything else stays as it was applied, so that what waits for `make up` is not forgotten."""
+    """Renders the files of engines only. Other changes are not rendered, because they wait for `make up`."""
     files = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
@@ -94,7 +97,7 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
 
 
 def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
-    """Restarts `names`, telling each. Raises CliError when one does not come back; the others keep serving."""
+    """Restarts `names` and reports each. Raises CliError if an engine does not come back; the others continue to serve."""
     _bring_models(compose)
     _tell_alone(cluster, names)
     engines, times = EngineContainers(cluster, compose), restart_times(cluster)
@@ -106,11 +109,11 @@ def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence
                 restart([name], times, engines, teller)
             except RestartFailed as error:
                 raise CliError(
-                    f"{name} is not back: {error.why}. {_others(names[number:])}",
+                    f"{name} did not come back: {error.why}. {_others(names[number:])}",
                     details=compose.logs(name, 25),
                 ) from error
             except LeftOutOfRotation as error:
-                remedy = "make up starts it" if error.may_be_stopped else f"manyeyes resume {name} lets it in"
+                remedy = "`make up` starts it" if error.may_be_stopped else f"`manyeyes resume {name}` puts it back"
                 details = getattr(error.cause, "details", "") or getattr(error.again, "details", "")
                 raise CliError(left_out(error, remedy), details=details) from error
             except CliError as error:
@@ -119,26 +122,30 @@ def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence
                     details=error.details,
                 ) from error
             except KeyboardInterrupt:
-                current.title = f"{told}: interrupted, and let in again as soon as it is up"
+                current.title = f"{told}: interrupted; it gets requests again as soon as it is up"
                 raise
             current.outcome = f"{told} is back"
         _tell_left_behind(cluster, name, teller.turn)
 
 
 def left_out(error: LeftOutOfRotation, remedy: str) -> str:
-    """What ended it, and what to do."""
+    """Returns a sentence with the cause and what to do."""
     may = f"{error.name} may be {'stopped' if error.may_be_stopped else 'out of rotation'}: {remedy}"
     if isinstance(error.cause, KeyboardInterrupt) and isinstance(error.again, KeyboardInterrupt):
         return f"interrupted; {may}"
-    return f"{error.name} could not be restarted: {in_words(error.cause)}. It could not be put back: {in_words(error.again)}. {may}"
+    return (
+        f"{error.name} could not be restarted: {in_words(error.cause)}. "
+        f"It could not be put back into rotation: {in_words(error.again)}. {may}"
+    )
 
 
 def _others(untouched: Sequence[str]) -> str:
-    return "The other engines keep serving." + (f" Not touched: {', '.join(untouched)}." if untouched else "")
+    skipped = f" Not restarted: {', '.join(untouched)}." if untouched else ""
+    return f"The other engines continue to serve.{skipped}"
 
 
 class _Teller:
-    """Shows where the turn is beside the step's clock."""
+    """Shows the phase of the restart in the title of the step."""
 
     def __init__(self, current: Step, title: str) -> None:
         self.current, self.title, self.turn = current, title, Restart()
@@ -154,8 +161,8 @@ def _tell_alone(cluster: PlacedCluster, names: Sequence[str]) -> None:
     for name, pool in cluster.engines_alone_in_pool.items():
         if name in names:
             after = cluster.pool(pool).fallback
-            instead = f"its fallback {after} answers" if after else "its users get 503"
-            print_warning(f"{name} is alone in pool {pool}: while it is away {instead}")
+            instead = f"its fallback {after} answers" if after else "clients get 503"
+            print_warning(f"{name} is the only engine of pool {pool}: while it restarts, {instead}")
 
 
 def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Restart) -> None:
@@ -163,7 +170,7 @@ def _tell_left_behind(cluster: PlacedCluster, name: str, turn: Restart) -> None:
         many = _requests(turn.left_behind)
         print_warning(
             f"{name} was stopped with {many} in flight after {cluster.shutdown.finish_s} s (shutdown.finish_s); "
-            f"vLLM gave them {cluster.shutdown.drain_s} s more"
+            f"vLLM gave the requests {cluster.shutdown.drain_s} s more"
         )
 
 
@@ -172,41 +179,42 @@ def _requests(number: int | None) -> str:
 
 
 def _bring_models(compose: Compose) -> None:
-    """Downloads what engines will ask for, where that is something else than before."""
+    """Downloads the models of the engines, if they changed."""
     folder = ROOT / compose.rendered
     wanted = started_services.rendered_services(folder).get(MODELS)
     if wanted is None or wanted == started_services.services(folder).get(MODELS):
         return
-    with step("bringing models") as current:
+    with step("downloading models") as current:
         try:
             compose("up", "--no-deps", "--no-build", "--pull", "never", "--exit-code-from", MODELS, MODELS)
         except CommandFailed as error:
             said = compose.logs(MODELS).strip()
-            raise CliError("the models could not be brought here", details=said or error.output) from error
-        current.outcome = "models are here"
+            raise CliError("the models could not be downloaded", details=said or error.output) from error
+        current.outcome = "models are present"
     started_services.record(folder, [MODELS])
 
 
 def drain(config: Path, engine: str) -> None:
-    """Out of rotation until it is resumed; says what it still works on."""
+    """Takes the engine out of rotation until it is resumed, and prints its number of requests in flight."""
     cluster, compose = _named(config, engine)
     after = gateway_client.drain(compose, cluster, engine, "manyeyes drain")
     print_ok(
-        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. {next_command('resume', engine, config=config)} lets it in."
+        f"{engine} gets no new requests; {_requests(after['in_flight'])} in flight. "
+        f"`{next_command('resume', engine, config=config)}` ends the drain."
     )
 
 
 def resume(config: Path, engine: str) -> None:
     cluster, compose = _named(config, engine)
     after = gateway_client.resume(compose, cluster, engine, "manyeyes resume")
-    print_ok(f"{engine} gets requests as soon as it is up" + ("" if after["state"] != "up" else ", which it is"))
+    print_ok(f"{engine} gets requests again" + ("" if after["state"] == "up" else " as soon as it is up"))
 
 
 def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:
     written = started_services.configuration(config)
     compose = Compose(written.name)
     if not engine:
-        names = ", ".join(sorted(EngineContainers(written, compose).look())) or "none that answers"
-        raise CliError(f"which engine? Name one of these: {names}")
+        names = ", ".join(sorted(EngineContainers(written, compose).look())) or "unknown, the gateway does not answer"
+        raise CliError(f"no engine was given. The engines are: {names}")
     compose.must_run()
     return written, compose

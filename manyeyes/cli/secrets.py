@@ -1,5 +1,4 @@
-"""The secrets folder: which of its files the configuration names, and whether the gateway can read them; the admin key, and a self-signed
-certificate where the operator has none."""
+"""The secrets folder: checks its files, and creates the admin key and a self-signed certificate if they are missing."""
 
 import contextlib
 import os
@@ -20,11 +19,11 @@ from manyeyes.config.fields import parse_address
 from manyeyes.config.placement import PlacedCluster
 
 GATEWAY_USER = 101
-"""nginx's user in its image; without the folder's group it has this one only."""
+"""User and group of nginx in its image. Compose adds the group of the secrets folder."""
 
 
 def of_pools(cluster: PlacedCluster) -> dict[str, str]:
-    """{setting: file} for what remote pools and endpoints need; file names are inside the folder."""
+    """Returns {setting: file} of remote pools and endpoints, with file names inside the secrets folder."""
     named: dict[str, str] = {}
     for pool in cluster.served_pools:
         if pool.remote and pool.remote.key_file:
@@ -38,7 +37,7 @@ def of_pools(cluster: PlacedCluster) -> dict[str, str]:
 
 
 def of_alerting(cluster: Cluster) -> dict[str, str]:
-    """{setting: file} for what Alertmanager needs to tell somebody."""
+    """Returns {setting: file} of Alertmanager's receivers."""
     alerting = cluster.monitoring.alerting
     files = [(f"webhooks[{number}].url_file", one.url_file) for number, one in enumerate(alerting.webhooks, start=1)]
     files += [
@@ -48,71 +47,71 @@ def of_alerting(cluster: Cluster) -> dict[str, str]:
 
 
 def of_certificate(cluster: Cluster) -> dict[str, str]:
-    """{setting: file} for the gateway's own certificate; empty without TLS."""
+    """Returns {setting: file} of the gateway's certificate; empty without TLS."""
     tls = cluster.gateway.tls
     return {"gateway.tls.certificate": tls.certificate, "gateway.tls.key": tls.key} if tls else {}
 
 
 def state(name: str) -> tuple[str, str]:
-    """What is found at `name`, and what to do about it; the latter is empty when the gateway can read it."""
+    """Returns what was found at `name`, and how to fix it; the fix is empty if the gateway can read the file."""
     path = secrets_folder() / name
     if not path.is_file():
         return "missing", f"Put the file there: {path}"
     if not path.resolve().is_relative_to(secrets_folder().resolve()):
-        return "a link out of the folder", f"Containers cannot follow it; copy the file to {path}"
+        return "a link out of the folder", f"Containers cannot follow the link. Copy the file to {path}"
     if not _lets_in(secrets_folder(), 0o111):
-        return "in a closed folder", f"chmod g+x {secrets_folder()}"
+        return "in an unreadable folder", f"chmod g+x {secrets_folder()}"
     if not _lets_in(path, 0o444):
-        return "closed to the gateway", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
-    return "there", ""
+        return "not readable by the gateway", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
+    return "present", ""
 
 
 def _lets_in(path: Path, bits: int) -> bool:
-    """Whether one of the permission bits holds for the gateway's user or its groups."""
+    """Whether the gateway's user or its groups have one of the permission bits."""
     return checkout.has_access(path, GATEWAY_USER, (GATEWAY_USER, secrets_group()), bits)
 
 
 def of_configuration(path: Path) -> tuple[str, str]:
-    """What is found at a file of keys or users beside the configuration, and what to do when its container cannot read it."""
+    """Returns what was found at the API keys file or the users file, and how to fix it if its container cannot read it."""
     if not path.exists():
         return "none", ""
     if checkout.is_readable_by_containers(path):
         return "readable by its container", ""
-    return "closed to its container", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
+    return "not readable by its container", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
 
 
 ADMIN_KEY = "admin.key"
 
 
 def ensure_admin_key(config: Path) -> None:
-    """Makes the key where there is none; never touches one that is there."""
+    """Creates the admin key if it does not exist."""
     path = secrets_folder() / ADMIN_KEY
     if path.exists():
         return
     try:
-        # Never open to others, not even for an instant.
+        # The file is private from the moment it exists.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"me-admin-{randomness.token_urlsafe(32)}\n")
-        with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
+        with contextlib.suppress(PermissionError):  # the folder has another group: doctor reports how to fix it
             os.chown(path, -1, secrets_group())
         path.chmod(0o640)
     except OSError as error:
-        # The cluster serves without it; only changes by API are refused.
-        print_warning(f"no admin key could be made in {secrets_folder()}: {error}")
+        # The cluster serves requests without it; only changes through the API are rejected.
+        print_warning(f"the admin key could not be created in {secrets_folder()}: {error}")
         return
-    print_ok(f"{ADMIN_KEY} is new in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
+    print_ok(f"created {ADMIN_KEY} in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
 
 
 def read_admin_key() -> str:
-    """Raises CliError."""
+    """Returns the admin key. Raises CliError."""
     try:
         return (secrets_folder() / ADMIN_KEY).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(f"there is no admin key to print: {error}. `make up` makes one.") from error
+        raise CliError(f"the admin key cannot be read: {error}. `make up` creates it.") from error
 
 
 DAYS = 825
-"""The longest that Apple's systems accept."""
+"""Maximum lifetime of a certificate that Apple's systems accept."""
 
 REQUEST = """\
 [req]
@@ -127,16 +126,16 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 """
-"""Whoever trusts this certificate trusts this server and nothing that its key signs."""
+"""CA:FALSE: a client that trusts this certificate does not trust certificates that its key signs."""
 
 
 def certificate_path(cluster: Cluster) -> Path | None:
-    """The certificate's file; None without TLS."""
+    """Returns the path of the certificate; None without TLS."""
     return secrets_folder() / cluster.gateway.tls.certificate if cluster.gateway.tls else None
 
 
 def ensure_certificate(cluster: Cluster) -> None:
-    """With TLS and neither certificate nor key in the secrets folder, makes a pair. Never touches files that exist."""
+    """Creates a self-signed certificate and key, if TLS is on and neither file exists. Raises CliError."""
     names = list(of_certificate(cluster).values())
     if not names or any((secrets_folder() / name).exists() for name in names):
         return
@@ -148,35 +147,35 @@ def ensure_certificate(cluster: Cluster) -> None:
             for file, target in (("key", key), ("crt", crt)):
                 (Path(made) / file).rename(target)
     except CommandFailed as error:
-        raise CliError(f"openssl could not make a certificate: {error.last_line}", details=error.output) from error
+        raise CliError(f"openssl could not create a certificate: {error.last_line}", details=error.output) from error
     except OSError as error:
-        raise CliError(f"no certificate could be made in {secrets_folder()}: {error}") from error
+        raise CliError(f"no certificate could be created in {secrets_folder()}: {error}") from error
     print_warning(
-        f"{from_checkout(crt)} is new and self-signed, for {', '.join(subjects)}; clients must be told to trust it, "
-        "or put your own pair there"
+        f"{from_checkout(crt)} is new and self-signed, for {', '.join(subjects)}. Configure clients to trust it, "
+        "or replace both files with your own."
     )
 
 
 def is_self_signed(certificate: Path) -> bool:
-    """Whether only those who have the file itself can trust it."""
+    """Whether issuer and subject of the certificate are the same."""
     told = _openssl(certificate, "-subject", "-issuer", "-nameopt", "RFC2253")
     found = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
     return bool(found) and found.get("subject") == found.get("issuer")
 
 
 def has_expired(certificate: Path) -> bool:
-    """False also where openssl is missing and nobody can tell."""
+    """Whether the certificate has expired; False if openssl is missing."""
     return "will expire" in _openssl(certificate, "-checkend", "0")
 
 
 def host_name(certificate: Path) -> str:
-    """The first name it is for; empty when that is a wildcard, an address, or not known. localhost wins."""
+    """Returns localhost if the certificate has it, else its first name; empty for a wildcard, an address or an error."""
     names = re.findall(r"DNS:([A-Za-z0-9.-]+)", _openssl(certificate, "-ext", "subjectAltName"))
     return "localhost" if "localhost" in names else names[0] if names else ""
 
 
 def _subjects(cluster: Cluster) -> list[str]:
-    """Names and addresses under which this host may be asked."""
+    """Returns the names and addresses of this host for the certificate."""
     listens = cluster.gateway.host
     own = [] if listens.is_unspecified else [str(listens)]
     return list(dict.fromkeys(["localhost", "127.0.0.1", host_info.host_name(), *own, *host_info.addresses()]))
@@ -190,13 +189,13 @@ def _make(folder: Path, name: str, subjects: list[str]) -> None:
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
     run([*command, "-keyout", str(folder / "key"), "-out", str(folder / "crt")], timeout_s=60)
     for file, mode in (("crt", 0o644), ("key", 0o640)):
-        with contextlib.suppress(PermissionError):  # the folder is another group's: doctor tells what to do
+        with contextlib.suppress(PermissionError):  # the folder has another group: doctor reports how to fix it
             os.chown(folder / file, -1, secrets_group())
         (folder / file).chmod(mode)
 
 
 def _openssl(certificate: Path, *arguments: str) -> str:
-    """What openssl tells of a certificate; empty where it is missing or the file is no certificate."""
+    """Returns openssl's output about a certificate; empty if openssl is missing or the file is not a certificate."""
     if not shutil.which("openssl"):
         return ""
     try:

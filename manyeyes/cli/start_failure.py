@@ -1,4 +1,4 @@
-"""Why a part did not start: its whole log kept in build/, the root cause found in it, and what to do about it."""
+"""Explains why a service did not start: saves its log in build/, finds the root cause in it, and suggests a fix."""
 
 import json
 import re
@@ -14,26 +14,26 @@ from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.observability.log_lines import COLOURS
 
 LINES = 400
-"""vLLM prints the cause before some hundred lines that only follow from it."""
+"""vLLM prints some hundred lines of consequences after the root cause."""
 AROUND = 6
-"""Lines that are shown before the cause."""
+"""Number of lines shown before the root cause."""
 FOLDER = ROOT / "build/logs"
 TAIL = re.compile(
     r"Engine core initialization failed|See root cause above|Failed core proc|cancelled|CancelledError|KeyboardInterrupt"
     r"|SystemExit|WorkerProc initialization failed"
 )
-"""What follows from another error."""
+"""Errors that are consequences of another error."""
 EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*)?$")
 PREFIX = re.compile(r"^(?:\([\w ,=.]+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: .-]+\[[\w.]+:\d+\]\s*)?")
-"""(EngineCore pid=71) ERROR 11-30 03:12:44 [core.py:1104] before what is said."""
+"""The prefix of vLLM's log lines, such as (EngineCore pid=71) ERROR 11-30 03:12:44 [core.py:1104]."""
 KNOWN = (
     (
         r"Free memory on device .* is less than desired",
-        "Another program holds memory of this GPU: nvidia-smi names it. End it, or lower --gpu-memory-utilization in vllm_flags.",
+        "Another program uses memory of this GPU (nvidia-smi shows it). Stop it, or lower --gpu-memory-utilization in vllm_flags.",
     ),
     (
         r"No available memory for the cache blocks",
-        "The model fills this GPU. Use a smaller or a quantized (FP8) model, or a larger share of the GPU.",
+        "The model leaves no memory for the KV cache. Use a smaller or quantized (FP8) model, or a larger share of the GPU.",
     ),
     (
         r"To serve at least one request|larger than the available KV cache memory",
@@ -41,60 +41,63 @@ KNOWN = (
     ),
     (
         r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
-        "The model does not fit this GPU, or another program uses it (nvidia-smi). Use a smaller or a quantized (FP8) model.",
+        "The model does not fit this GPU, or another program uses it (nvidia-smi). Use a smaller or quantized (FP8) model.",
     ),
     (
         r"no kernel image is available",
-        "This GPU is too old for this vLLM: it needs compute capability 7.5 or newer. Leave the GPU out of `engines:`.",
+        "This GPU is too old for this vLLM, which needs compute capability 7.5 or newer. Remove the GPU from `engines:`.",
     ),
-    (r"Bfloat16 is only supported", "This GPU has no bfloat16: add --dtype=half to vllm_flags of the pool."),
+    (
+        r"Bfloat16 is only supported",
+        "This GPU does not support bfloat16: add --dtype=half to vllm_flags of the pool.",
+    ),
     (
         r"driver version is insufficient|driver on your system is too old|unsatisfied condition: cuda",
         "Install NVIDIA driver 580 or newer (CUDA 13) and restart this host.",
     ),
     (
         r"Unknown quantization method|no longer supports online quantization|Invalid quantization",
-        "Take another `quantization` for this pool, or none: a checkpoint names its own.",
+        "Set another `quantization` for this pool, or remove it: vLLM then uses the checkpoint's quantization.",
     ),
     (
         r"not enough shared memory|insufficient shared memory|Bus error.*shm|No space left on device.*/dev/shm",
-        "Docker gave this container too little shared memory: raise shm_size.",
+        "The container has too little shared memory: raise shm_gb of the engine.",
     ),
     (
         r"address already in use|port is already allocated|Address in use",
-        "Another program listens on this port (ss -ltnp). End it, or choose another port in the configuration.",
+        "Another program listens on this port (ss -ltnp shows it). Stop it, or choose another port in the configuration.",
     ),
     (
         r"No space left on device|Disk quota exceeded|more disk and .* are free",
-        "The disk is full: free some (docker system df shows what Docker holds), then make up again.",
+        "The disk is full: free disk space (docker system df shows Docker's use), then run `make up` again.",
     ),
     (
-        r"GatedRepoError|gated repo|wants a licence|\b401 (?:Client Error|Unauthorized)|\b403 (?:Client Error|Forbidden)",
+        r"GatedRepoError|gated repo|requires a licence|\b401 (?:Client Error|Unauthorized)|\b403 (?:Client Error|Forbidden)",
         "Accept the model's licence on the hub and set HF_TOKEN in .env.",
     ),
     (
         r"Could not find nvcc|nvcc: (?:command )?not found",
-        "This image has no CUDA compiler. Use the official vllm/vllm-openai image, or build it again with make images.",
+        "This image has no CUDA compiler. Use the official vllm/vllm-openai image, or build it again with `make images`.",
     ),
     (
         r"could not select device driver|nvidia-container-cli: initialization error|unknown or invalid runtime name: nvidia",
         "Docker cannot use the GPUs: install nvidia-container-toolkit and restart Docker.",
     ),
 )
-"""Known causes, and one thing to do about each."""
+"""Known causes, and a fix for each."""
 KILLED = 137
-OUT_OF_MEMORY = "the host's memory, or the container's limit, was used up and Linux ended it (exit code 137)"
+OUT_OF_MEMORY = "Linux killed it because it used all memory of the host or of its container (exit code 137)"
 
 
 def explained(compose: Compose, service: str, what: str) -> CliError:
-    """`what` failed in this service: with its root cause, one remedy, the lines around the cause, and where its log is kept."""
+    """Returns an error for a failure `what` of this service, with its root cause, a fix, and the path of its log."""
     log = kept_log(compose, service)
     lines = _lines(log.read_text(encoding="utf-8", errors="replace") if log else "")
     cause, at = root_cause(lines)
     if _was_killed(compose, service):
         cause = OUT_OF_MEMORY
     said = f"{what}: {cause}" if cause else what
-    where = f"Its whole log: {from_checkout(log)}." if log else f"`make logs PART={service}` tells more."
+    where = f"The whole log: {from_checkout(log)}." if log else f"`make logs PART={service}` shows the log."
     around = lines[max(0, at - AROUND) : at + 2] if cause and at >= 0 else lines[-25:]
     return CliError(
         " ".join(part for part in (_sentence(said), remedy(cause), where) if part), details="\n".join(around)
@@ -102,19 +105,19 @@ def explained(compose: Compose, service: str, what: str) -> CliError:
 
 
 def cause_of(compose: Compose, service: str) -> str:
-    """In one sentence or two, with what to do; empty where none is found."""
+    """Returns the root cause and its fix; empty if none is found."""
     log = kept_log(compose, service)
     cause, _ = root_cause(_lines(log.read_text(encoding="utf-8", errors="replace") if log else ""))
     return " ".join(part for part in (_sentence(cause), remedy(cause)) if part) if cause else ""
 
 
 def keep_logs(compose: Compose, services: Iterable[str]) -> list[Path]:
-    """Of every service, before its container is removed."""
+    """Saves the logs of the services, before their containers are removed. Returns the paths."""
     return [path for service in services if (path := kept_log(compose, service))]
 
 
 def kept_log(compose: Compose, service: str) -> Path | None:
-    """Writes all that a service has printed into build/; None where that cannot be read or kept."""
+    """Saves the whole log of a service in build/. Returns its path; None if the log cannot be read or written."""
     try:
         said = compose("logs", "--no-log-prefix", "--no-color", service, timeout_s=60)
         path = FOLDER / f"{compose.project}-{STAMP}" / f"{service}.log"
@@ -126,14 +129,14 @@ def kept_log(compose: Compose, service: str) -> Path | None:
 
 
 STAMP = time.strftime("%Y%m%d-%H%M%S")
-"""One folder for each run of `make`."""
+"""Name of the folder of logs; each run of `make` has a separate folder."""
 
 
 def root_cause(lines: list[str]) -> tuple[str, int]:
-    """(the error that the others follow from, the number of its line); empty and -1 where none is found.
+    """Returns (error, line number) of the root cause; ("", -1) if none is found.
 
-    A known sentence wins, the last one; else the last exception of EngineCore; else the last exception of all. Lines that
-    only follow from another error do not count.
+    The root cause is the last known error, else the last exception of EngineCore, else the last exception. Errors that are
+    consequences of another error are ignored.
     """
     lines, first = lines[-LINES:], max(0, len(lines) - LINES)
     known = any_core = any_other = -1
@@ -152,14 +155,14 @@ def root_cause(lines: list[str]) -> tuple[str, int]:
 
 
 def remedy(cause: str) -> str:
-    """One thing to do; empty for a cause that is not known."""
+    """Returns a fix; empty for an unknown cause."""
     if cause == OUT_OF_MEMORY:
-        return "Give it more (memory_gb), use a smaller model, or run fewer engines."
+        return "Raise memory_gb of the engine, use a smaller model, or run fewer engines."
     return next((what for pattern, what in KNOWN if re.search(pattern, cause, re.IGNORECASE)), "")
 
 
 def _lines(log: str) -> list[str]:
-    """Lines in words: of a JSON line its message and its traceback."""
+    """Returns the lines of a log. A JSON line becomes its message and its traceback."""
     found: list[str] = []
     for text in log.splitlines():
         text = COLOURS.sub("", text).rstrip()
@@ -177,7 +180,7 @@ def _lines(log: str) -> list[str]:
 
 
 def _was_killed(compose: Compose, service: str) -> bool:
-    """By Linux, for want of memory."""
+    """Whether Linux killed the service because memory ran out."""
     try:
         states = [one["State"] for one in compose.inspect(service)]
     except CliError:

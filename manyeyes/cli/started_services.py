@@ -1,7 +1,7 @@
-"""Which definition each engine's container was really started with: started.yaml beside the rendered files.
+"""Records the definition with which each engine's container was started, in started.yaml next to the rendered files.
 
-Rendered files say what is wanted; while engines are restarted one by one, some run on what was wanted before. The controller
-reads it (manyeyes/controller/config_sync/apply_plan.py).
+Rendered files have the desired definitions. During a rolling restart some engines still run with an older definition. The
+controller reads started.yaml (manyeyes/controller/config_sync/apply_plan.py).
 """
 
 import sys
@@ -22,22 +22,22 @@ from manyeyes.engine.vllm_flags import served_names_slice
 
 NAME = "started.yaml"
 CONFIGURATION = "configuration.yaml"
-"""A copy of what `make up` was given."""
+"""A copy of the configuration that `make up` used."""
 NAMED_AFTER_POOL = ("manyeyes.pool", "MANYEYES_POOL", "OTEL_RESOURCE_ATTRIBUTES")
-"""Labels and environment that only say in logs, metrics and traces what the pool is called."""
-HEAD = "# Written by `make up` and `make restart-rolling`: engines as their containers were started. Do not edit.\n"
+"""Labels and environment variables that only give the name of the pool, for logs, metrics and traces."""
+HEAD = "# Written by `make up` and `make restart-rolling`: the definitions of started engines. Do not edit.\n"
 
 
 def configuration(config: Path) -> Cluster:
-    """As the file is; where that is wrong, as the cluster that runs was started with it: looking and stopping work in any case.
+    """Returns the configuration. If the file is invalid, returns the configuration with which the cluster was started.
 
-    Raises ConfigError where nothing was started with it.
+    So an invalid file does not prevent commands such as status and down. Raises ConfigError if no cluster was started with it.
     """
     return load(usable_file(config))
 
 
 def usable_file(config: Path) -> Path:
-    """The file, or the copy that `make up` made of it where it is wrong by now. Raises ConfigError."""
+    """Returns the file, or the copy that `make up` made of it if the file is invalid. Raises ConfigError."""
     try:
         load(config)
     except ConfigError as error:
@@ -45,14 +45,14 @@ def usable_file(config: Path) -> Path:
             if (folder / CONFIGURATION).exists() and _is_of(folder, config):
                 for problem in error.problems:
                     print_warning(f"{config}: {problem}")
-                print_warning(f"{config} is wrong: the configuration that the cluster was started with is taken")
+                print_warning(f"{config} is invalid: using the configuration with which the cluster was started")
                 return folder / CONFIGURATION
         raise
     return config
 
 
 def _is_of(folder: Path, config: Path) -> bool:
-    """Whether it was rendered from this file."""
+    """Whether the files in `folder` were rendered from this configuration file."""
     try:
         lines = (folder / "compose.env").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -62,7 +62,7 @@ def _is_of(folder: Path, config: Path) -> bool:
 
 
 def services(folder: Path) -> dict[str, Any]:
-    """As they were started; empty before the first start."""
+    """Returns the definitions of the started engines; empty before the first start."""
     return _services(folder / NAME)
 
 
@@ -71,7 +71,7 @@ def rendered_services(folder: Path) -> dict[str, Any]:
 
 
 def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two definitions of an engine are the same but for the names that it and its pool have: the gateway translates those."""
+    """Whether two definitions of an engine differ only in the names of the engine and its pool, which the gateway translates."""
     return _without_names(one) == _without_names(other)
 
 
@@ -86,19 +86,19 @@ def _without_names(service: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
-    """`names` were started as they are rendered."""
+    """Records that `names` were started with their rendered definitions."""
     is_wanted = rendered_services(folder)
     _write(folder, services(folder) | {name: is_wanted[name] for name in names if name in is_wanted})
 
 
 def keep_only(folder: Path, names: Iterable[str]) -> None:
-    """Only `names` have a container."""
+    """Removes all engines except `names` from the record."""
     kept = set(names)
     _write(folder, {name: service for name, service in services(folder).items() if name in kept})
 
 
 def _services(path: Path) -> dict[str, Any]:
-    """Empty also where the file is damaged: the next start writes it anew, and until then nothing is known of what runs."""
+    """Reads the definitions. A damaged file counts as empty; the next start writes it again."""
     try:
         document = documents.read(path)
         found = document.get("services") if document is not None else None
@@ -106,10 +106,10 @@ def _services(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (DocumentError, AttributeError) as error:
-        print(f"{path} cannot be used and is taken for empty: {error}. `make up` writes it anew.", file=sys.stderr)
+        print(f"{path} is invalid and is ignored: {error}. `make up` writes it again.", file=sys.stderr)
         return {}
 
 
 def _write(folder: Path, kept: dict[str, Any]) -> None:
     text = HEAD + yaml.safe_dump({"services": kept}, sort_keys=False)
-    atomic_write(folder / NAME, text, mode=0o644, fsync=True)  # also after a power cut it is whole
+    atomic_write(folder / NAME, text, mode=0o644, fsync=True)  # fsync: the file survives a power failure

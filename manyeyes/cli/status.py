@@ -1,5 +1,7 @@
-"""`make status`: how users, pools and engines are. Exit codes: 0 every pool has an engine, 1 one has none or there is
-no pool, 2 nothing can be told."""
+"""`make status` shows users, pools and engines; `manyeyes report` writes an HTML report.
+
+Exit codes of status: 0 every pool has an engine; 1 a pool has no engine, or there is no pool; 2 the state is unknown.
+"""
 
 import json
 import time
@@ -30,7 +32,7 @@ TIMEOUT_S = 5.0
 
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
-    """Without `controller_url` the controller of this host's Compose cluster is asked. Raises CliError."""
+    """Prints the status and returns the exit code. Default controller: of this host's Compose cluster. Raises CliError."""
     cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
@@ -43,12 +45,12 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     now = seen()
     console.print(cluster_status.render_status(now))
     if not controller_url and (odd := _not_well(Compose(cluster.name))):
-        print_line(f"\nnot well: {', '.join(odd)}")
+        print_line(f"\nunhealthy: {', '.join(odd)}")
     return 1 if now.empty_pools or not now.pools else 0
 
 
 def _watch(seen: Callable[[], cluster_status.ClusterStatus], console: Console) -> int:
-    """Until Ctrl-C, which is its way to end. A look that fails is told and tried again."""
+    """Updates the status until Ctrl-C, and returns 0. An error is shown, and the next update tries again."""
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
@@ -66,15 +68,15 @@ def _compose(cluster: Cluster) -> Compose:
     docker = host_info.docker()
     docker_install.require_access(docker)
     if not docker.server:
-        raise CliError("Docker does not run, so nothing of the cluster does. `make up` starts it.")
+        raise CliError("Docker is not running, so the cluster is not running. `make up` starts both.")
     compose = Compose.of_started(cluster.name)
     if not compose.containers():
-        raise CliError("nothing of the cluster runs. `make up` starts it.")
+        raise CliError("the cluster is not running. `make up` starts it.")
     return compose
 
 
 def controller_of(cluster: Cluster, url: str) -> cluster_status.Controller:
-    """How the controller is asked: at `url`, or inside this host's Compose cluster. Raises CliError, as what it returns does."""
+    """Returns a function that queries the controller at `url`, or in this host's Compose cluster. Both raise CliError."""
     if url:
         return lambda: _at(url)
     compose = _compose(cluster)
@@ -82,7 +84,7 @@ def controller_of(cluster: Cluster, url: str) -> cluster_status.Controller:
 
 
 def prometheus_of(cluster: Cluster, url: str) -> PrometheusClient | None:
-    """At `url`, or this host's; None where it is off."""
+    """Returns a client for Prometheus at `url`, or on this host; None if monitoring is disabled."""
     if not url and not cluster.monitoring.enabled:
         return None
     return PrometheusClient(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
@@ -95,8 +97,8 @@ def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[di
         why = error.last_line if isinstance(error, CommandFailed) else str(error)
         odd = _not_well(compose)
         raise CliError(
-            f"the controller does not answer: {why}. Requests go on with the engines it named last.",
-            *([f"not well: {', '.join(odd)}"] if odd else []),
+            f"the controller does not answer: {why}. The gateway continues with the last known engines.",
+            *([f"unhealthy: {', '.join(odd)}"] if odd else []),
         ) from error
 
 
@@ -114,7 +116,7 @@ def _at(url: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def _not_well(compose: Compose) -> list[str]:
-    """Containers that should run and do not, or fail their health check."""
+    """Returns the containers that should run but do not, or that fail their health check."""
     odd = []
     for row in compose.containers():
         ended_well = row["State"] == "exited" and "(0)" in row["Status"]  # as the downloader does
@@ -124,14 +126,14 @@ def _not_well(compose: Compose) -> list[str]:
 
 
 NO_PROMETHEUS = (
-    "monitoring.enabled is false, so there is nothing to report from. Set it to true in {config}, then `make up`."
+    "monitoring.enabled is false, so there is no data for a report. Set it to true in {config}, then run `make up`."
 )
 
 
 def report(config: Path, hours: float, out: str, controller_url: str = "", prometheus_url: str = "") -> Path:
-    """Where the page was written. Raises CliError."""
+    """Writes the report and returns its path. Raises CliError."""
     if not 0 < hours <= 24 * 366:
-        raise CliError(f"HOURS is from a few minutes (0.1) to a year, found {hours:g}.")
+        raise CliError(f"HOURS: expected a number above 0 and at most a year (8784), got {hours:g}")
     cluster = load(config)
     prometheus = prometheus_of(cluster, prometheus_url)
     if prometheus is None:
@@ -148,8 +150,8 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
         notices = _notices(said)
         events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in told]
     except CliError as trouble:
-        # What was measured is worth a page, also of a cluster that was just stopped.
-        print_warning(f"without events: {trouble.problems[0]}")
+        # The measurements are useful without events, also for a cluster that was just stopped.
+        print_warning(f"the report has no events: {trouble.problems[0]}")
     file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -158,12 +160,12 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
         )
     except OSError as error:
         raise CliError(f"{file} could not be written: {error.strerror}") from error
-    print_ok(f"{from_checkout(file)}, {file.stat().st_size / 1024:.0f} KB, in any browser")
+    print_ok(f"{from_checkout(file)}, {file.stat().st_size / 1024:.0f} KB; open it in a browser")
     return file
 
 
 def _notices(said: dict[str, Any]) -> list[str]:
-    """Each notice once, with the pools that it is about."""
+    """Returns each notice once, with its pools."""
     about: dict[str, list[str]] = {}
     for pool in said["pools"]:
         if pool.get("notice"):

@@ -1,4 +1,4 @@
-"""What commands print: one line per step, never wider than 80 columns, alive during long steps; and what ends one without being a bug."""
+"""Output of commands: one line per step, with progress during long steps; and the errors that are reported without a traceback."""
 
 import contextlib
 import shutil
@@ -14,18 +14,18 @@ from manyeyes.config.loader import ConfigError
 from manyeyes.config.placement import PlacementError
 
 QUIET_EVERY_S = 15.0
-"""Without a terminal, a long step says every so often that it goes on."""
+"""Seconds between progress lines of a long step, if the output is not a terminal."""
 
 
 class Step:
-    """A step under way; `note` is shown beside its clock."""
+    """A running step; `note` is shown after its elapsed time."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.note = ""
         self.outcome = ""
         self.may_fail = False
-        """A failure is no news for the user: another way is tried next."""
+        """A failure of the step is not printed, because another way is tried next."""
 
 
 def print_line(text: str = "") -> None:
@@ -45,14 +45,14 @@ def print_error(text: str) -> None:
 
 
 def _marked(mark: str, text: str) -> None:
-    """One sentence, on a terminal broken at its width; a log keeps it on one line to search in."""
+    """Prints one message. It is wrapped on a terminal, and is a single line in a log, so that it can be searched."""
     lines = textwrap.wrap(text, columns() - 7, break_long_words=False, break_on_hyphens=False) or [""]
     print_line(f"  {mark}  " + "\n      ".join(lines if sys.stdout.isatty() else [text]))
 
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[Step]:
-    """Shows the title and a clock while the body runs, then one line with the time it took."""
+    """Shows the title and the elapsed time while the body runs, then one line with the result."""
     current = Step(title)
     started = time.monotonic()
     done = threading.Event()
@@ -99,19 +99,19 @@ def columns() -> int:
 
 
 EXIT_FAULT = 1
-"""A bug (with a traceback), or what was asked for was not reached."""
+"""A bug (with a traceback), or the goal was not reached."""
 EXIT_UNUSABLE = 2
-"""The host, the configuration or the command line."""
+"""A problem with the host, the configuration or the command line."""
 EXIT_INTERRUPTED = 130
-"""Ctrl-C."""
+"""Interrupted by Ctrl-C."""
 
 
 LINES = 30
-"""Of a program that failed, the last ones."""
+"""Number of last lines that are printed of a failed program."""
 
 
 class CliError(Exception):
-    """Each problem is one sentence with what to do next; all are printed and the command ends with 2."""
+    """Problems of a command, each one sentence with what to do next. All are printed, and the command exits with code 2."""
 
     def __init__(self, *problems: str, details: str = "") -> None:
         self.problems = problems
@@ -120,7 +120,7 @@ class CliError(Exception):
 
 
 def print_known_error(error: BaseException) -> int | None:
-    """Prints it and returns the exit code; None, with nothing printed, for a bug."""
+    """Prints a known error and returns the exit code. Returns None, without output, for a bug."""
     match error:
         case ConfigError() | KeysError() | PlacementError() | UsersError():
             print(error, file=sys.stderr)
@@ -137,7 +137,7 @@ def print_known_error(error: BaseException) -> int | None:
 
 
 def print_interrupted() -> int:
-    """Ends what still runs."""
+    """Stops all running programs, prints a message, and returns the exit code."""
     end_all()
     print_error("interrupted")
     return EXIT_INTERRUPTED

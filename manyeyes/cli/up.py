@@ -1,4 +1,4 @@
-"""`manyeyes up`: from what the host has to the first answer; `manyeyes down|clean`: all of it away."""
+"""`manyeyes up` starts the cluster and sends a first request; `manyeyes down|clean` stop and remove it."""
 
 import contextlib
 import hashlib
@@ -38,14 +38,14 @@ from manyeyes.render.renderer import render
 
 
 def plan(written: Cluster, flavour: str, docker: Docker) -> tuple[PlacedCluster, Inventory]:
-    """What is going to run: the configuration laid out on what this host has. Raises PlacementError, CliError."""
+    """Inspects this host and places the engines on it. Raises PlacementError, CliError."""
     found = gpu_discovery.discover(written, docker, flavour, written.name, dict(os.environ))
     return place_engines(written, found), found
 
 
 def up(config: Path, flavour: str) -> None:
-    """Brings the cluster up. What this run started is taken down again when it fails or is interrupted."""
-    written = load(config)  # first: a wrong file is told before anything is installed
+    """Starts the cluster. If this run fails or is interrupted, it stops the containers that it started."""
+    written = load(config)  # first, so that an invalid file is reported before anything is installed
     keys = load_keys(keys_path(config, written))
     print_line(f"ManyEyes, {config}")
     docker = docker_install.ensure()
@@ -56,9 +56,10 @@ def up(config: Path, flavour: str) -> None:
         if file.exists():
             checkout.grant_container_access(file)
     if not compose.network_is_closed():
-        # Compose would replace the network under engines that keep the old one.
+        # Compose would replace the network while engines still use the old network.
         raise CliError(
-            f"'{cluster.name}' runs in the network of an older version, which led out of it: make down, then this again"
+            f"'{cluster.name}' runs in the network of an older version, which allows outgoing connections. "
+            "Run `make down`, then run this again."
         )
     doctor.fail_on_blockers(doctor.run_checks(written, docker, inventory, ran_before, config))
     _tell_layout(cluster)
@@ -76,7 +77,7 @@ def up(config: Path, flavour: str) -> None:
         if not ran_before:
             if not isinstance(error, KeyboardInterrupt):
                 _keep_logs(compose)
-            with step("taking down what was started"):
+            with step("stopping the containers that were started"):
                 compose.down()
         raise
     env_file.write_block(compose.environment)
@@ -84,7 +85,7 @@ def up(config: Path, flavour: str) -> None:
 
 
 def mounted_files() -> str:
-    """The digest of what the gateway mounts of this checkout: another checkout starts the gateway anew."""
+    """Returns a digest of the files that the gateway mounts. If it changes, the gateway is started again."""
     digest = hashlib.sha256()
     for path in sorted(path for path in (ROOT / "nginx").rglob("*") if path.is_file()):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
@@ -92,35 +93,35 @@ def mounted_files() -> str:
 
 
 def _keep_logs(compose: Compose) -> None:
-    """Of every container, for they go. Never in the way of taking them down."""
+    """Saves the logs of all containers before they are removed. Errors are ignored."""
     with contextlib.suppress(Exception):
         if files := start_failure.keep_logs(compose, sorted({row["Service"] for row in compose.containers()})):
-            print_warning(f"logs of what was started are kept: {from_checkout(files[0].parent)}")
+            print_warning(f"the logs of the containers were saved: {from_checkout(files[0].parent)}")
 
 
 def _tell_layout(cluster: PlacedCluster) -> None:
     for pool in cluster.served_pools:
         engines = [one for one in cluster.engines if one.pool == pool.name]
         if pool.remote:
-            print_ok(f"{pool.name}: at {pool.remote.host}")
+            print_ok(f"{pool.name}: remote, at {pool.remote.host}")
             continue
         where = ", ".join(f"{one.name}" for one in engines)
         print_ok(f"{pool.name}: {len(engines)} engine{'s' if len(engines) > 1 else ''} ({where})")
 
 
 def _changed(cluster: PlacedCluster, compose: Compose) -> list[str]:
-    """Engines that serve users and run from an older definition."""
+    """Returns the engines that serve requests with an older definition."""
     if compose.subnet() != str(cluster.network.subnet):
-        return []  # they all move to another network, which takes them away together
+        return []  # all engines move to another network, so all stop together
     serving = {name for name, one in EngineContainers(cluster, compose).look().items() if one.state in SERVING}
     return [name for name in compose.would_recreate([one.name for one in cluster.started_engines]) if name in serving]
 
 
 def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tuple[list[str], list[str]]:
-    """Of those that changed: which are restarted one after the other, once all else is up, and which are left as they are.
+    """Splits the changed engines into those that are restarted one after the other at the end, and those left unchanged.
 
-    An engine that is alone in its pool is not restarted for another name: nobody would answer meanwhile, and the gateway asks it by
-    a name that it accepts.
+    The only engine of a pool is not restarted for a changed name: no other engine could answer, and the gateway sends it a
+    name that it accepts.
     """
     folder = ROOT / compose.rendered
     before, after = started_services.services(folder), started_services.rendered_services(folder)
@@ -143,11 +144,11 @@ def _start(
         {row["Service"] for row in compose.containers() if row["State"] == "running"},
     )
     names, old = engines_to_start(cluster, running), engines_to_replace(cluster, compose, running)
-    # Beside engines with other names, these are started one after the other: users are never without any.
+    # While engines with old names run, new engines start one after the other, so that requests are always served.
     fresh = [name for name in names if name not in running] if old else []
     started_services.keep_only(folder, [*later, *left, *old, MODELS])
     at_once = [name for name in names if name not in (*later, *left, *fresh)]
-    # Compose brings the models before the engines that it starts.
+    # Compose downloads the models before it starts engines.
     started_services.record(folder, [*at_once, *([MODELS] if at_once else [])])
     with step("starting containers") as current:
         try:
@@ -155,10 +156,10 @@ def _start(
                 orphans = [] if old else ["--remove-orphans"]
                 compose("up", *orphans, *AS_IT_IS, *_services(cluster, missing_images, at_once))
                 if stand_ins := [one.name for one in cluster.started_engines if one.time_shares_with]:
-                    # Scaling starts them when it hands them their GPU.
+                    # Autoscaling starts them when it gives them their GPU.
                     compose("create", "--no-build", "--pull", "never", *stand_ins)
         except CommandFailed as error:
-            # What a part said before it failed tells more than Compose does.
+            # The log of the failed service has more information than Compose's output.
             failed = re.search(rf'container {compose.project}-(\S+)-1 |service "([^"]+)" didn', error.output)
             what = f"containers could not be started: {_reason(error)}"
             if failed:
@@ -179,12 +180,13 @@ def _start(
     for name in left:
         pool = cluster.engines_alone_in_pool[name]
         print_warning(
-            f"{name} is alone in pool {pool} and keeps running with the names it was started with: the gateway translates "
-            f"the new ones, and the old ones stay valid. make restart-rolling POOL={pool} restarts it when nobody needs it"
+            f"{name} is the only engine of pool {pool}, so it was not restarted and runs with its previous names. "
+            f"The gateway translates the new names, and the previous names stay valid. "
+            f"`make restart-rolling POOL={pool}` restarts it."
         )
-    with step("asking about a picture") as current:
+    with step("sending a request with an image") as current:
         answered_by, seconds = readiness.first_answer(cluster, compose)
-        current.outcome = f"{answered_by} answered about a picture in {seconds:.1f} s"
+        current.outcome = f"{answered_by} answered a request with an image in {seconds:.1f} s"
     _recreate_note(compose)
 
 
@@ -192,18 +194,18 @@ def _remove_orphans(compose: Compose) -> None:
     try:
         compose("up", "--remove-orphans", "--no-recreate", "--no-deps", *AS_IT_IS, "gateway")
     except CommandFailed as error:
-        reason = f"containers that are not needed any more could not be removed: {_reason(error)}. Run make up again."
+        reason = f"unused containers could not be removed: {_reason(error)}. Run `make up` again."
         raise CliError(reason, details=error.output) from error
 
 
 def engines_to_start(cluster: PlacedCluster, running: set[str]) -> list[str]:
-    """All but those that run instead of another one, and those whose GPU such a one has just now."""
+    """Returns all engines except those with time_shares_with, and those whose GPU such an engine currently uses."""
     taken = {one.time_shares_with for one in cluster.started_engines if one.name in running}
     return [one.name for one in cluster.started_engines if one.time_shares_with is None and one.name not in taken]
 
 
 def _services(cluster: PlacedCluster, missing_images: set[str], engines: list[str]) -> list[str]:
-    """By name, so that a service whose image cannot be had is left out."""
+    """Returns the names of the services to start, without those whose image is missing."""
     names = ["gateway", "controller", "webui", *engines]
     names += ["adapter"] if cluster.starts_adapter else []
     names += ["media"] if fetches_media(cluster) else []
@@ -219,7 +221,7 @@ def _services(cluster: PlacedCluster, missing_images: set[str], engines: list[st
 
 
 def _asked_for(cluster: PlacedCluster) -> dict[str, str]:
-    """{service: image} of those that are only started where the configuration says so, and can only be pulled."""
+    """Returns {service: image} of the optional services that the configuration enables. Their images can only be pulled."""
     images = cluster.images
     loki = {"loki": images.loki, "alloy": images.alloy} if cluster.logs.loki.enabled else {}
     return loki | ({"jaeger": images.jaeger} if cluster.tracing.starts_jaeger else {})
@@ -233,15 +235,15 @@ def _reason(error: CommandFailed) -> str:
 def _recreate_note(compose: Compose) -> None:
     unhealthy = [row["Service"] for row in compose.containers() if "(unhealthy)" in row["Status"]]
     if unhealthy:
-        print_warning(f"not healthy: {', '.join(unhealthy)} (docker compose logs tells why)")
+        print_warning(f"unhealthy: {', '.join(unhealthy)} (`docker compose logs` shows the reason)")
 
 
 def down(config: Path, volumes: bool) -> None:
-    """With its volumes too where asked. Raises CliError."""
+    """Stops and removes the cluster, and its volumes if `volumes` is true. Raises CliError."""
     docker = host_info.docker()
     docker_install.require_access(docker)
     if not docker.server:
-        print_ok("Docker does not run, so nothing of the cluster does")
+        print_ok("Docker is not running, so the cluster is not running")
         return
     compose = Compose.of_started(started_services.configuration(config).name)
     with step("stopping the cluster") as current:
@@ -250,6 +252,6 @@ def down(config: Path, volumes: bool) -> None:
         except CommandFailed as error:
             raise CliError(f"the cluster could not be stopped: {error.last_line}", details=error.output) from error
         current.outcome = "the cluster is down" + (
-            ", its volumes are gone" if volumes else "; models and metrics are kept"
+            ", and its volumes are deleted" if volumes else "; models and metrics were not deleted"
         )
     env_file.write_block({})

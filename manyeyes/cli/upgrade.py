@@ -1,7 +1,7 @@
-"""`manyeyes upgrade IMAGE`: engines get another image, one after the other; the configuration is changed with the first one.
-`manyeyes pin-images`: every image that others publish, by its digest. Asks registries; pulls nothing.
+"""`manyeyes upgrade IMAGE` changes the image of the engines; `manyeyes pin-images` pins third-party images by digest.
 
-When the first engine does not come up with it, the configuration is put back and that engine is restarted as it was.
+An upgrade changes the configuration and restarts engines one after the other. If the first engine does not come up, the
+configuration is reverted and that engine is restarted with the previous image. pin-images queries registries and pulls nothing.
 """
 
 import json
@@ -27,19 +27,23 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 
 
 def upgrade(config: Path, image: str) -> None:
-    """Raises CliError, with the configuration as it was, when the image cannot be had or the first engine does not come up with it."""
+    """Restarts all engines with `image`.
+
+    Raises CliError, without a change of the configuration, if the image is not available or the first engine does not come up.
+    """
     if not image:
-        raise CliError("which image? For example vllm/vllm-openai:v0.33.0")
+        raise CliError("no image was given. Name it, for example: vllm/vllm-openai:v0.33.0")
     cluster, compose = running_cluster(config)
     flavours = sorted({engine.flavour for engine in cluster.started_engines})
     if len(flavours) != 1:
         raise CliError(
-            f"engines run on {' and '.join(flavours) or 'nothing'}: set images: in {config} yourself, then make up"
+            f"the engines have the flavours {' and '.join(flavours) or 'none'}, but an upgrade needs exactly one. "
+            f"Change `images:` in {config}, then run `make up`."
         )
     key = IMAGE_OF[flavours[0]]
     before, old = config.read_text(encoding="utf-8"), getattr(cluster.images, key)
     if old == image:
-        raise CliError(f"images.{key} is {image} already; make restart-rolling restarts its engines")
+        raise CliError(f"images.{key} is already {image}. `make restart-rolling` restarts its engines.")
     text = with_image(before, config, key, image)
     names = _without_drained(cluster, compose)
     print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
@@ -51,27 +55,27 @@ def upgrade(config: Path, image: str) -> None:
         restart_one_by_one(cluster, compose, names[:1])
     except BaseException:
         _write(config, before)
-        print_warning(f"{config} says {old} again")
+        print_warning(f"{config} was reverted to {old}")
         cluster, compose = running_cluster(config)
         if changed := compose.would_recreate(names[:1]):
             restart_one_by_one(cluster, compose, changed)
         raise
     restart_one_by_one(cluster, compose, names[1:])
     gateway_client.print_pending_changes(compose, cluster)
-    print_ok(f"{config} says {key}: {image}. Back again: {next_command('upgrade', old, config=config)}")
+    print_ok(f"{config} has {key}: {image}. To revert: {next_command('upgrade', old, config=config)}")
 
 
 def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
-    """A drained one is given the image by `make up`, or by its own restart once it is let in."""
+    """Returns the engines that are not drained. A drained engine gets the image by `make up` or a later restart."""
     looks = EngineContainers(cluster, compose).look()
     names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != DRAINING]
     if not names:
-        raise CliError("there is no engine that could show that the image works: make up")
+        raise CliError("no running engine can test the image. Run `make up` first.")
     return names
 
 
 def with_image(text: str, config: Path, key: str, image: str) -> str:
-    """cluster.yaml with another images.KEY and everything else as it was, comments too. Raises CliError where that cannot be done."""
+    """Returns the text of cluster.yaml with a new images.KEY; all other text, with comments, is unchanged. Raises CliError."""
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(document, yaml.MappingNode)
     section = next((value for name, value in document.value if name.value == "images"), None)
@@ -90,11 +94,11 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
                 else f"{text[:at]}{fresh}\n{indent}{text[at:]}"
             )
     else:
-        raise CliError(f"{config}: images: is no section; set images.{key}: {image} yourself")
+        raise CliError(f"{config}: `images:` is not a section. Set images.{key}: {image} yourself.")
     before = parse(text, config)
     images = before.images.model_copy(update={key: image.strip('"')})
     if parse(changed, config) != before.model_copy(update={"images": images}):
-        raise CliError(f"{config} could not be changed; set images.{key}: {image} yourself, then make up")
+        raise CliError(f"{config} could not be changed. Set images.{key}: {image} yourself, then run `make up`.")
     return changed
 
 
@@ -104,16 +108,16 @@ def _write(config: Path, text: str) -> None:
 
 
 OWN = "manyeyes/"
-"""Built here: they have no digest until they are pushed somewhere."""
+"""Prefix of images of this repository. They have no digest until they are pushed to a registry."""
 ASK_S = 60.0
 
 
 def pin_images(config: Path) -> None:
-    """Writes `images:` of the configuration, and nothing else in it. Raises CliError when no registry tells a digest."""
+    """Writes digests to `images:` in the configuration. Raises CliError if no registry returns a digest."""
     cluster = load(config)
     wanted = third_party_images(cluster)
     found: dict[str, str] = {}
-    with step("asking registries") as current:
+    with step("querying registries") as current:
         for key, reference in wanted.items():
             current.note = reference
             if digest := digest_of(reference):
@@ -121,33 +125,33 @@ def pin_images(config: Path) -> None:
         current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
     if not found:
         raise CliError(
-            f"no registry could be asked (docker buildx imagetools). {config} is as it was: images are taken by their tags"
+            f"no registry is reachable (docker buildx imagetools). {config} was not changed, and images are used by tag."
         )
     text = config.read_text(encoding="utf-8")
     for key, pinned in found.items():
         if pinned == wanted[key]:
-            print_ok(f"{key}: {pinned}, as before")
+            print_ok(f"{key}: {pinned}, unchanged")
             continue
         text = with_image(text, config, key, f'"{pinned}"')
         print_ok(f"{key}: {pinned}")
     atomic_write(config, text)
     for key in wanted.keys() - found.keys():
-        print_warning(f"{key}: {wanted[key]} could not be asked about, and stays as it was")
+        print_warning(f"{key}: no registry returned a digest for {wanted[key]}, so it is unchanged")
 
 
 def third_party_images(cluster: Cluster) -> dict[str, str]:
-    """{setting: reference} of images that are published by others."""
+    """Returns {setting: reference} of third-party images."""
     references = {key: str(getattr(cluster.images, key)) for key in Images.model_fields}
     return {key: reference for key, reference in references.items() if not reference.startswith(OWN)}
 
 
 def tag_of(reference: str) -> str:
-    """Without the digest: what is asked for anew."""
+    """Returns the reference without its digest."""
     return reference.partition("@")[0]
 
 
 def digest_of(reference: str) -> str:
-    """What the tag stands for at this moment, for all platforms; empty where no registry tells."""
+    """Returns the current digest of the tag, for all platforms; empty if no registry returns it."""
     ask = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", tag_of(reference)]
     try:
         digest = str(json.loads(run(ask, timeout_s=ASK_S))["digest"])

@@ -1,15 +1,18 @@
-"""The checkout that a command works on: the folder with compose.yaml that the command was started in, or below; and its secrets."""
+"""Finds the checkout that a command works on, and its secrets folder.
+
+A checkout is the nearest folder with a compose.yaml, from the working folder upwards.
+"""
 
 import contextlib
 import os
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2]
-"""Where this package lies: a checkout, the root of a container image, or the site-packages of `pip install`."""
+"""The folder that contains this package: a checkout, the root of a container image, or site-packages."""
 
 
 def find_checkout(start: Path) -> Path | None:
-    """The nearest of `start` and its parents that is a checkout of ManyEyes."""
+    """Returns the nearest checkout of ManyEyes among `start` and its parents."""
     for folder in (start, *start.parents):
         if (folder / "compose.yaml").is_file() and (folder / "manyeyes").is_dir():
             return folder
@@ -20,16 +23,16 @@ ROOT = find_checkout(Path.cwd()) or SOURCE
 
 
 def from_checkout(path: Path) -> Path:
-    """As people type it: from the checkout's root where it is inside."""
+    """Returns the path relative to the checkout's root if it is inside, else unchanged."""
     return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 CONTAINER_USER = 10001
-"""User and group of the controller's and the page's containers. They read the files of API keys and of users."""
+"""User and group of the controller and web page containers, which read the API keys file and the users file."""
 
 
 def has_access(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -> bool:
-    """Whether one of the permission bits holds for this user, who is not root, with these groups."""
+    """Whether a non-root user with these groups has one of the permission bits on `path`."""
     found = path.stat()
     mode = found.st_mode & bits
     if found.st_uid == user:
@@ -40,14 +43,15 @@ def has_access(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444
 
 
 def is_readable_by_containers(path: Path) -> bool:
-    """Whether the controller and the page can read it: as their user, or by the group of the secrets folder."""
+    """Whether the controller and the web page can read it, as their user or through the secrets folder's group."""
     return has_access(path, CONTAINER_USER, (CONTAINER_USER, secrets_group()))
 
 
 def grant_container_access(path: Path, new: bool = False) -> None:
-    """Lets the controller and the page read a closed file, and nobody else.
+    """Lets the controller and the web page, and no other user, read a private file.
 
-    Root's own file is given to their user and keeps its mode. Any other owner keeps it; only a new file is opened to their group.
+    A file of root changes owner to the container user and its mode is unchanged. A file of another user is changed
+    only when it is new: the containers' group may then read it.
     """
     if is_readable_by_containers(path):
         return
@@ -61,11 +65,11 @@ def grant_container_access(path: Path, new: bool = False) -> None:
 
 
 def secrets_folder() -> Path:
-    """SECRETS_DIR, else secrets/ of this checkout."""
+    """Returns SECRETS_DIR, or secrets/ in this checkout."""
     return ROOT / (os.environ.get("SECRETS_DIR") or "secrets")
 
 
 def secrets_group() -> int:
-    """Of that folder. Compose gives it to the containers that read secrets."""
+    """Returns the secrets folder's group. Compose adds it to the containers that read secrets."""
     folder = secrets_folder()
     return folder.stat().st_gid if folder.exists() else 101

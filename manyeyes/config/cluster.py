@@ -1,4 +1,4 @@
-"""The whole of cluster.yaml, as it is written; and its schema, told to editors (JSON Schema) and to people (docs/configuration.md)."""
+"""The schema of cluster.yaml. It is exported as JSON Schema for editors and as docs/reference/configuration.md."""
 
 import json
 from collections.abc import Iterator
@@ -20,115 +20,128 @@ DomainName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-
 
 
 class Autoscaling(Section):
-    """What KEDA, or a plain HorizontalPodAutoscaler, adds pods at. `pools[].scaling` says how many at least and at most, and how slowly."""
+    """Thresholds at which KEDA or a plain HorizontalPodAutoscaler adds pods. Limits and speed come from
+    `pools[].scaling`."""
 
     waiting: int = Field(4, ge=1)
     """Requests in the queue of one engine."""
     hidden_queue: int = Field(4, ge=1)
-    """Requests inside one engine that neither run nor wait, because their pictures are being prepared. Not with a plain HPA."""
+    """Requests in one engine that neither run nor wait, because their images are being prepared. KEDA only, not a plain
+    HPA."""
     p95_s: float = Field(10, gt=0)
-    """Seconds that 95 % of the pool's requests take, where `pools[].scaling.target.p95_s` says nothing. Not with a plain HPA."""
+    """95th percentile of the pool's request latency, in seconds, if `pools[].scaling.target.p95_s` is not set. KEDA
+    only."""
     max_engines: int | None = Field(None, ge=1)
-    """Engines of a pool at most, where its `scaling.max` says nothing. null: twice as many as are laid out."""
+    """Maximum number of engines of a pool, if its `scaling.max` is not set. null: twice the number of placed
+    engines."""
 
 
 class Kubernetes(Section):
-    """The same pools on a Kubernetes cluster."""
+    """Settings of the Kubernetes manifests, which serve the same pools."""
 
     namespace: Name = "manyeyes"
-    """Where everything is put."""
+    """Namespace of all objects."""
     cluster_domain: DomainName = "cluster.local"
-    """Suffix of the cluster's own names."""
+    """DNS suffix of the Kubernetes cluster."""
     dns: DomainName = "kube-dns.kube-system.svc.cluster.local"
-    """The cluster's DNS, which nginx asks who is in a pool; CoreDNS has this name nearly everywhere."""
+    """The cluster's DNS server, which nginx queries for the members of a pool. CoreDNS has this name in nearly every
+    cluster."""
     resolve_interval_s: int = Field(2, ge=1, le=60)
-    """How often a gateway asks who is in a pool."""
+    """How often a gateway queries the members of a pool, in seconds."""
     dns_cache_s: int = Field(30, ge=0, le=300)
-    """How long the cluster's DNS may go on naming a pod that is gone. 30 s is what CoreDNS keeps answers in older clusters; where it
-    keeps none for the cluster's own names (kubeadm since 1.31), 5. A pod that is stopped serves on for so long first."""
+    """How long the cluster's DNS may still return a removed pod, in seconds. In older clusters CoreDNS caches answers
+    for 30 s. Set 5 where it does not cache the cluster's names (kubeadm since 1.31). A pod continues to serve for this
+    long before it stops."""
     gpus: int = Field(2, ge=1, le=4096)
-    """With `engines: auto`: GPUs of the whole Kubernetes cluster that are dealt out to the pools by `gpu_weight`."""
+    """With `engines: auto`: number of GPUs of the whole Kubernetes cluster, assigned to the pools by `gpu_weight`."""
     gpu_memory_gb: float = Field(24, gt=0)
-    """Memory of each of them, in GiB, for choosing flags."""
+    """Memory of each of these GPUs, in GiB, for choosing flags."""
     gpu_resource: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "nvidia.com/gpu"
-    """What a pod asks the scheduler for: with MIG such as nvidia.com/mig-1g.10gb."""
+    """Extended resource that a pod requests. With MIG, for example nvidia.com/mig-1g.10gb."""
     runtime_class: Name | None = None
-    """RuntimeClass of pods with a GPU, such as nvidia, where it is not the nodes' default."""
+    """RuntimeClass of pods with a GPU, such as nvidia, if it is not the default of the nodes."""
     engine_cores: float = Field(4, gt=0, le=256)
-    """Cores that a pod with a GPU asks for: pictures are prepared on them."""
+    """CPU cores that a pod with a GPU requests. Images are prepared on them."""
     gateways: int = Field(2, ge=1, le=100)
-    """Copies of nginx. Each remembers conversations by itself, and limits of API keys count in each of them."""
+    """Number of nginx replicas. Each replica has its own session affinity and its own count for the limits of API
+    keys."""
     models_storage_gb: int = Field(100, ge=1)
-    """Size of the volume for weights."""
+    """Size of the volume for model weights, in GiB."""
     storage_class: Name | None = None
-    """StorageClass of that volume. null: the cluster's default. The overlay many-nodes wants one that can do ReadWriteMany."""
+    """StorageClass of that volume. null: the cluster's default. The overlay many-nodes requires a class with
+    ReadWriteMany."""
     hostnames: tuple[DomainName, ...] = ()
-    """Names under which the HTTPRoute takes requests. Empty: any."""
+    """Host names that the HTTPRoute accepts. Empty: any."""
     route_parent: Name = "public"
-    """The Gateway (of the Gateway API) that the HTTPRoute hangs on."""
+    """Parent of the HTTPRoute: the name of a Gateway of the Gateway API."""
     route_parent_namespace: Name = "gateway-system"
-    """The namespace it is in."""
+    """Namespace of that Gateway."""
     monitoring_namespace: Name = "monitoring"
-    """Where Prometheus and Grafana run: they alone may ask for metrics."""
+    """Namespace of Prometheus and Grafana. Only pods of this namespace may read metrics."""
     prometheus_release: str = Field("kube-prometheus-stack", pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")
-    """Value of the label `release`, by which the Prometheus operator finds what it is to scrape."""
+    """Value of the label `release`, by which the Prometheus operator selects its scrape targets."""
     prometheus_url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/.*)?$")] = (
         "http://kube-prometheus-stack-prometheus.monitoring.svc:9090"
     )
-    """Where KEDA asks."""
+    """The Prometheus server that KEDA queries."""
     autoscaling: Autoscaling = Autoscaling()
-    """What pods are added at."""
+    """Thresholds at which pods are added."""
 
 
 class Cluster(Section):
-    """Everything an operator may change. Secrets and host paths come from the environment instead."""
+    """All settings of the cluster. Secrets and host paths come from the environment instead."""
 
     name: Name = "manyeyes"
-    """The Compose project: prefix of containers, network and volumes."""
+    """Name of the Compose project: the prefix of containers, network and volumes."""
     flavour: Literal["auto"] | Flavour = "auto"
-    """With `engines: auto`: cuda where GPUs are found, else cpu. `make up FLAVOUR=` overrides it."""
+    """With `engines: auto`: what engines run on. auto: cuda if the host has GPUs, else cpu. `make up FLAVOUR=`
+    overrides it."""
     pools: tuple[Pool, ...] = Field(min_length=1)
-    """One for every model name."""
+    """One pool for each model name."""
     engines: Literal["auto"] | tuple[Engine, ...] = "auto"
-    """auto: one engine per GPU found (on a host without: `cpu_engines`), dealt out to the pools by `gpu_weight`. Or a list."""
+    """auto: one engine per GPU of the host (without a GPU: `cpu_engines`), assigned to the pools by `gpu_weight`. Or a
+    list of engines."""
     cpu_engines: int = Field(2, ge=1, le=16)
-    """With `engines: auto` on a host without GPUs: how many engines. Each takes about 1.5 GiB plus its model."""
+    """With `engines: auto` on a host without GPUs: number of engines. Each uses about 1.5 GiB of memory plus its
+    model."""
     cpu_threads: int = Field(4, ge=1, le=256)
-    """Threads of one engine on CPU; all engines together best have as many as there are cores. The tiny model takes one."""
+    """Threads of one engine on CPU. All engines together should use as many threads as the host has cores. The tiny
+    model uses one thread."""
     emulated_engines: int = Field(3, ge=1, le=64)
-    """With `engines: auto` and the emulated flavour: how many GPUs are emulated."""
+    """With `engines: auto` and the emulated flavour: number of emulated GPUs."""
     auto: tuple[Route, ...] = ()
-    """Where `model: auto` goes, by rule; a client's X-Latency-Budget-Ms passes over pools that are slower. Empty: the pools in
-    this file's order."""
+    """Routing rules for `model: auto`. Pools that are slower than a client's X-Latency-Budget-Ms are skipped. Empty:
+    the pools in the order of this file."""
     gpu_sharing: GpuSharing = "time_slicing"
-    """How engines with a `gpu_fraction` below 1 use one GPU: in turns, or at once through NVIDIA's MPS."""
+    """How engines with a `gpu_fraction` below 1 use one GPU: in turns (time_slicing), or at the same time through
+    NVIDIA's MPS (mps)."""
     gateway: Gateway = Gateway()
-    """Nginx."""
+    """Settings of nginx."""
     controller: Controller = Controller()
-    """Probes and membership."""
+    """Settings of health probes, membership and autoscaling."""
     adapter: Adapter = Adapter()
-    """Endpoints that do not speak OpenAI's API."""
+    """Settings for endpoints that do not implement OpenAI's API."""
     webui: WebUi = WebUi()
-    """The page."""
+    """Settings of the web page."""
     monitoring: Monitoring = Monitoring()
-    """Prometheus and Grafana."""
+    """Settings of Prometheus and Grafana."""
     logs: Logs = Logs()
-    """Log lines."""
+    """Settings of logs."""
     tracing: Tracing = Tracing()
-    """Spans of requests."""
+    """Settings of request traces."""
     network: Network = Network()
-    """The cluster's network."""
+    """Settings of the cluster's network."""
     models: Models = Models()
-    """Weights and caches."""
+    """Settings of model weights and caches."""
     shutdown: Shutdown = Shutdown()
-    """How engines stop."""
+    """How engines shut down."""
     images: Images = Images()
-    """Image pins."""
+    """Container images and their versions."""
     kubernetes: Kubernetes = Kubernetes()
-    """What differs where the cluster runs on Kubernetes (make k8s)."""
+    """Settings that apply only on Kubernetes (make k8s)."""
 
     def pool(self, name: str) -> Pool:
-        """The pool called `name`; KeyError if there is none."""
+        """Returns the pool with this name. Raises KeyError."""
         for pool in self.pools:
             if pool.name == name:
                 return pool
@@ -136,7 +149,7 @@ class Cluster(Section):
 
     @property
     def listed_engines(self) -> tuple[Engine, ...]:
-        """Those in the file; none with `engines: auto`."""
+        """The engines listed in the file; empty with `engines: auto`."""
         return () if self.engines == "auto" else self.engines
 
 
@@ -144,7 +157,7 @@ PLURALS = {"pools": "pools[]", "engines": "engines[]"}
 
 
 def sections(place: str = "", section: type[Section] = Cluster) -> Iterator[tuple[str, type[Section]]]:
-    """('', Cluster), ('pools[]', Pool), ('pools[].media', Media) and so on, in the schema's order."""
+    """Yields ('', Cluster), ('pools[]', Pool), ('pools[].media', Media) and so on, in the order of the schema."""
     yield place, section
     for key, field in section.model_fields.items():
         for inner in _section_types(field.annotation):
@@ -161,19 +174,19 @@ def _section_types(annotation: Any) -> Iterator[type[Section]]:
 
 
 def json_schema() -> str:
-    """For `# yaml-language-server: $schema=` on top of cluster.yaml."""
+    """Returns the JSON Schema, for `# yaml-language-server: $schema=` at the top of cluster.yaml."""
     return json.dumps(Cluster.model_json_schema(), indent=2) + "\n"
 
 
 def markdown() -> str:
-    """docs/configuration.md."""
+    """Returns the text of docs/reference/configuration.md."""
     lines = [
         "# Configuration",
         "",
-        "<!-- Made by `make docs` from the schema in config/. Do not edit. -->",
+        "<!-- Generated by `make docs` from the schema in manyeyes/config/. Do not edit. -->",
         "",
-        "Everything an operator may change stands in `config/cluster.yaml`; a section or key that is left out has the value below.",
-        "`make check-config` reads the file and prints every problem at once. Examples are in `config/examples/`.",
+        "All settings are in `config/cluster.yaml`. A section or key that is left out has the default below.",
+        "`make check-config` checks the file and prints all problems. Examples are in `config/examples/`.",
         "Secrets and host paths come from the environment (`.env.example`).",
         "",
     ]
@@ -181,7 +194,7 @@ def markdown() -> str:
         lines += [
             f"## {place or 'Top level'}",
             "",
-            (section.__doc__ or "").strip().splitlines()[0],
+            " ".join((section.__doc__ or "").strip().partition("\n\n")[0].split()),
             "",
             "| key | default | meaning |",
             "|---|---|---|",

@@ -1,4 +1,4 @@
-"""API keys, and who may open the page: files that list them by name, with a hash in place of each key and each password."""
+"""The API keys file and the users file. Both list entries by name and store only hashes of keys and passwords."""
 
 import base64
 import binascii
@@ -21,8 +21,8 @@ from manyeyes.config.fields import Section
 
 Whole = TypeVar("Whole", bound=Section)
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
-NAME = "letters, digits and . _ @ -, at most 64, a letter or digit first"
-KEYS_HEAD = "# API keys by name; sha256 is of the key itself, which is nowhere kept. `manyeyes key NAME` adds one.\n"
+NAME = "1 to 64 letters, digits and . _ @ -, starting with a letter or digit"
+KEYS_HEAD = "# API keys by name, with the SHA-256 of each key. Keys are not stored. `manyeyes key NAME` adds a key.\n"
 
 
 class KeysError(FileProblems):
@@ -30,20 +30,20 @@ class KeysError(FileProblems):
 
 
 class ApiKey(Section):
-    """Who may ask, and how much."""
+    """One API key and its limits."""
 
     name: EntryName
-    """Its name in logs and metrics."""
+    """Name of the key in logs and metrics."""
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the key, in hexadecimal."""
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000)
-    """null: no limit. A minute's worth may come at once."""
+    """Maximum requests per minute; they may arrive in one burst. null: no limit."""
     in_flight: int | None = Field(None, ge=1, le=65_535)
-    """Requests at the same time. null: no limit."""
+    """Maximum concurrent requests. null: no limit."""
 
 
 class ApiKeys(Section):
-    """The whole file."""
+    """The API keys file."""
 
     keys: tuple[ApiKey, ...] = ()
 
@@ -58,13 +58,14 @@ WANTED_OF_KEYS = {
 
 
 def load_keys(path: Path) -> ApiKeys:
-    """The keys of `path`; none when it does not exist. Raises KeysError."""
+    """Reads the keys in `path`; no keys if the file does not exist. Raises KeysError."""
     found = documents.load_file(_parse_keys, KeysError, path)
     return ApiKeys() if found is None else found
 
 
 def parse_keys(text: str, path: Path) -> ApiKeys:
-    """As load_keys(), from text; `path` only names it in errors. Raises KeysError and nothing else, whatever the text is."""
+    """Same as load_keys(), from text; `path` is used only in errors. Raises KeysError, and no other exception for any
+    text."""
     return documents.parse_file(_parse_keys, KeysError, text, path)
 
 
@@ -76,10 +77,10 @@ def _parse_keys(text: str, path: Path) -> ApiKeys:
 
 
 def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> str:
-    """Writes a new key's hash into `path` and returns the key, which is shown once. Raises KeysError."""
+    """Writes the hash of a new key to `path` and returns the key, which is shown only once. Raises KeysError."""
     keys = load_keys(path)
     if any(key.name == name for key in keys.keys):
-        raise KeysError(path, [f"there is a key named '{name}' already; remove its lines to make another"])
+        raise KeysError(path, [f"a key named '{name}' already exists; delete its entry to create a new key"])
     if problems := list(_case_collisions([*(key.name for key in keys.keys), name], "keys")):
         raise KeysError(path, problems)
     key = f"me-{secrets.token_urlsafe(32)}"
@@ -88,7 +89,7 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
         made = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{one['loc'][0]} {_problem(one, ApiKey, WANTED_OF_KEYS, 'keys')}, found {one['input']!r}"
+            f"{_problem(str(one['loc'][0]), one, ApiKey, WANTED_OF_KEYS, 'keys')}, got {one['input']!r}"
             for one in error.errors()
         ]
         raise KeysError(path, problems) from error
@@ -103,14 +104,14 @@ def _repetitions(keys: ApiKeys) -> Iterator[str]:
     yield from _case_collisions(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
         same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
-        yield f"{same} have the same sha256, so they are one key"
+        yield f"{same} have the same sha256; delete one of them"
 
 
 USERS_HEAD = (
-    "# Who may open the page. Passwords are hashed (scrypt). `manyeyes user NAME` adds one, or gives a new password.\n"
+    "# Users of the web page. Passwords are hashed (scrypt). `manyeyes user NAME` adds a user or sets a new password.\n"
 )
 LOG_N, R, P = 14, 8, 1
-"""scrypt's cost: 16 MiB and some tens of milliseconds a password."""
+"""Cost of scrypt: 16 MiB of memory and some tens of milliseconds per password."""
 FORM = re.compile(r"scrypt\$([0-9]{2})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)")
 SHORTEST = 8
 
@@ -120,30 +121,30 @@ class UsersError(FileProblems):
 
 
 def _of_scrypt(text: str) -> str:
-    """A cost beyond what is written here would let a file stop the page."""
+    """Checks the form of a hash. Its cost is limited, so that a users file cannot overload the web page."""
     found = FORM.fullmatch(text)
     if not found or not 14 <= int(found[1]) <= 17 or not 1 <= int(found[2]) <= 8 or not 1 <= int(found[3]) <= 4:
-        raise ValueError("not such a hash")
+        raise ValueError("is not an scrypt hash with an accepted cost")
     try:
         sizes = [len(base64.b64decode(part, validate=True)) for part in (found[4], found[5])]
     except binascii.Error:
-        raise ValueError("not base64") from None
+        raise ValueError("is not base64") from None
     if sizes[0] < 16 or sizes[1] != 32:
-        raise ValueError("too short")
+        raise ValueError("is too short")
     return text
 
 
 class User(Section):
-    """One person."""
+    """One user of the web page."""
 
     name: EntryName
-    """What is typed to log in."""
+    """Login name."""
     password: Annotated[str, AfterValidator(_of_scrypt)]
-    """scrypt$log2(N)$r$p$salt$hash, the last two in base64."""
+    """scrypt$log2(N)$r$p$salt$hash, with salt and hash in base64."""
 
 
 class Users(Section):
-    """The whole file."""
+    """The users file."""
 
     users: tuple[User, ...] = ()
 
@@ -154,10 +155,10 @@ class Users(Section):
 WANTED_OF_USERS = {
     "users": "a list of users",
     "name": NAME,
-    "password": "a hash as `manyeyes user` writes it",
+    "password": "a hash in the format that `manyeyes user` writes",
 }
 NOBODY = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 32))
-"""What a password is held against when nobody has the name: it takes as long."""
+"""The hash that a password is compared with if the user does not exist, so that the check takes the same time."""
 
 
 def hash_password(password: str) -> str:
@@ -167,7 +168,7 @@ def hash_password(password: str) -> str:
 
 
 def verify_password(password: str, user: User | None) -> bool:
-    """Whether it is the user's. Takes as long for a user that there is not; to be called in a thread."""
+    """Whether `password` is correct. Takes the same time for an unknown user (None). Call it in a thread."""
     found = FORM.fullmatch(user.password if user else NOBODY)
     assert found
     log_n, r, p = (int(found[nth]) for nth in (1, 2, 3))
@@ -177,13 +178,14 @@ def verify_password(password: str, user: User | None) -> bool:
 
 
 def load_users(path: Path) -> Users:
-    """The users of `path`; none when it does not exist. Raises UsersError."""
+    """Reads the users in `path`; no users if the file does not exist. Raises UsersError."""
     found = documents.load_file(_parse_users, UsersError, path)
     return Users() if found is None else found
 
 
 def parse_users(text: str, path: Path) -> Users:
-    """As load_users(), from text; `path` only names it in errors. Raises UsersError and nothing else, whatever the text is."""
+    """Same as load_users(), from text; `path` is used only in errors. Raises UsersError, and no other exception for any
+    text."""
     return documents.parse_file(_parse_users, UsersError, text, path)
 
 
@@ -191,7 +193,7 @@ def _parse_users(text: str, path: Path) -> Users:
     users = _validated(text, path, Users, User, UsersError, WANTED_OF_USERS)
     if not users.users:
         raise UsersError(
-            path, ["has no user; `manyeyes user NAME` adds one, or delete the file to open the page to all"]
+            path, ["has no users. Add a user with `manyeyes user NAME`, or delete the file to disable the login"]
         )
     if problems := list(find_repeated([user.name for user in users.users], "users")):
         raise UsersError(path, problems)
@@ -199,14 +201,14 @@ def _parse_users(text: str, path: Path) -> Users:
 
 
 def set_password(path: Path, name: str, password: str) -> bool:
-    """Writes the password's hash into `path`; whether the user is new. Raises UsersError."""
+    """Writes the hash of the password to `path`. Returns whether the user is new. Raises UsersError."""
     users = load_users(path)
     if len(password) < SHORTEST:
-        raise UsersError(path, [f"a password has at least {SHORTEST} characters"])
+        raise UsersError(path, [f"the password is too short: expected at least {SHORTEST} characters"])
     try:
         made = User(name=name, password=hash_password(password))
     except ValidationError as error:
-        raise UsersError(path, [f"name wants {NAME}, found {name!r}"]) from error
+        raise UsersError(path, [f"name: expected {NAME}, got {name!r}"]) from error
     others = [user for user in users.users if user.name != name]
     document = {"users": [one.model_dump() for one in (*others, made)]}
     _write(path, USERS_HEAD, document)
@@ -220,7 +222,7 @@ def _scrypt(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
 def _validated(
     text: str, path: Path, whole: type[Whole], item: type[Section], error: type[FileProblems], wanted: Mapping[Any, str]
 ) -> Whole:
-    """The document of a file that lists things by name; its one key is the first of `wanted`. Raises `error`."""
+    """Parses a file whose only top-level key, the first key of `wanted`, is a list of named entries. Raises `error`."""
     section = next(iter(wanted))
     try:
         document = documents.parse(text)
@@ -232,40 +234,43 @@ def _validated(
         raise error(
             path,
             [
-                f"{documents.place_of(one['loc'], document) or 'the file'} {_problem(one, item, wanted, section)}"
+                _problem(documents.place_of(one["loc"], document) or "the file", one, item, wanted, section)
                 for one in found
             ],
         ) from wrong
 
 
-def _problem(error: ErrorDetails, item: type[Section], wanted: Mapping[Any, str], section: str) -> str:
-    """What was found is not shown: it may be a secret that somebody wrote where its hash belongs."""
+def _problem(place: str, error: ErrorDetails, item: type[Section], wanted: Mapping[Any, str], section: str) -> str:
+    """Describes one error without the value, which may be a secret written in place of its hash."""
     if error["type"] == "missing":
-        return "is missing"
+        return f"{place} is missing"
     if error["type"] == "extra_forbidden":
-        return "is not a setting; there are " + ", ".join(item.model_fields)
+        return f"{place} is not a setting; the settings are {', '.join(item.model_fields)}"
     last = error["loc"][-1] if error["loc"] else ""
     if isinstance(last, int):
-        return f"wants {', '.join(item.model_fields)}"
-    return f"wants {wanted.get(last, f'`{section}:` and a list of {section}')}"
+        return f"{place}: expected an entry with {', '.join(item.model_fields)}"
+    return f"{place}: expected {wanted.get(last, f'`{section}:` with a list of {section}')}"
 
 
 def find_repeated(names: Sequence[str], section: str) -> Iterator[str]:
-    """One sentence for each name that stands there more than once."""
+    """Yields one sentence for each duplicate name."""
     for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{section} has {names.count(name)} entries named '{name}'; names must differ"
+        yield f"{section} has {names.count(name)} entries named '{name}'; names must be unique"
 
 
 def _case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
-    """One sentence for each two names that differ in case only."""
+    """Yields one sentence for each pair of names that differ only in case."""
     first: dict[str, str] = {}
     for name in dict.fromkeys(names):
         if (other := first.setdefault(name.lower(), name)) != name:
-            yield f"{section}[{other}] and {section}[{name}] differ in case only; nginx takes them for one name, so choose another"
+            yield (
+                f"{section}[{other}] and {section}[{name}] differ only in case, and nginx ignores case; "
+                "choose a different name"
+            )
 
 
 def _write(path: Path, head: str, document: Mapping[str, Any]) -> None:
-    """`document` below the comment `head`, in one step: a reader finds the old file or the new one. Closed to others."""
+    """Writes `document` below the comment `head`. The file is replaced atomically and is private."""
     new = not path.exists()
     atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))
     checkout.grant_container_access(path, new=new)

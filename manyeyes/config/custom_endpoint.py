@@ -1,4 +1,5 @@
-"""An endpoint that does not speak OpenAI's API: how it is asked, and where its answer stands. The adapter reads this."""
+"""Configuration of an endpoint that does not implement OpenAI's API: its request template and where its response has
+the answer."""
 
 import json
 import re
@@ -12,7 +13,7 @@ from manyeyes.config.fields import FileName, IsUrl, Section
 
 PLACEHOLDERS = ("USER_PROMPT", "MODEL_NAME", "MODEL_TEMPERATURE", "IMAGE_URL", "MAX_TOKENS", "STREAM")
 ALONE = frozenset({"MODEL_TEMPERATURE", "MAX_TOKENS", "STREAM"})
-"""They become a number or true/false, so nothing may stand beside them."""
+"""These placeholders become a number or true/false, so each must be a whole value."""
 PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 _ANY_PLACEHOLDER = re.compile(r"\{([A-Z][A-Z_]+)\}")
 _STRING_OR_BARE = re.compile(r'"(?:[^"\\]|\\.)*"|\{[A-Z][A-Z_]+\}')
@@ -22,7 +23,7 @@ DEEPEST = 30
 
 
 def _parsed(value: Any) -> Any:
-    """A template that was given as text is read as JSON; placeholders may stand in it without quotes, as numbers do."""
+    """Parses a template that is given as text. Placeholders may be written without quotes, like numbers."""
     if not isinstance(value, str):
         return value
     try:
@@ -43,12 +44,12 @@ def _checked(template: Any) -> Any:
         for name in _ANY_PLACEHOLDER.findall(text):
             if name not in PLACEHOLDERS:
                 raise ValueError(
-                    f"placeholders out of {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)}, not {{{name}}}"
+                    f"only the placeholders {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)}, without {{{name}}}"
                 )
             if name in ALONE and text != f"{{{name}}}":
-                raise ValueError(f"{{{name}}} alone as a value, since it becomes a number or true/false")
+                raise ValueError(f"{{{name}}} as a whole value, because it becomes a number or true/false")
     if not any("{USER_PROMPT}" in text for text in texts):
-        raise ValueError("{USER_PROMPT} in it")
+        raise ValueError("a JSON document with {USER_PROMPT} in it")
     return template
 
 
@@ -61,7 +62,7 @@ def _depth(value: Any, level: int = 0) -> int:
 
 
 def _is_json(template: Any) -> bool:
-    """YAML knows dates, and keys that are numbers."""
+    """Whether JSON can represent the template. YAML also allows dates, and numbers as keys."""
     try:
         return bool(json.loads(json.dumps(template, allow_nan=False)) == template)
     except (TypeError, ValueError):
@@ -94,60 +95,63 @@ EndpointUrl = Annotated[
 
 
 class UsagePaths(Section):
-    """Where an answer, or the last event of a stream, counts tokens (JSONPath)."""
+    """JSONPath of the token counts in a response, or in the last event of a stream."""
 
     prompt_tokens: AnswerPath | None = None
-    """Tokens of the question."""
+    """JSONPath of the number of prompt tokens."""
     completion_tokens: AnswerPath | None = None
-    """Tokens of the answer."""
+    """JSONPath of the number of completion tokens."""
 
 
 class Streaming(Section):
-    """How the endpoint streams: server-sent events or one JSON document per line."""
+    """Settings for an endpoint that streams server-sent events or one JSON document per line."""
 
     delta: AnswerPath
-    """Where an event holds its piece of the answer (JSONPath)."""
+    """JSONPath of the piece of the answer in an event."""
     url: EndpointUrl | None = None
-    """null: the same as without streaming; {STREAM} in the template then tells the endpoint."""
+    """URL for streamed requests. null: the same URL as without streaming; the endpoint then needs {STREAM} in the
+    template."""
 
 
 class Endpoint(Section):
-    """An endpoint elsewhere that does not speak OpenAI's API. The adapter speaks it on its behalf."""
+    """An external endpoint that does not implement OpenAI's API. The adapter translates requests and responses."""
 
     url: EndpointUrl
-    """Where it takes questions, by POST."""
+    """URL that receives the requests, by POST."""
     template: Template
-    """The body it wants, a JSON document. {USER_PROMPT} must stand in a string of it; {MODEL_NAME}, {IMAGE_URL}, {MODEL_TEMPERATURE},
-    {MAX_TOKENS} and {STREAM} may. The last three stand alone and become a number or true/false."""
+    """The request body, a JSON document. A string of it must contain {USER_PROMPT}. Strings may also contain
+    {MODEL_NAME} and {IMAGE_URL}. {MODEL_TEMPERATURE}, {MAX_TOKENS} and {STREAM} must be whole values; they become a
+    number or true/false."""
     answer: AnswerPath
-    """Where its response holds the text (JSONPath, RFC 9535); several matches are joined."""
+    """JSONPath (RFC 9535) of the text in the response. Several matches are joined."""
     headers: dict[
         Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}$")],
         Annotated[str, StringConstraints(max_length=4000, pattern=r"^[\x20-\x7e]*$")],
     ] = Field({}, max_length=30)
-    """Sent with every request. {SECRET:cloud.key} stands for the content of a file in the secrets folder."""
+    """Headers of every request. {SECRET:cloud.key} is replaced by the content of that file in the secrets folder."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    """What {MODEL_NAME} becomes. null: the pool's `model`."""
+    """Value of {MODEL_NAME}. null: the pool's `model`."""
     stream: Streaming | None = None
-    """null: it does not stream; a client that asks for a stream gets the whole answer in one piece."""
+    """null: the endpoint does not stream; a client that requests a stream gets the whole answer in one event."""
     usage: UsagePaths = UsagePaths()
-    """Where it counts tokens; where it does not, answers carry no usage."""
+    """Where the response has token counts. Without them, answers have no `usage`."""
     finish_reason: AnswerPath | None = None
-    """Where it says why it stopped (JSONPath): a word with `length` or `max` in it means length, any other stop."""
+    """JSONPath of the finish reason. A value that contains `length` or `max` becomes length; any other value becomes
+    stop."""
     ca_file: FileName | None = None
-    """A file in the secrets folder with the certificates to trust. null: those the system trusts."""
+    """A file in the secrets folder with the trusted CA certificates. null: the system's CA certificates."""
 
     @field_validator("headers")
     @classmethod
     def _headers_are_not_the_connections(cls, headers: dict[str, str]) -> dict[str, str]:
         for name in headers:
             if name.lower() in FORBIDDEN_HEADERS:
-                raise ValueError(f"headers of the request, and {name} belongs to the connection")
+                raise ValueError(f"headers without {name}, which the HTTP client sets")
         return headers
 
     @property
     def secret_files(self) -> list[str]:
-        """Files of the secrets folder that it names."""
+        """Names of the files in the secrets folder that this endpoint uses."""
         named = [name for value in self.headers.values() for name in SECRET.findall(value)]
         return [*named, *([self.ca_file] if self.ca_file else [])]
 
@@ -157,19 +161,21 @@ class Endpoint(Section):
 
 
 class Adapter(Section):
-    """The process that speaks OpenAI's API for endpoints that do not (engines with an `endpoint`)."""
+    """The process that offers OpenAI's API for endpoints without it (engines with an `endpoint`)."""
 
     enabled: bool | None = None
-    """Whether it is started. null: when an engine in this file has an `endpoint`. For endpoints registered by API: true."""
+    """Whether the adapter is started. null: only if an engine in this file has an `endpoint`. Set true to register
+    endpoints through the API."""
     first_port: int = Field(9100, ge=1024, le=65_000)
-    """Every endpoint has a port of its own, from this one on, so that the gateway tells them apart as it does engines."""
+    """First port of the adapter. Each endpoint has a separate port, so that the gateway can address it like an
+    engine."""
     ports: int = Field(64, ge=1, le=500)
-    """How many endpoints there may be."""
+    """Number of ports, which is the maximum number of endpoints."""
     connect_timeout_s: float = Field(10, gt=0, le=120)
-    """Longest wait for an endpoint to accept a connection."""
+    """Timeout for connecting to an endpoint, in seconds."""
     silence_timeout_s: float = Field(300, gt=0)
-    """Longest silence of an endpoint."""
+    """Timeout between two reads from an endpoint, in seconds."""
     answer_timeout_s: float = Field(600, gt=0)
-    """Longest time for one answer, streamed or not."""
+    """Timeout for a whole answer, streamed or not, in seconds."""
     max_answer_mb: int = Field(16, ge=1, le=1024)
-    """Largest answer, in MiB; more is cut off with an error."""
+    """Maximum size of an answer, in MiB. A larger answer is cut off with an error."""

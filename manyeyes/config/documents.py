@@ -1,7 +1,7 @@
-"""YAML files that operators, `make up` or a disk may have damaged: read within limits, and with one kind of error.
+"""Reads YAML files that may be invalid or damaged, within limits of size and depth, and with one type of error.
 
-PyYAML alone raises a dozen exceptions besides its own (a wrong date is a ValueError, `!!bool x` a KeyError, deep nesting a
-RecursionError), and a few hundred bytes of aliases can stand for billions of values.
+PyYAML raises a dozen exceptions in addition to its own (a wrong date is a ValueError, `!!bool x` a KeyError, deep
+nesting a RecursionError), and a few hundred bytes of aliases can expand to billions of values.
 """
 
 import stat
@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import yaml
 
 MOST_BYTES = 4 << 20
-"""A file of 1,000 engines has 200 KB."""
+"""A configuration with 1,000 engines has 200 KB."""
 MOST_NODES = 100_000
-"""Values of a document, with each alias counted as often as it is used."""
+"""Maximum number of values in a document. An alias counts each time it is used."""
 MOST_LEVELS = 60
 MOST_NUMBER = 2**63
 Parsed = TypeVar("Parsed")
@@ -22,7 +22,7 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 class FileProblems(Exception):
-    """A file cannot be used. `problems` has one sentence each, `str()` all of them with the file's name."""
+    """A file is invalid. `problems` has one sentence for each problem; `str()` has all of them with the file name."""
 
     def __init__(self, path: Path, problems: list[str]) -> None:
         self.path = path
@@ -31,17 +31,17 @@ class FileProblems(Exception):
 
 
 class DocumentError(ValueError):
-    """The file or its text cannot be used; one sentence, with line and column where there are any."""
+    """The file or its text is invalid. The message is one sentence, with line and column where they are known."""
 
 
 def read_text(path: Path) -> str:
-    """The text of a regular file. Raises FileNotFoundError, or DocumentError for anything else that is wrong with it."""
+    """Returns the text of a regular file. Raises FileNotFoundError, and DocumentError for any other problem."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise DocumentError("is a folder, not a file")
         if not stat.S_ISREG(mode):
-            raise DocumentError("is not a regular file")  # a pipe or a device would never end
+            raise DocumentError("is not a regular file")  # reading a pipe or a device might never return
         with path.open("rb") as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
@@ -55,11 +55,12 @@ def read_text(path: Path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DocumentError(f"is not UTF-8 text: byte {error.start + 1} is wrong") from error
+        raise DocumentError(f"is not UTF-8 text: byte {error.start + 1} is invalid") from error
 
 
 def parse(text: str) -> Any:
-    """The document, None for an empty one. A key written twice is an error. Raises DocumentError and nothing else."""
+    """Parses a document; None if it is empty. A duplicate key is an error. Raises DocumentError, and no other
+    exception."""
     try:
         if len(text) > MOST_BYTES:
             raise DocumentError(f"is larger than {MOST_BYTES >> 20} MiB")
@@ -75,16 +76,16 @@ def parse(text: str) -> Any:
     except RecursionError as error:
         raise DocumentError(f"is nested more than {MOST_LEVELS} levels deep") from error
     except Exception as error:
-        raise DocumentError(f"is not YAML that can be read: {type(error).__name__}: {_one_line(error)}") from error
+        raise DocumentError(f"is not valid YAML: {type(error).__name__}: {_one_line(error)}") from error
 
 
 def read(path: Path) -> Any:
-    """The document in a file. Raises FileNotFoundError or DocumentError."""
+    """Parses the document in a file. Raises FileNotFoundError and DocumentError."""
     return parse(read_text(path))
 
 
 def parse_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], text: str, path: Path) -> Parsed:
-    """What `parse` makes of the text; `path` only names it. Raises `error` and nothing else, whatever the text is."""
+    """Returns parse(text, path); `path` is used only in errors. Raises `error`, and no other exception for any text."""
     try:
         return parse(text, path)
     except error:
@@ -96,7 +97,7 @@ def parse_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], 
 
 
 def load_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], path: Path) -> Parsed | None:
-    """The same for a file; None when it does not exist."""
+    """Same as parse_file(), for a file; None if it does not exist."""
     try:
         text = read_text(path)
     except FileNotFoundError:
@@ -107,12 +108,12 @@ def load_file(parse: Callable[[str, Path], Parsed], error: type[FileProblems], p
 
 
 def describe_bug(error: Exception) -> str:
-    """A sentence for what no check foresaw."""
+    """Describes an unexpected exception in one sentence."""
     return f"cannot be used: {type(error).__name__}: {_one_line(error)}. This is a bug in ManyEyes; please report it."
 
 
 def place_of(location: tuple[int | str, ...], document: Any) -> str:
-    """('engines', 0, 'gpus') -> engines[gpu-1].gpus: list items by their name where they have one."""
+    """('engines', 0, 'gpus') -> engines[gpu-1].gpus. List items are named by their `name` if they have one."""
     place, value = "", document
     for step in location:
         if isinstance(step, int):
@@ -129,12 +130,13 @@ def place_of(location: tuple[int | str, ...], document: Any) -> str:
 
 
 def is_union_branch(step: str) -> bool:
-    """Pydantic puts the tried branch of a union into the place: tuple[Engine, ...], literal['auto'], constrained-str."""
+    """Whether pydantic added this step for a branch of a union: tuple[Engine, ...], literal['auto'],
+    constrained-str."""
     return any(mark in step for mark in "[]()") or step in {"str", "int", "float", "constrained-str", "constrained-int"}
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A key written twice is an error; YAML would silently keep the last."""
+    """Rejects duplicate keys. PyYAML silently uses the last of them."""
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
@@ -143,9 +145,9 @@ class _StrictLoader(yaml.SafeLoader):
         return node
 
     def fetch_flow_collection_start(self, token: Any) -> None:
-        # The scanner's time grows with the square of the depth, and it reads ahead of the check below.
+        # The scanner runs before the check below, and its time grows with the square of the depth.
         if self.flow_level > MOST_LEVELS:
-            problem = f"it is nested more than {MOST_LEVELS} levels deep"
+            problem = f"nested more than {MOST_LEVELS} levels deep"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
         super().fetch_flow_collection_start(token)
 
@@ -156,24 +158,24 @@ class _StrictLoader(yaml.SafeLoader):
             raise
         except Exception as error:
             kind = str(node.tag).rpartition(":")[2]
-            raise _marked(node, f"{_shown(node)} cannot be read as !!{kind}; put it in quotes if it is text") from error
+            raise _marked(node, f"{_shown(node)} is not a valid !!{kind}; put it in quotes if it is text") from error
         if isinstance(made, int) and abs(made) >= MOST_NUMBER:
             raise _marked(node, "the number is too large")
         return made
 
 
 def _check(top: yaml.Node) -> None:
-    """Raises a YAML error for what would cost too much memory or time to build, or cannot be written down again."""
+    """Raises a YAML error for a document that takes too much memory or time to build, or that YAML cannot represent."""
     seen: dict[int, tuple[int, int]] = {}
     """(values, levels) of each node."""
     begun: set[int] = set()
 
     def measure(node: yaml.Node, level: int) -> tuple[int, int]:
         if id(node) in begun:
-            raise _marked(node, "the alias leads back to itself")
+            raise _marked(node, "the alias refers to itself")
         if id(node) not in seen:
             if level > MOST_LEVELS:
-                raise _marked(node, f"it is nested more than {MOST_LEVELS} levels deep")
+                raise _marked(node, f"nested more than {MOST_LEVELS} levels deep")
             begun.add(id(node))
             inside = [measure(child, level + 1) for child in _children(node)]
             begun.discard(id(node))
@@ -181,28 +183,28 @@ def _check(top: yaml.Node) -> None:
             seen[id(node)] = values, levels
         values, levels = seen[id(node)]
         if values > MOST_NODES:
-            raise _marked(node, f"it stands for more than {MOST_NODES} values")
+            raise _marked(node, f"more than {MOST_NODES} values, with aliases expanded")
         if level + levels > MOST_LEVELS + 1:
-            raise _marked(node, f"it is nested more than {MOST_LEVELS} levels deep")
+            raise _marked(node, f"nested more than {MOST_LEVELS} levels deep")
         return values, levels
 
     measure(top, 0)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
-    """Raises a YAML error for a node that is wrong in itself."""
+    """Returns the children of a node. Raises a YAML error if the node itself is invalid."""
     if isinstance(node, yaml.ScalarNode):
         if any("\ud800" <= character <= "\udfff" for character in node.value):
-            raise _marked(node, "the text holds half of a character (\\ud800 to \\udfff)")
+            raise _marked(node, "the text has a surrogate (\\ud800 to \\udfff), which is half of a character")
         return []
     if not isinstance(node, yaml.MappingNode):
         return list(node.value)
     keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _marked(key, "a mapping or a list is no key; put text such as {{ name }} in quotes")
+            raise _marked(key, "a mapping or a list cannot be a key; put text such as {{ name }} in quotes")
         if key.value in keys and key.tag != MERGE:
-            raise _marked(key, f"key {_shown(key)} stands there twice")
+            raise _marked(key, f"duplicate key {_shown(key)}")
         keys.add(key.value)
     return [one for pair in node.value for one in pair]
 
@@ -212,7 +214,7 @@ def _marked(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
 
 
 def _shown(node: yaml.Node) -> str:
-    text = repr(node.value) if isinstance(node, yaml.ScalarNode) else "it"
+    text = repr(node.value) if isinstance(node, yaml.ScalarNode) else "the value"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

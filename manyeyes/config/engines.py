@@ -1,4 +1,4 @@
-"""An engine, one vLLM process on one GPU, a tensor-parallel group, or a share of a GPU; and how many requests it takes."""
+"""The settings of one engine (one vLLM process), and the number of requests that it runs and queues."""
 
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ from manyeyes.config.fields import IsAddress, Name, Section
 from manyeyes.config.pools import Flavour, Pool
 
 ENGINE_PORT = 8000
-"""Where every engine that Compose starts listens, inside the cluster's network."""
+"""Port of every engine that Compose starts, inside the cluster's network."""
 
 
 def _text(value: Any) -> Any:
@@ -22,49 +22,55 @@ Gpu = Annotated[
     BeforeValidator(_text),
     WithJsonSchema({"type": ["integer", "string"]}),
 ]
-"""A GPU by its number in nvidia-smi, its UUID (GPU-...), or a MIG device (MIG-...)."""
+"""A GPU, by its number in nvidia-smi, its UUID (GPU-...) or its MIG device (MIG-...)."""
 
 
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$"), IsAddress]
 
 
 class Engine(Section):
-    """One vLLM process."""
+    """One vLLM process on one GPU, on a tensor-parallel group of GPUs, or on a share of a GPU."""
 
     name: Name
-    """Its name in headers, metrics and pages, and its host name in the cluster's network."""
+    """Name in headers, metrics and pages, and host name in the cluster's network."""
     pool: Name
-    """The pool it serves."""
+    """The pool that the engine serves."""
     flavour: Flavour = "cuda"
-    """What it runs on: cuda (vLLM on a GPU), cpu (vLLM on CPU), emulated (a stand-in with a GPU's timing)."""
+    """What the engine runs on: cuda (vLLM on a GPU), cpu (vLLM on CPU), or emulated (an emulator with the timing of a
+    GPU)."""
     address: Address | None = None
-    """Where it already runs, as host:port. null: Compose starts it on this host."""
+    """Address of an engine that already runs, as host:port. null: Compose starts the engine on this host."""
     gpus: tuple[Gpu, ...] = ()
-    """GPU numbers, UUIDs or MIG ids, More than one makes a tensor-parallel group."""
+    """GPU numbers, UUIDs or MIG ids. More than one GPU makes a tensor-parallel group."""
     weight: int = Field(1, ge=1, le=100)
-    """Its part of the pool's requests: beside one of weight 1, an engine of weight 2 is given twice as many at a time."""
+    """Relative share of the pool's requests. An engine of weight 2 gets twice as many concurrent requests as one of
+    weight 1."""
     max_in_flight: int | None = Field(None, ge=1, le=1_000_000)
-    """Requests that the gateway gives it at a time. null: the pool's max_in_flight, else as many as it runs and queues."""
+    """Maximum concurrent requests that the gateway sends to the engine. null: the pool's max_in_flight, else the number
+    that the engine runs and queues."""
     endpoint: Endpoint | None = None
-    """Its `address` is the adapter's, which asks this endpoint. null: it speaks OpenAI's API itself."""
+    """An external endpoint behind the adapter; `address` is then the adapter's. null: the engine implements OpenAI's
+    API."""
     gpu_fraction: float = Field(1.0, gt=0, le=1)
-    """The part of each of its GPUs' memory that it may take; below 1 when engines share a GPU."""
+    """Share of the memory of each GPU that the engine may use. Set it below 1 if engines share a GPU."""
     tensor_parallel: int | None = Field(None, ge=1, le=16)
-    """GPUs that work on one request together. null: all of `gpus`."""
+    """Number of GPUs that process one request together. null: all of `gpus`."""
     gpu_memory_gb: float | None = Field(None, gt=0)
-    """Memory of one of its GPUs, in GiB, for choosing flags. null: as detected, else 24."""
+    """Memory of one GPU, in GiB, for choosing flags. null: as detected, else 24."""
     memory_gb: float | None = Field(None, gt=0)
-    """Limit of host memory for the container, in GiB. null: by flavour and model."""
+    """Limit of the container's host memory, in GiB. null: depends on flavour and model."""
     shm_gb: float | None = Field(None, gt=0)
-    """Size of /dev/shm in GiB. null: by flavour and tensor parallelism (vLLM hangs or crashes at Docker's 64 MB)."""
+    """Size of /dev/shm, in GiB. null: depends on flavour and tensor parallelism. vLLM hangs or crashes at Docker's
+    default of 64 MB."""
     time_shares_with: Name | None = None
-    """An engine of another pool on the same GPUs: only one of the two runs at a time, and scaling hands the GPUs over."""
+    """An engine of another pool on the same GPUs. Only one of the two runs at a time; autoscaling switches between
+    them."""
     vllm_flags: tuple[str, ...] = ()
-    """Further flags for this engine, one string each: `--flag=value`. They come last, so they win."""
+    """Additional vLLM flags, one string each: `--flag=value`. They come last, so they override other flags."""
 
     @property
     def host(self) -> str:
-        """The name or address to connect to; on Compose's network a service is reached by its name."""
+        """Host name or IP address to connect to. In Compose's network a service has its name as host name."""
         return self.address.rsplit(":", 1)[0] if self.address else self.name
 
     @property
@@ -80,9 +86,11 @@ DEFAULT_GPU_MEMORY_GB = 24.0
 
 
 def max_num_seqs(pool: Pool, engine: Engine) -> int:
-    """Requests that run at once: what the KV cache holds of about 1,500 tokens each, at 144 KiB a token, rounded down.
+    """Returns the number of requests that run at the same time: the requests of about 1,500 tokens that fit into the KV
+    cache.
 
-    24 GiB with 8B-FP8 leaves room for 47 such requests; below that vLLM would preempt.
+    Computed at 144 KiB per token and rounded down. On 24 GiB with an 8B-FP8 model 47 such requests fit; with more, vLLM
+    preempts requests.
     """
     if pool.max_num_seqs is not None:
         return pool.max_num_seqs
@@ -96,7 +104,8 @@ def max_num_seqs(pool: Pool, engine: Engine) -> int:
 
 
 def in_flight(pool: Pool, engine: Engine) -> int:
-    """Requests that an engine is given at a time: those it runs, and as many again that wait in it (on CPU three times)."""
+    """Returns the maximum concurrent requests of an engine: those it runs, and as many that it queues (on CPU three
+    times)."""
     if engine.max_in_flight is not None:
         return engine.max_in_flight
     if pool.max_in_flight is not None:
@@ -109,16 +118,17 @@ def capacities(pool: Pool, engines: tuple[Engine, ...]) -> dict[str, int]:
 
 
 def max_num_batched_tokens(pool: Pool, engine: Engine) -> int:
-    """Tokens that one iteration computes.
+    """Returns the maximum number of tokens per iteration.
 
-    One 1080p picture is 2,040 tokens: vLLM's default of 2,048 on smaller cards would prefill pictures one by one.
+    A 1080p image has 2,040 tokens. With vLLM's default of 2,048 tokens on smaller GPUs, images would be prefilled one
+    by one.
     """
     memory = engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB
     return max(8192 if memory >= 40 else 4096, _largest_item(pool))
 
 
 def _largest_item(pool: Pool) -> int:
-    """Vision tokens of the largest picture or video a request may bring, rounded up to whole 1,024s."""
+    """Returns the vision tokens of the largest image or video in a request, rounded up to a multiple of 1,024."""
     media = pool.media
     video = media.frame_max_pixels * media.video_frames // 2 if media.videos_per_prompt else 0
     tokens = max(media.max_pixels, video) // 1024
@@ -126,11 +136,11 @@ def _largest_item(pool: Pool) -> int:
 
 
 def nearest_rendered_capacity(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
-    """Requests at a time for an engine that the gateway's files do not know.
+    """Returns the maximum concurrent requests of an engine that is not in the rendered gateway files.
 
-    They name a pool's members by capacity, so an engine of another capacity would need other files. It takes the largest
-    capacity of the pool's written engines that is not above its own, else the smallest of them. A pool without written
-    engines has one capacity, whatever is registered for it.
+    Those files group the members of a pool by capacity, so a new capacity would need new files. The engine gets the
+    largest capacity of the pool's configured engines that does not exceed its own, else the smallest. A pool without
+    configured engines has one capacity for all registered engines.
     """
     there = sorted(set(capacities(pool, written).values())) or [in_flight(pool, Engine(name=pool.name, pool=pool.name))]
     return max((one for one in there if one <= in_flight(pool, engine)), default=there[0])

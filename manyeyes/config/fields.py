@@ -1,7 +1,7 @@
-"""What sections of cluster.yaml are made of: their base, kinds of names, and hosts with their addresses.
+"""Field types of cluster.yaml: the base class of its sections, names, hosts and addresses.
 
-A system's own functions take much more for an address: 10.1, 010.0.0.7, 0x7f000001 and 1 all lead somewhere, and rarely where the
-reader thinks. Here an address is what Python's ipaddress takes, and any other host is a name.
+The system's resolver also accepts 10.1, 010.0.0.7, 0x7f000001 and 1 as addresses, often with a surprising result. Here
+an address is what Python's `ipaddress` accepts. Any other host is a name.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 class Section(BaseModel):
-    """Frozen, and an unknown key is an error: a new file makes a new Cluster."""
+    """Base of all sections. Sections are frozen and reject unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")]
-"""A DNS label of at most 40 characters: names become host names, metric labels and nginx upstreams."""
+"""A DNS label of at most 40 characters. Names are used as host names, metric labels and nginx upstreams."""
 
 ModelAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$")]
-"""What a client may write in `model`."""
+"""A model name that a client may send in `model`."""
 
 ServedModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$")]
-"""A Hugging Face id, or a model's name at an endpoint elsewhere: clients may write it in `model`."""
+"""A Hugging Face id, or the name of a model at an external endpoint. Clients may send it in `model`."""
 
 LONGEST_S = 31_536_000
-"""A year: nginx refuses times without end."""
+"""One year, because nginx rejects times without a limit."""
 
 ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]+$")]
-"""A container image with its tag or digest."""
+"""A container image with a tag or a digest."""
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Without a folder: of a file in the secrets folder, or beside the configuration."""
+"""A file name without a folder, for a file in the secrets folder or in the folder of the configuration."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -48,15 +48,15 @@ _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 class LookupFailed(OSError):
-    """The host has no address here; the message says why."""
+    """The host has no address; the message gives the reason."""
 
 
 class ResolverUnavailable(LookupFailed):
-    """Nobody could be asked, so nothing is known of the name."""
+    """No DNS server answered, so it is not known whether the name exists."""
 
 
 def parse_address(host: str) -> Address | None:
-    """The address that `host` is written as; None for a name, and for any odd way of writing an address. Pure."""
+    """Returns the address in `host`; None for a name or a non-standard notation of an address. Pure."""
     try:
         found = ip_address(host)
     except ValueError:
@@ -65,19 +65,19 @@ def parse_address(host: str) -> Address | None:
 
 
 def host_problem(host: str) -> str:
-    """Why `host` is neither an address nor a name that can be looked up; empty when it is one of them. Pure."""
+    """Returns why `host` is neither an address nor a valid host name; empty if it is valid. Pure."""
     if parse_address(host) is not None:
         return ""
     labels = host.removesuffix(".").split(".")
     if _NUMBER.fullmatch(labels[-1]):
         return "is not an address in its usual form, such as 10.0.0.7"
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        return "is not a host name: parts of 1 to 63 letters, digits and hyphens with one dot between them"
+        return "is not a host name: labels of 1 to 63 letters, digits and hyphens, separated by single dots"
     return ""
 
 
 def port_problem(port: str) -> str:
-    """Why it is no port; empty when it is one. Pure."""
+    """Returns why `port` is not a port; empty if it is valid. Pure."""
     is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MOST_PORT
     return "" if is_port else "is not a port from 1 to 65535"
 
@@ -106,7 +106,7 @@ def _checked_url(text: str) -> str:
 
 def _checked_host(text: str) -> str:
     if why := host_problem(text):
-        raise ValueError(f"a host such as pictures.example.com, without https:// and path ('{text[:100]}' {why})")
+        raise ValueError(f"a host such as images.example.com, without https:// and path ('{text[:100]}' {why})")
     return text
 
 
@@ -118,14 +118,14 @@ def _checked_domain(text: str) -> str:
 
 def _text(value: Any) -> Any:
     if isinstance(value, int | bytes):
-        raise ValueError("an address such as 10.0.0.7, or with its size 10.0.0.0/24")  # 1 would be 0.0.0.1
+        raise ValueError("an address such as 10.0.0.7 or a network such as 10.0.0.0/24")  # 1 would become 0.0.0.1
     return value
 
 
 IsWritten = BeforeValidator(_text)
-"""For addresses and networks: an address is a text, not a number."""
+"""Rejects numbers as addresses and networks."""
 IsAddress = AfterValidator(_checked_address)
-"""host:port."""
+"""Checks host:port."""
 IsUrl = AfterValidator(_checked_url)
 IsHost = AfterValidator(_checked_host)
 IsDomain = AfterValidator(_checked_domain)
@@ -133,7 +133,8 @@ Host = Annotated[str, IsHost]
 
 
 async def resolve_host(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Address]:
-    """Every address of a host, at least one. Raises LookupFailed, and ResolverUnavailable where nobody could be asked; nothing else."""
+    """Returns all addresses of a host, at least one. Raises LookupFailed, or ResolverUnavailable if no DNS server
+    answers."""
     if (written := parse_address(host)) is not None:
         if family == socket.AF_INET and written.version != 4:
             raise LookupFailed(f"{host} is not an IPv4 address")

@@ -1,4 +1,4 @@
-"""Reads cluster.yaml, or says everything that is wrong with it at once."""
+"""Reads cluster.yaml and reports all of its problems together."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,29 +15,32 @@ from manyeyes.config.documents import FileProblems, is_union_branch, place_of
 
 
 class ConfigError(FileProblems):
-    """cluster.yaml cannot be used."""
+    """cluster.yaml is invalid."""
 
 
 def load(path: Path) -> Cluster:
-    """The cluster that the file describes, engines as written there. Raises ConfigError."""
+    """Reads the cluster from the file; `engines` is not placed yet. Raises ConfigError."""
     cluster = documents.load_file(_parse, ConfigError, path)
     if cluster is None:
-        raise ConfigError(path, ["does not exist. Copy one of config/examples/ there, or name another with CONFIG=."])
+        raise ConfigError(
+            path, ["does not exist. Copy a file of config/examples/ there, or set CONFIG= to another file."]
+        )
     return cluster
 
 
 def keys_path(path: Path, cluster: Cluster) -> Path:
-    """The keys file of the cluster that `path` describes: beside it. See credentials.load_keys()."""
+    """Returns the path of the API keys file, in the folder of the configuration `path`. See credentials.load_keys()."""
     return path.parent / cluster.gateway.keys_file
 
 
 def users_path(path: Path, cluster: Cluster) -> Path:
-    """The users file of the cluster that `path` describes: beside it. See credentials.load_users()."""
+    """Returns the path of the users file, in the folder of the configuration `path`. See credentials.load_users()."""
     return path.parent / cluster.webui.users_file
 
 
 def parse(text: str, path: Path = Path("cluster.yaml")) -> Cluster:
-    """As load(), from text; `path` only names it in errors. Raises ConfigError and nothing else, whatever the text is."""
+    """Same as load(), from text; `path` is used only in errors. Raises ConfigError, and no other exception for any
+    text."""
     return documents.parse_file(_parse, ConfigError, text, path)
 
 
@@ -47,7 +50,7 @@ def _parse(text: str, path: Path) -> Cluster:
         raise ConfigError(
             path,
             [
-                "wants sections such as `pools:`, found "
+                "expected sections such as `pools:`, got "
                 + ("nothing" if document is None else "a " + type(document).__name__)
             ],
         )
@@ -63,7 +66,7 @@ def _parse(text: str, path: Path) -> Cluster:
 
 
 def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> list[str]:
-    """Broken rules among the items whose own fields are right, so that one run shows both kinds of problem."""
+    """Checks the rules for the items whose fields are valid, so that a single run reports both kinds of problem."""
     wrong = {_item(detail["loc"]) for detail in error.errors(include_url=False)}
     itemized = {section for section, number in wrong if number is not None}
     sound = dict(document)
@@ -72,7 +75,7 @@ def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> l
         if section not in ("pools", "engines"):
             sound.pop(section, None)
         elif section not in itemized:
-            return []  # the section as a whole is wrong, such as text in place of a list
+            return []  # the whole section is invalid, such as text in place of a list
     for section in ("pools", "engines"):
         if isinstance(items := document.get(section), list):
             sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
@@ -85,7 +88,8 @@ def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> l
         found = validation.problems(Cluster.model_validate(sound))
     except ValidationError:
         return []
-    return [problem for problem in found if not any(f"'{name}', which is not a pool" in problem for name in lost)]
+    unknown = [f"{validation.EXPECTED_POOL}, got '{name}'" for name in lost]
+    return [problem for problem in found if not any(one in problem for one in unknown)]
 
 
 def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
@@ -94,11 +98,11 @@ def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
 
 
 def describe_errors(
-    details: Sequence[ErrorDetails], document: Any, settings: str = "docs/configuration.md"
+    details: Sequence[ErrorDetails], document: Any, settings: str = "docs/reference/configuration.md"
 ) -> list[str]:
-    """One sentence per wrong field; a union reports each of its branches, of which the deepest tells most.
+    """Returns one sentence for each invalid field. A union reports each of its branches; the deepest one is used.
 
-    `settings`: where those there are can be looked up.
+    `settings` is the document that lists all settings.
     """
     by_place: dict[str, list[ErrorDetails]] = {}
     for detail in details[:MOST_DETAILS]:
@@ -107,7 +111,7 @@ def describe_errors(
         place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
     ]
     more = len(details) - MOST_DETAILS
-    rest = [f"{more} more problems are not listed; correct these first"] if more > 0 else []
+    rest = [f"{more} more problems are not listed; fix these first"] if more > 0 else []
     return [*(_sentence(place, by_place[place], settings) for place in places), *rest]
 
 
@@ -120,11 +124,11 @@ def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
     detail = details[0]
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{place} is not a setting{_close_to(place)}. Settings are listed in {settings}."
+        return f"{place} is not a setting{_close_to(place)}. All settings are listed in {settings}."
     if kind == "missing":
         return f"{place} is missing"
     wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
-    return f"{place} wants {wants}, found {_shown(detail['input'])}"
+    return f"{place}: expected {wants}, got {_shown(detail['input'])}"
 
 
 def _wanted(detail: ErrorDetails) -> str:
@@ -133,7 +137,7 @@ def _wanted(detail: ErrorDetails) -> str:
     if kind == "literal_error":
         return str(context["expected"])
     if kind == "string_pattern_mismatch":
-        return PATTERNS.get(str(context["pattern"]), f"text like {context['pattern']}")
+        return PATTERNS.get(str(context["pattern"]), f"text that matches {context['pattern']}")
     if kind in {"int_type", "int_parsing", "int_from_float"}:
         return "a whole number"
     if kind in {"float_type", "float_parsing"}:
@@ -146,10 +150,11 @@ def _wanted(detail: ErrorDetails) -> str:
         return "text"
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         return "a section of settings"
-    message = detail["msg"]
-    for start in ("Input should be ", "Input is not ", "Value error, "):
+    message = detail["msg"].partition(" after validation")[0]
+    for start in ("Input should be ", "Input is not ", "Value error, ", *HAS_LENGTH):
         message = message.removeprefix(start)
-    return message[:1].lower() + message[1:]
+    value = "a number " if kind.startswith(("greater_than", "less_than")) else ""
+    return value + message[:1].lower() + message[1:]
 
 
 def _close_to(place: str) -> str:
@@ -158,23 +163,24 @@ def _close_to(place: str) -> str:
     return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
 
 
+HAS_LENGTH = ("String should have ", "Tuple should have ", "List should have ", "Dictionary should have ")
 MOST_DETAILS = 500
-"""More problems than this help nobody, and a hostile file has as many as it likes."""
+"""Maximum number of reported problems. A hostile file could have any number of them."""
 LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "a list of engines"}
 PATTERNS = {
-    r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of small letters, digits and hyphens, at most 40",
+    r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$": "a name of 1 to 40 lowercase letters, digits and hyphens",
     r"^(\d+|GPU-[0-9a-fA-F-]+|MIG-[0-9a-zA-Z/-]+)$": "a GPU number, GPU-uuid or MIG-id",
     r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?:[0-9]{1,5}$": "an address such as host:8000",
     r"^[a-z0-9][a-zA-Z0-9._/:@-]+$": "an image such as nginx:1.30",
     r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$": "a time such as 08:00",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file's name, without a folder",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a file name without a folder",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
     r"^[^\x00-\x1f\x7f]*$": "one line of text",
-    r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$": "letters, digits and . _ / : @ -, at most 128, a letter or digit first",
-    r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$": "letters, digits and . _ / : @ + -, at most 200, a letter, a digit or @ first",
+    r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$": "1 to 128 letters, digits and . _ / : @ -, starting with a letter or digit",
+    r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$": "1 to 200 letters, digits and . _ / : @ + -, starting with a letter, digit or @",
     r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$": (
-        "a model's id of letters, digits and . _ / : @ + -, at most 200, or an absolute path"
+        "a model id of 1 to 200 letters, digits and . _ / : @ + -, or an absolute path"
     ),
 }
 
@@ -185,13 +191,13 @@ def _shown(value: Any) -> str:
 
 
 def config_fingerprint(cluster: str | None, keys: str | None) -> str:
-    """Twelve hexadecimal digits; other texts, other digits. None where there is no such file."""
+    """Returns a digest of both texts, twelve hexadecimal digits. None means that the file does not exist."""
     texts = (cluster or "", "" if keys is None else f"keys:{keys}")
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
 def fingerprint_of_file(config: Path) -> str:
-    """Of the file and the keys beside it. Raises ConfigError."""
+    """Returns the digest of the configuration file and its API keys file. Raises ConfigError."""
     keys = keys_path(config, load(config))
     return config_fingerprint(
         config.read_text(encoding="utf-8"), keys.read_text(encoding="utf-8") if keys.exists() else None

@@ -7,44 +7,46 @@ from pydantic import Field, StringConstraints
 from manyeyes.config.fields import FileName, IsAddress, IsUrl, Port, Section
 
 Collector = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$"), IsUrl]
-"""Where OTLP over HTTP is taken; /v1/traces is added."""
+"""URL of a collector of OTLP over HTTP; /v1/traces is appended."""
 
 
 class Loki(Section):
-    """Grafana Loki, with Alloy to bring it what containers print. Not needed for `make logs`."""
+    """Grafana Loki, and Alloy, which sends it the containers' output. Not required for `make logs`."""
 
     enabled: bool = False
-    """true starts both, and Grafana gets Loki as a data source."""
+    """true: Loki and Alloy are started, and Loki is a data source in Grafana."""
     retention_days: int = Field(7, ge=1, le=366)
-    """How long Loki keeps lines."""
+    """Days for which Loki stores log lines."""
 
 
 class Logs(Section):
-    """What parts write about themselves and about requests; never prompts, pictures or keys. docs/logs.md"""
+    """Settings of logs. Logs never contain prompts, images or keys. See docs/monitoring.md."""
 
     retention_mb: int = Field(60, ge=3, le=100_000)
-    """Most disk that the log of one container may take, in MB, in three files of which the oldest goes first."""
+    """Maximum disk space of one container's log, in MB. The log has three files; the oldest is deleted first."""
     engine_requests: bool = True
-    """Whether engines write a line for each request, with its id and without its content. The gateway always does."""
+    """Whether engines log a line for each request, with its id but without its content. The gateway always does."""
     loki: Loki = Loki()
-    """A place to search in them all."""
+    """Log storage with search over all containers."""
 
 
 class Tracing(Section):
-    """OpenTelemetry spans of requests: from the gateway's log by the controller, and from vLLM. docs/logs.md#traces"""
+    """OpenTelemetry traces of requests, with spans from the gateway and from vLLM. See docs/monitoring.md#traces."""
 
     enabled: bool = False
-    """true: requests carry a trace from the gateway on, and engines tell what they did with it."""
+    """true: the gateway adds a trace to requests, and engines record spans in it."""
     endpoint: Collector | None = None
-    """Who takes the spans, as OTLP over HTTP: http://tempo.example.com:4318. null: Jaeger, which `make up` starts."""
+    """Collector that receives the spans, as OTLP over HTTP: http://tempo.example.com:4318. null: Jaeger, which `make
+    up` starts."""
     sampled_percent: float = Field(10, ge=0, le=100)
-    """So many of a hundred requests are traced, in steps of 0.01. A client that sends a `traceparent` decides for its own."""
+    """Percentage of requests that are traced, in steps of 0.01. A client's `traceparent` header decides for its own
+    requests."""
     jaeger_port: int = Field(16686, ge=1, le=65535)
-    """Jaeger's page, on 127.0.0.1 of this host."""
+    """Port of Jaeger's page, on 127.0.0.1 of this host."""
 
     @property
     def collector(self) -> str:
-        """The endpoint, or Jaeger's inside the cluster."""
+        """The configured collector, or Jaeger inside the cluster."""
         return self.endpoint or "http://jaeger:4318"
 
     @property
@@ -56,73 +58,77 @@ Severity = Literal["page", "ticket"]
 
 
 class Webhook(Section):
-    """Something that takes alerts by HTTP POST, as Alertmanager writes them: a chat's bridge, a pager."""
+    """A webhook that receives alerts by HTTP POST in Alertmanager's format, such as a chat bridge or a pager."""
 
     url: Annotated[str, StringConstraints(pattern=r"^https?://\S+$"), IsUrl] | None = None
-    """Where to. With a secret in it use `url_file`."""
+    """URL of the webhook. If it contains a secret, use `url_file`."""
     url_file: FileName | None = None
-    """A file in the secrets folder that holds the URL."""
+    """A file in the secrets folder that contains the URL."""
     severities: tuple[Severity, ...] = ("page", "ticket")
-    """Which alerts it gets."""
+    """Severities of the alerts that are sent."""
 
 
 class Email(Section):
-    """Mail through an SMTP server."""
+    """Email through an SMTP server."""
 
     to: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")]
-    """Address that gets the mail."""
+    """Address of the recipient."""
     sender: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")]
-    """Address that it comes from."""
+    """Address of the sender."""
     server: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"), IsAddress]
-    """The SMTP server: mail.example.com:587."""
+    """The SMTP server, for example mail.example.com:587."""
     user: str | None = None
-    """Name at that server. null: it wants none."""
+    """User name at the SMTP server. null: no login."""
     password_file: FileName | None = None
-    """A file in the secrets folder that holds the password."""
+    """A file in the secrets folder that contains the password."""
     tls: bool = True
     """Whether the connection must be encrypted."""
     severities: tuple[Severity, ...] = ("page", "ticket")
-    """Which alerts it gets."""
+    """Severities of the alerts that are sent."""
 
 
 class Alerting(Section):
-    """Who is told of alerts. With nobody they are seen in Prometheus, Alertmanager and `make status` only."""
+    """Receivers of alerts. Without a receiver, alerts are visible only in Prometheus, Alertmanager and `make
+    status`."""
 
     webhooks: tuple[Webhook, ...] = ()
-    """Things that take alerts by HTTP."""
+    """Webhooks that receive alerts by HTTP."""
     emails: tuple[Email, ...] = ()
-    """People who get mail."""
+    """Recipients of alerts by email."""
     repeat_interval_h: float = Field(4, gt=0, le=168)
-    """An alert that lasts is told again after so many hours."""
+    """Hours after which the notification of an active alert is repeated."""
 
 
 class Monitoring(Section):
-    """Prometheus and Grafana, on the loopback address; people reach Grafana through the gateway at /grafana/."""
+    """Settings of Prometheus and Grafana. They listen on the loopback address; users open Grafana at /grafana/ of the
+    gateway."""
 
     enabled: bool = True
-    """false leaves Prometheus, Grafana and the exporters out."""
+    """false: Prometheus, Grafana and the exporters are not started."""
     prometheus_port: Port = 9090
-    """Prometheus on 127.0.0.1 of this host."""
+    """Port of Prometheus, on 127.0.0.1 of this host."""
     alertmanager_port: Port = 9093
-    """Alertmanager on 127.0.0.1 of this host."""
+    """Port of Alertmanager, on 127.0.0.1 of this host."""
     scrape_interval_s: int = Field(5, ge=1, le=300)
-    """Pause between two scrapes."""
+    """Scrape interval, in seconds."""
     retention_days: int = Field(15, ge=1)
-    """How long samples are kept."""
+    """Days for which samples are stored."""
     retention_gb: int = Field(10, ge=1)
-    """Most disk that samples may take, in GiB."""
+    """Maximum disk space of the samples, in GiB."""
     gpu_exporter: bool | None = None
-    """Whether NVIDIA's DCGM exporter runs, and its figures have rules and alerts. null: where engines run on GPUs."""
+    """Whether NVIDIA's DCGM exporter runs, with rules and alerts for its metrics. null: only if engines run on GPUs."""
     alerting: Alerting = Alerting()
-    """Who is told of alerts."""
+    """Receivers of alerts."""
     runbooks: str = Field("docs/runbooks", min_length=1)
-    """Where the pages lie that alerts name, as a folder or a URL: https://git.example.com/manyeyes/docs/runbooks."""
+    """Location of the runbooks that alerts link to: a folder or a URL such as
+    https://git.example.com/manyeyes/docs/runbooks."""
     certificate_days: int = Field(14, ge=1, le=365)
-    """An alert comes when the gateway's certificate has so many days left."""
+    """Days before the gateway's certificate expires at which an alert fires."""
     models_disk_gb: int = Field(20, ge=1)
-    """An alert comes when less is left on the disk of the models, in GB (10^9 bytes)."""
+    """Free space on the disk of the models below which an alert fires, in GB (10^9 bytes)."""
     gpu_hot_celsius: int = Field(87, ge=40, le=120)
-    """An alert comes when a GPU is hotter than this for five minutes. Many slow down from 83 to 90 on."""
+    """GPU temperature above which an alert fires after five minutes, in degrees Celsius. Many GPUs throttle between 83
+    and 90."""
     alert_speed: float = Field(1, ge=1, le=600)
-    """How many times faster alerts decide: what they look back on and wait for is divided by it. 1 is for people; drills take 60.
-    Four scrapes are the least that they look back on."""
+    """Divides the time windows and waiting times of alerts. 1 is for production; alert drills use 60. A window is never
+    shorter than four scrapes."""

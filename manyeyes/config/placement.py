@@ -1,4 +1,4 @@
-"""Places engines on a host's GPUs: `engines: auto` made explicit, as a pure function of configuration and host."""
+"""Places engines on the GPUs of a host: turns `engines: auto` into a list of engines. Pure."""
 
 from pydantic import Field
 
@@ -9,12 +9,12 @@ from manyeyes.config.pools import Flavour, Pool, Route
 
 
 class HostGpu(Section):
-    """One GPU as nvidia-smi tells it."""
+    """One GPU, as reported by nvidia-smi."""
 
     index: int = Field(ge=0)
     """Number in nvidia-smi."""
     uuid: str = ""
-    """GPU-... or empty where unknown."""
+    """GPU-..., or empty if unknown."""
     name: str = "unknown GPU"
     """Product name."""
     memory_gb: float = Field(24, gt=0)
@@ -22,26 +22,26 @@ class HostGpu(Section):
 
 
 class Inventory(Section):
-    """Read by `make up`, written beside what is rendered, so that every part lays out the same engines."""
+    """The hardware of a host. `make up` stores it with the rendered files, so that all parts place the same engines."""
 
     flavour: Flavour = "cuda"
-    """What engines run on here."""
+    """What engines run on."""
     gpus: tuple[HostGpu, ...] = ()
-    """GPUs, in nvidia-smi's order."""
+    """GPUs, in the order of nvidia-smi."""
     missing_models: tuple[str, ...] = ()
-    """Models whose weights can be had neither from the volume nor from the hub."""
+    """Models whose weights are available neither in the volume nor on the hub."""
 
 
 DEFAULT_INVENTORY = Inventory(flavour="cuda", gpus=(HostGpu(index=0), HostGpu(index=1)))
-"""What the committed rendering assumes, so that a plain `docker compose up` works: two GPUs of 24 GiB."""
+"""Two GPUs of 24 GiB. The committed rendered files are made for it, so that a plain `docker compose up` works."""
 
 
 class PlacementError(ValueError):
-    """This configuration cannot be laid out on this host; the message says what to do."""
+    """The engines of this configuration cannot be placed on this host. The message says what to do."""
 
 
 class PlacedCluster(Cluster):
-    """A cluster whose engines are known, each with its GPUs and its pool: made by place_engines(), and what is rendered and served."""
+    """A cluster with a list of engines. place_engines() makes it; renderers and the controller use it."""
 
     engines: tuple[Engine, ...]
     """Never auto."""
@@ -54,12 +54,12 @@ class PlacedCluster(Cluster):
 
     @property
     def engines_alone_in_pool(self) -> dict[str, str]:
-        """{engine: its pool} of engines whose pool has no other."""
+        """{engine: pool} of the engines that are the only one of their pool."""
         return {engine.name: engine.pool for engine in self.engines if len(self.engines_of(engine.pool)) == 1}
 
     @property
     def started_engines(self) -> tuple[Engine, ...]:
-        """The engines that Compose starts; the others run already, at their `address`."""
+        """The engines that Compose starts. The others already run, at their `address`."""
         return tuple(engine for engine in self.engines if engine.address is None)
 
     @property
@@ -69,36 +69,37 @@ class PlacedCluster(Cluster):
 
     @property
     def watches_gpus(self) -> bool:
-        """Whether NVIDIA's exporter runs, so that there are figures about GPUs."""
+        """Whether NVIDIA's exporter runs, so that GPU metrics are available."""
         on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
         wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
         return wanted and self.monitoring.enabled
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:
-        """The pools that can answer: by at least one engine, or elsewhere. In the file's order."""
+        """The pools that have an engine or are remote, in the order of the file."""
         served = {engine.pool for engine in self.engines}
         return tuple(pool for pool in self.pools if pool.name in served or pool.remote)
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The rules for `model: auto` that lead to a pool that can answer."""
+        """The rules for `model: auto` whose pool is served."""
         served = [pool.name for pool in self.served_pools]
         rules = tuple(rule for rule in self.auto if rule.pool in served)
         return rules or tuple(Route(pool=name) for name in served)
 
 
 def place_engines(cluster: Cluster, inventory: Inventory) -> PlacedCluster:
-    """The same cluster with a list of engines, only served pools' fallbacks, and GPU memory filled in.
+    """Returns the cluster with a list of engines, with fallbacks only to served pools, and with GPU memory filled in.
 
-    Raises PlacementError when there is nothing to run it on.
+    Raises PlacementError if the host has nothing to run engines on.
     """
     engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
     return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))
 
 
 def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> PlacedCluster:
-    """The same cluster with these engines; a pool's fallback becomes the next one of its chain that they, or others, serve."""
+    """Returns the cluster with these engines. The fallback of a pool becomes the next served pool of its fallback
+    chain."""
     served = {engine.pool for engine in engines} | {pool.name for pool in cluster.pools if pool.remote}
     pools = tuple(pool.model_copy(update={"fallback": _fallback(cluster, pool, served)}) for pool in cluster.pools)
     sections = {name: getattr(cluster, name) for name in Cluster.model_fields}
@@ -108,7 +109,7 @@ def with_engines(cluster: Cluster, engines: tuple[Engine, ...]) -> PlacedCluster
 
 
 def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:
-    """The next pool of its chain that can answer."""
+    """Returns the next served pool of the fallback chain, or None."""
     name = pool.fallback
     while name and name not in served:
         name = cluster.pool(name).fallback
@@ -121,7 +122,9 @@ def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
     places: list[tuple[str, tuple[str, ...]]]
     if flavour == "cuda":
         if not inventory.gpus:
-            raise PlacementError("flavour cuda wants a GPU and none was found. Try FLAVOUR=cpu or FLAVOUR=emulated.")
+            raise PlacementError(
+                "flavour cuda requires a GPU, but none was found. Try FLAVOUR=cpu or FLAVOUR=emulated."
+            )
         places = [(f"gpu-{gpu.index}", (str(gpu.index),)) for gpu in inventory.gpus]
     elif flavour == "cpu":
         places = [(f"cpu-{number}", ()) for number in range(cluster.cpu_engines)]
@@ -147,16 +150,16 @@ def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
             chosen.append(pool)
     if not chosen:
         raise PlacementError(
-            f"no pool is for flavour {inventory.flavour}. "
+            f"no pool supports flavour {inventory.flavour}. "
             f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
         )
     return chosen
 
 
 def distribute(places: int, weights: list[int]) -> list[int]:
-    """How many of `places` each weight gets: at least one each in order while they last, then by largest remainder.
+    """Returns how many of `places` each weight gets. Each gets one first, in order; the rest go by largest remainder.
 
-    >>> deal(1, [3, 1]), deal(2, [3, 1]), deal(3, [3, 1]), deal(8, [3, 1])
+    >>> distribute(1, [3, 1]), distribute(2, [3, 1]), distribute(3, [3, 1]), distribute(8, [3, 1])
     ([1, 0], [1, 1], [2, 1], [6, 2])
     """
     counts = [1 if position < places else 0 for position in range(len(weights))]

@@ -1,4 +1,4 @@
-"""How the number of a pool's engines follows its load. Null in a pool: all its engines always run."""
+"""Autoscaling settings of a pool: how the number of its engines follows its load."""
 
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -11,7 +11,7 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
 def _clock(value: Any) -> Any:
-    """YAML reads 18:00 without quotes as the number 1080, of minutes; and 08:00 as text."""
+    """Converts minutes to a time. YAML reads 18:00 without quotes as the number 1080, but 08:00 as text."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 24 * 60:
         return f"{value // 60:02}:{value % 60:02}"
     return value
@@ -29,24 +29,27 @@ EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 def _known_zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError, KeyError) as error:  # an unknown one is a KeyError, a folder of them an OSError
+    except (OSError, ValueError, KeyError) as error:  # unknown zone: KeyError; folder of zones: OSError
         raise ValueError("a time zone such as UTC or Europe/Berlin") from error
     return name
 
 
 class Target(Section):
-    """What one engine should have to do. The measure that asks for most engines wins; with none of them it is `in_flight`."""
+    """Target load of one engine. If several targets are set, the target that needs the most engines decides."""
 
     in_flight: float | None = Field(None, gt=0)
-    """Requests per engine, those that run and those that wait. The one that is proportional to the number of engines, so
-    the one to prefer. null with all the others null too: a fifth of what an engine runs at once."""
+    """Requests in flight per engine, running and queued. Prefer this target, because it is proportional to the number
+    of engines. If no target is set, it is a fifth of the requests that an engine can run at the same time."""
     queue_time_s: float | None = Field(None, gt=0)
-    """Seconds that requests wait in the engines' queues on average (vLLM's own figure). Says nothing before a queue is there."""
+    """Average time in the engines' queues, in seconds, as reported by vLLM. It has no effect until a queue builds
+    up."""
     p95_s: float | None = Field(None, gt=0)
-    """Seconds that 95 % of requests take at most, over the last minute. Follows the length of answers as well as the load. Alone,
-    it takes engines out only while it is below half of this, so it must be more than twice what one request takes alone."""
+    """95th percentile of the request latency over the last minute, in seconds. It depends on the length of answers as
+    well as on the load. As the only target, it removes engines only while the latency is below half of it. Set it to
+    more than twice the duration of one request on an idle engine."""
     gpu: float | None = Field(None, gt=0, le=1)
-    """Busy part of the GPUs, 0 to 1, from `controller.gpu_metrics_url`. A GPU that decodes for one user looks busy too."""
+    """GPU utilization, 0 to 1, from `controller.gpu_metrics_url`. A GPU that decodes for only one user also reports
+    high utilization."""
 
     @property
     def is_unset(self) -> bool:
@@ -54,74 +57,78 @@ class Target(Section):
 
 
 class ScaleUp(Section):
-    """Adding engines: soon, because users wait meanwhile."""
+    """How engines are added. It is fast, because users wait until then."""
 
     window_s: float = Field(15, ge=0, le=3600)
-    """More engines must have been needed for all of this time: a spike that is shorter starts none."""
+    """How long more engines must be needed before engines are added, in seconds. A shorter load spike adds none."""
     step: int = Field(2, ge=1, le=64)
-    """Engines added at a time, at most. Engines that start together share the disk and the cores."""
+    """Maximum number of engines added at a time. Engines that start together share the disk and the CPU cores."""
     cool_down_s: float = Field(15, ge=0, le=3600)
-    """Pause between two additions."""
+    """Pause between two additions, in seconds."""
 
 
 class ScaleDown(Section):
-    """Taking engines out: late, because starting one again takes long and its caches are lost."""
+    """How engines are removed. It is slow, because a restart takes long and the engine's caches are lost."""
 
     window_s: float = Field(600, ge=0, le=86_400)
-    """Fewer engines must have been enough for all of this time. Doubled for every time in the last hour that engines had to
-    be added again after some were taken out, up to eight times as long, so that a load between two sizes does not swing."""
+    """How long fewer engines must be enough before engines are removed, in seconds. The time doubles, up to eight
+    times, for each time in the last hour that engines were added again after a removal. This prevents oscillation."""
     step: int = Field(1, ge=1, le=64)
-    """Engines taken out at a time, at most."""
+    """Maximum number of engines removed at a time."""
     cool_down_s: float = Field(120, ge=0, le=3600)
-    """Pause between taking out two."""
+    """Pause between two removals, in seconds."""
     drain_s: float = Field(300, ge=0, le=7200)
-    """An engine that is taken out may finish its answers for so long before it is stopped or put to sleep."""
+    """How long a removed engine may finish its requests before it is stopped or put to sleep, in seconds."""
 
 
 class ScheduledEngines(Section):
-    """At least so many engines at certain hours, for a load that is known to come."""
+    """Minimum number of engines during certain hours, for a load that is known in advance."""
 
     engines: int = Field(ge=1)
-    """How many at least."""
+    """Minimum number of engines."""
     days: tuple[Day, ...] = Field(EVERY_DAY, min_length=1)
-    """On which days: mon, tue, wed, thu, fri, sat, sun."""
+    """Days of the week: mon, tue, wed, thu, fri, sat, sun."""
     begin: Hour = "00:00"
-    """From this time on, as 08:00. Engines are started so much earlier that they are up by then."""
+    """Start time, for example 08:00. Engines start earlier, so that they are up at this time."""
     end: Hour = "24:00"
-    """Until this time. At or before `begin`: until that time on the next day."""
+    """End time. If it is not after `begin`, it is on the next day."""
 
 
 class Scaling(Section):
-    """How many engines of the pool are up, and how the others rest."""
+    """Autoscaling of a pool: how many of its engines are up, and how engines are stopped."""
 
     min: int = Field(1, ge=1)
-    """Engines that are always up. At least one: the first request of an empty pool would wait for a model to load."""
+    """Minimum number of engines that are up. It is at least 1, because a request to an empty pool would wait until a
+    model is loaded."""
     max: int | None = Field(None, ge=1)
-    """Engines that are up at most. null: all of the pool's."""
+    """Maximum number of engines that are up. null: all engines of the pool."""
     target: Target = Target()
-    """What one engine should have to do."""
+    """Target load of one engine."""
     tolerance: float = Field(0.1, ge=0, le=0.5)
-    """Part of the target by which the load may differ before anything changes (0.1 is what Kubernetes takes)."""
+    """Deviation from the target that causes no change, as a fraction of the target. 0.1 is the default of
+    Kubernetes."""
     scale_up: ScaleUp = ScaleUp()
-    """Adding engines."""
+    """How engines are added."""
     scale_down: ScaleDown = ScaleDown()
-    """Taking engines out."""
+    """How engines are removed."""
     schedule: tuple[ScheduledEngines, ...] = ()
-    """Hours with more engines than `min`. Where two overlap, the larger number counts."""
+    """Hours with more engines than `min`. If entries overlap, the larger number applies."""
     time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     """Time zone of `schedule`, such as Europe/Berlin."""
     actuator: Literal["containers", "sleep"] = "containers"
-    """How an engine rests. containers: stopped; it frees its GPU and takes about a minute to start. sleep: vLLM's sleep mode;
-    seconds, but the process and (level 1) its weights in host memory stay."""
+    """How an engine is stopped. containers: its container stops, which frees the GPU; a start takes about a minute.
+    sleep: vLLM's sleep mode, which wakes up in seconds; the process stays, and with level 1 also its weights in host
+    memory."""
     sleep_level: Literal[1, 2] = 1
-    """1: weights move to host memory, 8 to 17 GB an engine. 2: weights are dropped and read again, which takes longer."""
+    """1: weights move to host memory, 8 to 17 GB per engine. 2: weights are dropped and loaded again, which takes
+    longer."""
     start_s: float = Field(60, ge=0, le=3600)
-    """About how long a stopped engine takes until it is up (measured for a 4 B vision model: 58 s). An engine that takes three
-    times as long counts as broken, and another one is started for it."""
+    """Approximate time until a stopped engine is up, in seconds (measured with a 4 B vision model: 58 s). An engine
+    that takes three times as long counts as failed and is replaced by another engine."""
     wake_s: float = Field(5, ge=0, le=3600)
-    """About how long a sleeping engine takes until it is up, its warm-up picture included."""
+    """Approximate time until a sleeping engine is up, in seconds, including its warm-up request."""
 
     @property
     def ready_s(self) -> float:
-        """From the decision to the first request."""
+        """Seconds from the decision to the first request."""
         return self.start_s if self.actuator == "containers" else self.wake_s

@@ -1,4 +1,4 @@
-"""Rules that hold between fields. Each yields one sentence per problem, naming items by their names."""
+"""Rules between fields of cluster.yaml. Each rule yields one sentence per problem, with the names of the items."""
 
 import itertools
 from collections import defaultdict
@@ -11,10 +11,12 @@ from manyeyes.config.pools import AUTO
 from manyeyes.config.scaling import Scaling
 
 Rule = Callable[[Cluster], Iterator[str]]
+EXPECTED_POOL = "expected the name of a pool"
+"""loader.py searches for this text, to drop problems that follow from an invalid pool."""
 
 
 def problems(cluster: Cluster) -> list[str]:
-    """Every broken rule, as sentences that start with the place."""
+    """Returns one sentence per problem. Each sentence starts with the place."""
     return [problem for rule in RULES for problem in rule(cluster)]
 
 
@@ -24,7 +26,7 @@ def names_are_unique(cluster: Cluster) -> Iterator[str]:
 
 
 def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
-    """A model name or alias must lead to one pool. Two pools may run the same model: then only their own names lead to them."""
+    """A name or alias must belong to one pool. Two pools may run the same model; clients then use the pools' names."""
     owners: dict[str, list[str]] = defaultdict(list)
     for pool in cluster.pools:
         for name in (pool.name, *pool.aliases):
@@ -32,19 +34,19 @@ def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
     for name, pools in owners.items():
         for other in pools[1:]:
             if other != pools[0]:
-                yield f"pools[{pools[0]}] and pools[{other}] both answer to '{name}'"
+                yield f"pools[{pools[0]}] and pools[{other}] both use the name '{name}'"
 
 
 def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
-    """nginx's map knows no case. Names of one pool may differ in case only: they lead to the same place."""
+    """nginx's map ignores case. Names of the same pool may differ only in case."""
     first: dict[str, tuple[str, str]] = {}
     for pool in cluster.pools:
         for name in pool.names:
             other, owner = first.setdefault(name.lower(), (name, pool.name))
             if other != name and owner != pool.name:
                 yield (
-                    f"pools[{owner}] answers to '{other}' and pools[{pool.name}] to '{name}', which differ in case only; "
-                    "nginx takes them for one name, so choose another"
+                    f"pools[{owner}] uses the name '{other}' and pools[{pool.name}] uses '{name}', which differ only in "
+                    "case, and nginx ignores case; choose a different name"
                 )
 
 
@@ -52,23 +54,23 @@ def pools_exist(cluster: Cluster) -> Iterator[str]:
     names = [pool.name for pool in cluster.pools]
     for engine in cluster.listed_engines:
         if engine.pool not in names:
-            yield f"engines[{engine.name}].pool is '{engine.pool}', which is not a pool; there are {', '.join(names)}"
+            yield f"engines[{engine.name}].pool: {EXPECTED_POOL}, got '{engine.pool}'; the pools are {', '.join(names)}"
     for pool in cluster.pools:
         for field in ("fallback", "if_weights_unavailable"):
             target = getattr(pool, field)
             if target is not None and target not in names:
-                yield f"pools[{pool.name}].{field} is '{target}', which is not a pool; there are {', '.join(names)}"
+                yield f"pools[{pool.name}].{field}: {EXPECTED_POOL}, got '{target}'; the pools are {', '.join(names)}"
 
 
 def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
     names = [pool.name for pool in cluster.pools]
     for number, route in enumerate(cluster.auto, start=1):
         if route.pool not in names:
-            yield f"auto[{number}].pool is '{route.pool}', which is not a pool; there are {', '.join(names)}"
+            yield f"auto[{number}].pool: {EXPECTED_POOL}, got '{route.pool}'; the pools are {', '.join(names)}"
     for pool in cluster.pools:
         for name in pool.names:
             if name.lower() == AUTO:
-                yield f"pools[{pool.name}] is called '{name}', which means: choose by rule"
+                yield f"pools[{pool.name}] uses the name '{name}', which is reserved for the routing rules in `auto:`"
 
 
 def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
@@ -76,9 +78,9 @@ def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
         if pool.remote is None:
             continue
         if any(engine.pool == pool.name for engine in cluster.listed_engines):
-            yield f"pools[{pool.name}] is remote, so no engine can serve it; give its engines a pool of their own"
+            yield f"pools[{pool.name}] is remote, so it cannot have engines; assign its engines to another pool"
         if pool.is_tiny or pool.is_local:
-            yield f"pools[{pool.name}].model must be the model's name at {pool.remote.host}, found '{pool.model}'"
+            yield f"pools[{pool.name}].model: expected the model name at {pool.remote.host}, got '{pool.model}'"
 
 
 def fallbacks_end(cluster: Cluster) -> Iterator[str]:
@@ -91,33 +93,33 @@ def fallbacks_end(cluster: Cluster) -> Iterator[str]:
                 path.append(following_name)
             if following_name == start and start not in reported:
                 reported.update(path)
-                yield f"pools[{start}].{field} makes a circle: {' -> '.join([*path, start])}"
+                yield f"pools[{start}].{field} makes a cycle: {' -> '.join([*path, start])}"
 
 
 def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
     for engine in cluster.listed_engines:
         if engine.address:
             if engine.gpus:
-                yield f"engines[{engine.name}] has an address, so it runs already; leave out its gpus"
+                yield f"engines[{engine.name}] has an address, so it already runs; remove its gpus"
             continue
         if engine.flavour == "cuda" and not engine.gpus:
-            yield f"engines[{engine.name}].gpus wants at least one GPU for flavour cuda, found none"
+            yield f"engines[{engine.name}].gpus: expected at least one GPU for flavour cuda, got none"
         if engine.flavour != "cuda" and engine.gpus:
             yield f"engines[{engine.name}].gpus must be empty for flavour {engine.flavour}"
         if engine.flavour == "cuda" and engine.tensor_parallel not in (None, len(engine.gpus)):
             yield (
                 f"engines[{engine.name}].tensor_parallel is {engine.tensor_parallel} "
-                f"but it has {len(engine.gpus)} GPU(s); leave it out to use them all"
+                f"but the engine has {len(engine.gpus)} GPU(s); remove tensor_parallel to use all of them"
             )
         if len(set(engine.gpus)) < len(engine.gpus):
-            yield f"engines[{engine.name}].gpus names a GPU twice"
+            yield f"engines[{engine.name}].gpus lists the same GPU twice"
 
 
 def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
     takers: dict[str, list[Engine]] = defaultdict(list)
     for engine in cluster.listed_engines:
         if engine.time_shares_with is not None:
-            continue  # it runs only while the other one does not
+            continue  # it runs only while the other engine does not
         for gpu in set(engine.gpus):
             takers[gpu].append(engine)
     for gpu, engines in takers.items():
@@ -127,33 +129,45 @@ def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
         names = " and ".join(f"engines[{engine.name}]" for engine in engines)
         if all(engine.gpu_fraction == 1 for engine in engines):
             both = "both" if len(engines) == 2 else "all"
-            yield f"{names} {both} take all of GPU {gpu}"
+            yield f"{names} {both} use all of GPU {gpu}"
         else:
-            yield f"{names} together take {shares:.2f} of GPU {gpu}; shares must sum to at most 1"
+            yield f"{names} together use {shares:.2f} of GPU {gpu}; the sum of gpu_fraction must be at most 1"
 
 
 def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
-    """Each has a port of the adapter, and takes what its pool takes."""
+    """An endpoint needs a port of the adapter, and must accept the images and videos that its pool accepts."""
     owners: dict[str, str] = {}
     for engine in cluster.listed_engines:
         if engine.endpoint is None:
             continue
         if engine.address is None:
-            yield f"engines[{engine.name}] has an endpoint, so it wants the adapter's address, such as adapter:{cluster.adapter.first_port}"
+            yield (
+                f"engines[{engine.name}].address: expected the adapter's address, such as "
+                f"adapter:{cluster.adapter.first_port}, because the engine has an endpoint"
+            )
             continue
         last = cluster.adapter.first_port + cluster.adapter.ports - 1
         if not cluster.adapter.first_port <= engine.port <= last:
-            yield f"engines[{engine.name}].address wants a port of the adapter, {cluster.adapter.first_port} to {last}, found {engine.port}"
+            yield (
+                f"engines[{engine.name}].address: expected a port of the adapter, "
+                f"{cluster.adapter.first_port} to {last}, got {engine.port}"
+            )
         if (other := owners.setdefault(engine.address, engine.name)) != engine.name:
-            yield f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; each wants its own"
+            yield (
+                f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; "
+                "give each a separate port"
+            )
         pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
         if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
             yield (
-                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, and pools[{pool.name}] takes pictures; "
-                "give it a pool with media.images_per_prompt 0"
+                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, but pools[{pool.name}] accepts images; "
+                "assign the engine to a pool with media.images_per_prompt 0"
             )
         if pool and pool.media.videos_per_prompt:
-            yield f"engines[{engine.name}] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
+            yield (
+                f"engines[{engine.name}] has an endpoint, which does not accept videos; "
+                "assign the engine to a pool with media.videos_per_prompt 0"
+            )
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
@@ -171,30 +185,31 @@ def ports_differ(cluster: Cluster) -> Iterator[str]:
 def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
     for number, webhook in enumerate(cluster.monitoring.alerting.webhooks, start=1):
         if (webhook.url is None) == (webhook.url_file is None):
-            yield f"monitoring.alerting.webhooks[{number}] wants a url or a url_file, and one of them only"
+            got = "neither" if webhook.url is None else "both"
+            yield f"monitoring.alerting.webhooks[{number}]: expected either url or url_file, got {got}"
 
 
 def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
     network = cluster.network
     if network.subnet.num_addresses < 32:
-        yield f"network.subnet {network.subnet} is too small; it wants at least 32 addresses (/27)"
-        return  # what follows names addresses that such a subnet may not have
+        yield f"network.subnet {network.subnet} is too small; it needs at least 32 addresses (/27)"
+        return  # the checks below use addresses that a smaller subnet may not have
     if network.controller_ip not in network.subnet:
         yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
     elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
-        yield f"network.controller_ip {network.controller_ip} is taken by the network itself; use {network.subnet[2]}"
+        yield f"network.controller_ip {network.controller_ip} is reserved by the network; use {network.subnet[2]}"
     elif network.controller_ip in network.handed_out:
         yield (
-            f"network.controller_ip {network.controller_ip} is in {network.handed_out}, which Docker hands out; "
-            f"use {network.subnet[2]}"
+            f"network.controller_ip {network.controller_ip} is in {network.handed_out}, from which Docker assigns "
+            f"addresses; use {network.subnet[2]}"
         )
 
 
 def shutdown_leaves_time(cluster: Cluster) -> Iterator[str]:
     if cluster.shutdown.grace_s <= cluster.shutdown.drain_s:
         yield (
-            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s {cluster.shutdown.drain_s}, "
-            "or Docker kills engines that still answer"
+            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s {cluster.shutdown.drain_s}; "
+            "otherwise Docker kills engines that still answer"
         )
 
 
@@ -205,18 +220,18 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
             yield f"pools[{pool.name}].media.min_pixels {media.min_pixels} exceeds max_pixels {media.max_pixels}"
         elif media.images_per_prompt and media.max_pixels // 1024 > pool.max_model_len:
             yield (
-                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens a picture, "
-                f"more than max_model_len {pool.max_model_len}"
+                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens per "
+                f"image, more than max_model_len {pool.max_model_len}"
             )
         if media.max_decoded_pixels < media.max_pixels:
             yield (
                 f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels {media.max_pixels}; "
-                "larger pictures are refused before they are scaled down"
+                "larger images are rejected before they are scaled down"
             )
 
 
 def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
-    """A request that its own pool would take must not be refused by the pool that stands in for it."""
+    """A fallback must accept every request that the pool itself accepts."""
     pools = {pool.name: pool for pool in cluster.pools}
     for pool in cluster.pools:
         other = pools.get(pool.fallback or "")
@@ -226,8 +241,8 @@ def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
             own, there = getattr(pool.media, key), getattr(other.media, key)
             if there < own:
                 yield (
-                    f"pools[{other.name}].media.{key} is {there}, and pools[{pool.name}], which falls back to it, takes {own}; "
-                    f"give {other.name} at least {own}"
+                    f"pools[{other.name}].media.{key} is {there}, but pools[{pool.name}], which falls back to it, accepts "
+                    f"{own}; set at least {own} for {other.name}"
                 )
 
 
@@ -238,7 +253,7 @@ def flags_are_flags(cluster: Cluster) -> Iterator[str]:
         for flag in flags:
             name = flag.split("=")[0].split(" ")[0]
             if not flag.startswith("--") or " " in flag.split("=")[0]:
-                yield f"{owner}.vllm_flags wants '--flag' or '--flag=value', found '{flag}'"
+                yield f"{owner}.vllm_flags: expected '--flag' or '--flag=value', got '{flag}'"
             elif name in OWN_FLAGS:
                 yield f"{owner}.vllm_flags sets {name}, which ManyEyes sets itself{OWN_FLAGS[name]}"
 
@@ -254,7 +269,7 @@ OWN_FLAGS = {
 
 
 def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
-    """`time_shares_with`: two engines of two scaled pools, the one on GPUs of the other."""
+    """`time_shares_with` joins two engines of two autoscaled pools; one uses GPUs of the other."""
     by_name = {engine.name: engine for engine in cluster.listed_engines}
     pools = {pool.name: pool for pool in cluster.pools}
     taken: dict[str, str] = {}
@@ -264,21 +279,24 @@ def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
         place = f"engines[{engine.name}].time_shares_with"
         other = by_name.get(engine.time_shares_with)
         if other is None or other is engine:
-            yield f"{place} is '{engine.time_shares_with}', which is not another engine"
+            yield f"{place}: expected the name of another engine, got '{engine.time_shares_with}'"
             continue
         if other.time_shares_with is not None:
-            yield f"{place} is '{other.name}', which itself runs instead of '{other.time_shares_with}'; pairs only"
+            yield f"{place} is '{other.name}', which itself time-shares with '{other.time_shares_with}'; only pairs are allowed"
         if other.pool == engine.pool:
-            yield f"{place} is '{other.name}' of the same pool; GPUs are handed from one pool to another"
+            yield f"{place} is '{other.name}' of the same pool; the two engines must be in different pools"
         if not set(engine.gpus) <= set(other.gpus) or engine.gpu_fraction > other.gpu_fraction:
-            yield f"{place} is '{other.name}', so it may only take GPUs of that one, and no larger share"
+            yield f"{place} is '{other.name}', so the engine may use only GPUs of '{other.name}' and no larger gpu_fraction"
         if other.name in taken:
-            yield f"{place} is '{other.name}', which engines[{taken[other.name]}] already stands in for"
+            yield f"{place} is '{other.name}', which already time-shares with engines[{taken[other.name]}]"
         taken[other.name] = engine.name
         for one in (engine, other):
             scaling = pools[one.pool].scaling if one.pool in pools else None
             if one.pool in pools and (scaling is None or scaling.actuator != "containers"):
-                yield f"{place} wants pools[{one.pool}].scaling with the actuator containers: somebody must start and stop the two"
+                yield (
+                    f"{place} requires pools[{one.pool}].scaling with the actuator containers, "
+                    "which starts and stops the two engines"
+                )
 
 
 def scaling_fits_the_engines(cluster: Cluster) -> Iterator[str]:
@@ -287,11 +305,11 @@ def scaling_fits_the_engines(cluster: Cluster) -> Iterator[str]:
         if scaling is None:
             continue
         if pool.remote is not None:
-            yield f"{place} has no engines to start or stop: the pool is remote"
+            yield f"{place} must be null, because the pool is remote and has no engines to start or stop"
         if scaling.actuator == "containers" and not cluster.controller.containers:
             yield f"{place}.actuator is containers, so controller.containers must be true"
         if scaling.target.gpu is not None and cluster.controller.gpu_metrics_url is None:
-            yield f"{place}.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told"
+            yield f"{place}.target.gpu requires controller.gpu_metrics_url, the source of GPU utilization"
         if scaling.max is not None and scaling.min > scaling.max:
             yield f"{place}.min {scaling.min} exceeds max {scaling.max}"
         if pool.remote is None and cluster.engines != "auto":
@@ -308,19 +326,19 @@ def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterato
     if scaling.max is not None and scaling.max > len(engines):
         yield f"{place}.max is {scaling.max}, but the pool has {_counted(len(engines))}"
     if scaling.min > len(own):
-        shared = " that no other pool may take the GPU of" if len(own) < len(engines) else ""
+        shared = " without a GPU shared with another pool" if len(own) < len(engines) else ""
         yield f"{place}.min is {scaling.min}, but the pool has {_counted(len(own))}{shared}"
     if scaling.actuator == "sleep":
         for engine in engines:
             if engine.flavour == "cpu":
-                yield f"{place}.actuator is sleep, which vLLM has on GPUs only; engines[{engine.name}] is on cpu"
+                yield f"{place}.actuator is sleep, which vLLM supports only on GPUs; engines[{engine.name}] runs on cpu"
     yield from _keeps_fit(place, scaling, min(scaling.max or len(engines), len(engines)))
 
 
 def _keeps_fit(place: str, scaling: Scaling, most: int) -> Iterator[str]:
     for keep in scaling.schedule:
         if keep.engines > most:
-            yield f"{place}.schedule wants {_counted(keep.engines)}, more than the {most} there may be"
+            yield f"{place}.schedule requires {_counted(keep.engines)}, but the maximum is {most}"
 
 
 def _counted(count: int) -> str:

@@ -1,4 +1,4 @@
-"""`python -m manyeyes.controller`: watches the engines, answers DNS and HTTP, ends on SIGTERM."""
+"""`python -m manyeyes.controller`: monitors the engines, serves DNS and HTTP, exits on SIGTERM."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ from manyeyes.observability import structlog_setup
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn raises a signal it was ended by once more, which would make an orderly end look like a kill."""
+    """Uvicorn without signal handling: it raises the signal again after shutdown, so a clean exit looks like a kill."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,11 +44,11 @@ class QuietServer(uvicorn.Server):
 
 
 class ListenError(Exception):
-    """The message says where, why and what to do."""
+    """A port cannot be opened. The message names the port, the reason and what to do."""
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Raises ListenError."""
+    """Binds a TCP socket. Raises ListenError."""
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,7 +62,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _cannot_listen(what: str, host: str, port: int, error: OSError) -> ListenError:
     return ListenError(
         f"The controller cannot listen for {what} on {host} port {port}: {error.strerror or error}. "
-        "End what listens there, or give the controller another port."
+        "Stop the process that uses this port, or configure another port for the controller."
     )
 
 
@@ -70,7 +70,7 @@ def _cannot_listen(what: str, host: str, port: int, error: OSError) -> ListenErr
 async def _or_cannot_listen(
     what: str, host: str, port: int, opened: contextlib.AbstractAsyncContextManager[None]
 ) -> AsyncIterator[None]:
-    """Raises ListenError where `opened` cannot be entered."""
+    """Enters `opened`. Raises ListenError when that fails with OSError."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened)
@@ -80,7 +80,7 @@ async def _or_cannot_listen(
 
 
 async def run(settings: ControllerSettings) -> None:
-    """Until uvicorn is told to stop."""
+    """Runs the controller until SIGTERM or SIGINT. Raises InvalidConfiguration or ListenError."""
     state_store = StateStore(settings.state)
     configuration = ConfigWatcher(settings.config, settings.inventory, state_store)
     registered, left_out = registrations.load_registrations(state_store, configuration.plan.cluster)
@@ -90,7 +90,7 @@ async def run(settings: ControllerSettings) -> None:
     effective.listen(fleet.apply)
     kind = ReadOnlyPublisher if settings.services else NginxPublisher
     gateway = kind(GenerationStore(settings.nginx_config_dir), settings.nginx_paths, settings.gateway, fleet.emit_event)
-    # What was written down when engines were started is there before they accept it; what others say of themselves counts otherwise.
+    # For engines that Compose started, the names in their command line win: they are known before the engine is up.
     gateway.naming = lambda cluster: pool_renames.pool_naming(
         cluster, fleet.lineage, {**fleet.accepted, **configuration.plan.accepted}
     )

@@ -1,4 +1,7 @@
-"""The controller's HTTP face: health, status, metrics, Prometheus targets, events. Reached inside the cluster only."""
+"""The controller's HTTP endpoints: health, status, metrics, Prometheus targets, events.
+
+Reachable inside the cluster only.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -24,8 +27,8 @@ LOAD_FIELDS = ("running", "waiting", "in_flight", "hidden_queue", "kv_cache_shar
 
 
 def create_app(fleet: Fleet, requests: AccessLog, refresh: Callable[[], None] = lambda: None) -> FastAPI:
-    """The application over one fleet and what the gateway says of its requests. `refresh` is called before metrics are written."""
-    # Its page brings its own scripts: the machine that opens it may reach nothing but this gateway.
+    """Builds the application. `refresh` is called before each metrics response."""
+    # The API page ships its own scripts: the browser that opens it may reach only this gateway.
     app = FastAPIOffline(
         title="ManyEyes controller",
         docs_url="/api/docs",
@@ -42,19 +45,19 @@ def create_app(fleet: Fleet, requests: AccessLog, refresh: Callable[[], None] = 
 
     @app.get("/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        """200 once every pool can be answered for, so that DNS answers are meant; 503 before."""
+        """200 once the state of every engine is known, so that DNS answers are valid; 503 before."""
         unsettled = [name for name, member in fleet.members.items() if not member.health.settled]
         response.status_code = 503 if unsettled else 200
         return {"status": "ok" if not unsettled else "starting", "unsettled": unsettled}
 
     @app.get("/status")
     async def status() -> Response:
-        """Pools and engines with their states; what the gateway's /healthz and the page show."""
+        """Pools and engines with their states, as the gateway's /healthz and the web UI show them."""
         return Response(orjson.dumps(cluster_status(fleet, requests)), media_type="application/json")
 
     @app.get("/sd")
     async def service_discovery() -> list[dict[str, Any]]:
-        """Prometheus http_sd: every engine that has an address, up or not, so that a dead one shows as up=0."""
+        """Prometheus http_sd: every engine, up or not, so that a dead engine shows as up=0."""
         return [
             {
                 "targets": [f"{member.engine.host}:{member.engine.port}"],
@@ -65,7 +68,7 @@ def create_app(fleet: Fleet, requests: AccessLog, refresh: Callable[[], None] = 
 
     @app.get("/api/events")
     async def events() -> list[dict[str, str]]:
-        """The last changes, newest first, one sentence each."""
+        """The latest events, newest first, one sentence each."""
         return list(reversed(fleet.events))
 
     @app.get("/metrics")
@@ -76,14 +79,14 @@ def create_app(fleet: Fleet, requests: AccessLog, refresh: Callable[[], None] = 
                 measure()
             except Exception:
                 record_failure("metrics")
-        # With 200 engines it takes 0.1 s, in which DNS is to be answered.
+        # In a thread: with 200 engines it takes 0.1 s, and DNS must be answered during that time.
         return Response(await asyncio.to_thread(generate_latest), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
 
 def cluster_status(fleet: Fleet, requests: AccessLog) -> dict[str, Any]:
-    """{"pools": [{name, model, aliases, fallback, notice, up, total, p95_ms, ..., engines: [...]}, ...]} in the file's order."""
+    """{"pools": [{name, model, names, fallback, notice, up, total, ..., engines: [...]}, ...]}, in file order."""
     return {"pools": [_pool_status(fleet, requests, pool) for pool in fleet.cluster.served_pools]}
 
 
@@ -114,7 +117,7 @@ def _by_engines(fleet: Fleet, requests: AccessLog, pool: Pool) -> dict[str, Any]
 
 
 def _elsewhere(there: RemoteEndpoint) -> dict[str, Any]:
-    """A pool that is served elsewhere counts as up unless nothing listens there; requests go there either way."""
+    """A remote pool counts as up unless its endpoint is known to be unreachable. Requests go there in both cases."""
     endpoint: dict[str, Any] = {
         "name": there.remote.host,
         "state": EngineState.REMOTE.value,
@@ -147,12 +150,13 @@ def _engine_status(member: FleetMember, requests: AccessLog) -> dict[str, Any]:
 
 
 def configuration_router(configuration: ConfigWatcher) -> APIRouter:
-    """For the application of manyeyes/controller/api.py."""
+    """The route that reports the state of the configuration."""
     routes = APIRouter()
 
     @routes.get("/api/configuration")
     async def status() -> dict[str, Any]:
-        """{applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, effective, trouble}, needs: [sentence]}."""
+        """Reports {applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, in_force, trouble},
+        needs: [sentence]}."""
         return configuration.status()
 
     return routes

@@ -1,4 +1,4 @@
-"""One HTTP call whose answer is bounded in bytes and time, whatever the other side does. Redirects are not followed."""
+"""One HTTP request with a timeout and a maximum response size. Redirects are not followed."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ MOST_BYTES = 4 << 20
 
 
 class RequestFailed(Exception):
-    """There is no answer that could be used; the message says why."""
+    """There is no usable response; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,9 @@ async def bounded_request(
     body: Any = None,
     most_bytes: int = MOST_BYTES,
 ) -> BoundedResponse:
-    """`body` is sent as JSON. Raises RequestFailed and nothing else."""
-    headers = {
-        "Accept-Encoding": "identity"
-    }  # what is packed nonetheless is not unpacked: a few bytes may be gigabytes
+    """Sends the request; `body` is sent as JSON. Raises only RequestFailed."""
+    # A body that is compressed anyway is not decompressed: a few bytes may expand to gigabytes.
+    headers = {"Accept-Encoding": "identity"}
     content = None
     try:
         if body is not None:
@@ -53,11 +52,11 @@ async def bounded_request(
             async for part in reply.aiter_raw():
                 read += part
                 if len(read) > most_bytes:
-                    raise RequestFailed(f"its answer is larger than {most_bytes >> 10} KiB")
+                    raise RequestFailed(f"the response is larger than {most_bytes >> 10} KiB")
             return BoundedResponse(reply.status_code, bytes(read))
     except RequestFailed:
         raise
     except TimeoutError as error:
-        raise RequestFailed(f"it gave no whole answer within {timeout_s:g} s") from error
-    except Exception as error:  # httpx, and below it h11, anyio, ssl and idna, have many
+        raise RequestFailed(f"no complete response within {timeout_s:g} s") from error
+    except Exception as error:  # httpx, and below it h11, anyio, ssl and idna, raise many types
         raise RequestFailed(f"{type(error).__name__} {error}".strip()) from error

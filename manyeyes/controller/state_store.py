@@ -1,7 +1,7 @@
-"""What must outlive the controller: YAML documents in the state folder, each replaced at once and synced to disk.
+"""Persists the controller's state as YAML documents in the state folder. Each write is atomic and synced to disk.
 
-A document is the old one or the new one at any instant, also after a kill -9 or a power cut. One that cannot be read is set
-aside under another name and the reason told; a full or missing disk costs the memory of this change, never the service.
+After a kill -9 or a power cut, a document has either its old or its new content. An unreadable document is renamed and
+the reason is logged. On a full or missing disk the change is not persisted, but the service continues.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class StateStore:
         self.folder = folder
 
     def read(self, name: str) -> Any:
-        """The document, or None where there is none. A corrupt one is set aside."""
+        """Reads the document; None when there is none. A corrupt document is renamed."""
         path = self._path(name)
         try:
             return documents.read(path)
@@ -39,17 +39,17 @@ class StateStore:
             return None
 
     def names(self, folder: str) -> list[str]:
-        """The documents in one folder of it, as `read` takes them, sorted."""
+        """The names of all documents in a subfolder, sorted, as `read` expects them."""
         found = []
         with contextlib.suppress(OSError):
             for path in (self.folder / folder).glob("*.yaml"):
-                # Any other name is not one that was written here, and some cannot even be printed.
+                # Other names were not written by this class, and some are not printable.
                 if NAME.fullmatch(path.stem):
                     found.append(f"{folder}/{path.stem}")
         return sorted(found)
 
     def write(self, name: str, document: Any) -> bool:
-        """Replaces the document. False, with the reason in the log, when the disk does not take it."""
+        """Replaces the document. Returns False and logs the reason when the write fails."""
         path = self._path(name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class StateStore:
         return True
 
     def remove(self, name: str) -> bool:
-        """Takes the document away, if it is there. False when the disk refuses."""
+        """Deletes the document if it exists. Returns False and logs the reason when that fails."""
         path = self._path(name)
         try:
             path.unlink(missing_ok=True)
@@ -73,17 +73,17 @@ class StateStore:
         return True
 
     def restore(self, name: str, former: Any) -> bool:
-        """Puts back what `read` said before a change: None where there was no such document."""
+        """Restores the content that `read` returned before a change; None means that there was no document."""
         return self.remove(name) if former is None else self.write(name, former)
 
     def set_aside(self, name: str, reason: str) -> None:
-        """Moves a document that cannot be used out of the way, so that a person can look at it."""
+        """Renames an unusable document, so that an operator can inspect it, and logs the reason."""
         path = self._path(name)
         aside = path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}.bad")
         try:
             path.replace(aside)
         except OSError as error:
-            reason = f"{reason}; and it cannot be set aside: {error}"
+            reason = f"{reason}; and it cannot be renamed: {error}"
         log.error("state_set_aside", document=name, moved_to=str(aside), reason=reason)
 
     def _path(self, name: str) -> Path:

@@ -1,6 +1,6 @@
-"""Long tasks of the controller go on after an exception that nobody foresaw: it is logged and counted, and the task begins anew.
+"""Restarts the controller's long-running tasks after an unexpected exception, which is logged and counted.
 
-One wrong answer, file or address must not end the process that answers DNS. A cancelled task ends, as it should.
+One invalid response, file or address must not stop the process that answers DNS. A cancelled task is not restarted.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from manyeyes.controller import metrics
 
 log = structlog.get_logger()
 PAUSE_S = 1.0
-"""An exception that comes back at once is logged once a second."""
+"""Pause before a restart, so that a repeated exception is logged only once a second."""
 
 
 async def keep_running(task: str, start: Callable[[], Awaitable[None]], **fields: str) -> None:
-    """Until `start()` returns or this is cancelled. `task` names it in the log and in the metric."""
+    """Runs `start()` until it returns or is cancelled. `task` is its name in the log and in the metric."""
     while True:
         try:
             return await start()
@@ -26,6 +26,6 @@ async def keep_running(task: str, start: Callable[[], Awaitable[None]], **fields
 
 
 def record_failure(task: str, **fields: str) -> None:
-    """To be called where an exception is handled."""
+    """Logs and counts the current exception. Call it in an `except` block."""
     metrics.TASK_FAILURES.labels(task).inc()
     log.exception("task_failed", task=task, **fields)

@@ -1,4 +1,4 @@
-"""Users who chat through the gateway at the same time, each streaming one answer after the other, and what they saw."""
+"""Simulates users who chat through the gateway concurrently, each with one streamed answer after the other, and records the results."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,9 @@ import httpx
 @dataclass(frozen=True)
 class ChatAnswer:
     end: str
-    """answered: the stream ended with its marker; cut: broken after its first byte (vLLM sends the headers of a stream before
-    its first token), and the client saw it; failed: an error before the first byte; pretended: broken, but it looked whole."""
+    """answered: the stream ended with its marker. cut: the connection broke after the first byte (vLLM sends the headers of a stream
+    before its first token), and the client noticed it. failed: an error before the first byte. pretended: incomplete, but the client
+    could not notice it."""
     engine: str = ""
     said: str = ""
 
@@ -33,7 +34,7 @@ class ChatLoad:
         return Counter(one.engine for one in self.seen[since:] if one.end == "answered")
 
     def assert_nothing_lost(self, cut_on: set[str]) -> None:
-        """No request failed before its first byte, no broken answer looked whole, and only `cut_on` cut any."""
+        """Asserts that no request failed before its first byte, no incomplete answer looked complete, and only engines in `cut_on` cut answers."""
         bad = [one for one in self.seen if one.end in ("failed", "pretended")]
         assert not bad, (len(bad), len(self.seen), bad[:5])
         assert {one.engine for one in self.seen if one.end == "cut"} <= cut_on
@@ -42,7 +43,7 @@ class ChatLoad:
 
 @contextlib.contextmanager
 def chat_load(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator[ChatLoad]:
-    """`users` chat until the end of the context; then everybody finishes the answer under way."""
+    """Runs `users` users until the end of the context. At the end every user finishes the running answer."""
     watched = ChatLoad()
     thread = threading.Thread(target=lambda: asyncio.run(_all(url, model, users, turns, watched)))
     thread.start()
@@ -51,7 +52,7 @@ def chat_load(url: str, model: str, users: int = 30, turns: int = 4) -> Iterator
     finally:
         watched.going = False
         thread.join(timeout=120)
-        assert not thread.is_alive(), "an answer never ended"
+        assert not thread.is_alive(), "an answer did not end within 120 s"
 
 
 async def _all(url: str, model: str, users: int, turns: int, watched: ChatLoad) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of processes on the loopback address: emulated engines, the controller, the real nginx. No Docker."""
+"""Runs a cluster of processes on the loopback address: emulated engines, the controller and nginx. No Docker."""
 
 import contextlib
 import dataclasses
@@ -33,11 +33,11 @@ from manyeyes.render.renderer import render
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--start-seconds=0", "--ttft-ms=20", "--image-ms=5", "--tpot-ms=4")
 SHORT_INTERVALS = {"probe_interval_s": 0.25, "config_poll_interval_s": 0.2}
-"""Settings of the controller for clusters that are about something else than the intervals that ship."""
+"""Controller settings for clusters that do not test the default intervals."""
 
 
 def nginx_binary() -> str:
-    """NGINX, or the one that manyeyes/devcluster/fetch/nginx unpacks."""
+    """Path of nginx: $NGINX, or the program that manyeyes/devcluster/fetch/nginx unpacks."""
     if named := os.environ.get("NGINX"):
         return named
     subprocess.run([ROOT / "manyeyes/devcluster/fetch/nginx", ROOT / "build/nginx"], check=True, capture_output=True)
@@ -50,7 +50,7 @@ def modules_folder() -> str:
 
 
 def own_user() -> str:
-    """Folders of tests are closed to nginx's own user."""
+    """The `user` directive for root: nginx's default user cannot read the folders of tests."""
     return "user root;" if os.geteuid() == 0 else ""
 
 
@@ -59,13 +59,13 @@ def is_listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-# Each test worker has ports of its own, below those that outgoing connections take: a part that is killed and started
-# again finds its port free.
+# Each test worker has a separate range of ports, below those of outgoing connections, so that the port of a killed part is free when
+# the part is started again.
 _PORTS = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
 
 def free_port() -> int:
-    """One that nobody listens on, for TCP and UDP."""
+    """A port that is free for TCP and UDP."""
     for port in _PORTS:
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             try:
@@ -74,12 +74,12 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError("unreachable: the count has no end")
+    raise AssertionError("unreachable: the counter has no end")
 
 
 @dataclass
 class LocalCluster:
-    """The running parts. `url` is the gateway's."""
+    """The running parts. `url` is the URL of the gateway."""
 
     folder: Path
     document: dict[str, Any]
@@ -129,18 +129,18 @@ class LocalCluster:
 
     @property
     def page_url(self) -> str:
-        """The page itself, past nginx, which would replace what a browser says of its key."""
+        """URL of the page without nginx, which would replace the key that a browser sends."""
         return f"http://127.0.0.1:{self.ports['webui']}"
 
     @property
     def pages(self) -> list[str]:
-        """The copies of the page: webui, webui-2 and so on."""
+        """Names of the page's copies: webui, webui-2 and so on."""
         copies = int(self.document.get("webui", {}).get("replicas", 1))
         return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
 
     @property
     def places(self) -> NginxPaths:
-        """What nginx's files name here in place of the containers' addresses and folders."""
+        """Addresses and folders for nginx's files, in place of those of the containers."""
         return NginxPaths(
             controller="127.0.0.1",
             controller_dns_port=self.ports["dns"],
@@ -172,7 +172,7 @@ class LocalCluster:
         self.start("controller", [sys.executable, "-m", "manyeyes.controller"], environment)
 
     def start_page(self, page: str = "webui") -> None:
-        """The web page, behind nginx at /; not started with the others, because few tests open it."""
+        """Starts the web page, which nginx serves at /. It is not started by default, because few tests open it."""
         environment = {
             "MANYEYES_GATEWAY_URL": f"http://127.0.0.1:{self.ports['page']}",
             "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
@@ -184,20 +184,20 @@ class LocalCluster:
         eventually(lambda: is_listening(self.ports[page]), 60, 0.2, "the page listens")
 
     def configure(self, document: dict[str, Any]) -> None:
-        """Replaces cluster.yaml as editors do: by a new file under the old name."""
+        """Replaces cluster.yaml as editors do: with a new file of the same name."""
         self.document = document
         fresh = self.folder / "cluster.yaml.new"
         fresh.write_text(yaml.safe_dump(document))
         fresh.replace(self.folder / "cluster.yaml")
 
     def configuration(self) -> dict[str, Any]:
-        """What the controller says of it; empty while it does not answer."""
+        """The controller's status of the configuration; empty while the controller does not answer."""
         with contextlib.suppress(httpx.TransportError):
             return dict(self.client.get(f"http://127.0.0.1:{self.ports['controller']}/api/configuration").json())
         return {}
 
     def reloads(self) -> int:
-        """How often nginx took over other files since it started."""
+        """Number of configurations that nginx has loaded since its start."""
         return self.log("nginx").count('"event":"configuration_applied"') - 1
 
     def restart_nginx(self) -> None:
@@ -212,11 +212,11 @@ class LocalCluster:
         }
         malloc = env_file.read(ROOT / "nginx/malloc.env")
         self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
-        # Not merely listens: `nginx -t` does so too, for a moment.
+        # A check of the listening port is not enough: `nginx -t` also listens for a moment.
         eventually(lambda: _answers(f"http://127.0.0.1:{self.ports['inside']}/generation"), 30, 0.05, "nginx answers")
 
     def start_adapter(self) -> None:
-        """Not started with the others: few tests have endpoints that do not speak OpenAI's API."""
+        """Starts the adapter. It is not started by default, because few tests have endpoints with another API."""
         environment = {
             "MANYEYES_STATE": str(self.folder / "state"),
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
@@ -250,14 +250,14 @@ class LocalCluster:
         self.nginx_has_resolved(pools)
 
     def nginx_has_resolved(self, pools: set[str], within_s: float = 20) -> None:
-        """Waits until nginx has asked once more for the members of each of `pools`, as it does every second."""
+        """Waits until nginx has resolved the members of each of `pools` again, which it does every second."""
         (before,) = eventually(lambda: (self._dns_answers(),), within_s, 0.05, "the controller answers")
         eventually(
             lambda: not pools - set(self._dns_answers() - before), within_s, 0.05, f"nginx resolves {sorted(pools)}"
         )
 
     def _dns_answers(self) -> Counter[str]:
-        """By pool, how many the controller has given. Raises AssertionError while it does not answer."""
+        """Number of the controller's DNS answers by pool. Raises AssertionError while the controller does not answer."""
         try:
             text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
         except httpx.TransportError as error:
@@ -268,7 +268,7 @@ class LocalCluster:
         return answered
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
-        """Waits until the gateway sends requests for `model` to each of `engines` and nowhere else."""
+        """Waits until the gateway sends requests for `model` to exactly the engines in `engines`."""
 
         def check() -> bool:
             seen = {self.ask(model).headers.get("X-ManyEyes-Engine") for _ in range(4 * len(engines))}
@@ -287,9 +287,9 @@ def local_cluster(
     addresses: Mapping[str, str] | None = None,
     prints_logs: bool = True,
 ) -> Iterator[LocalCluster]:
-    """Starts engines (those whose name does not start with `late`), controller and gateway; prints all logs at the end, for tests.
+    """Starts engines (except those whose name starts with `late`), controller and gateway; prints all logs at the end, for tests.
 
-    With `addresses` (engine's name -> host:port) the engines run already, and none is started here.
+    With `addresses` (engine's name -> host:port) the engines already run, and no engine is started here.
     """
     running = LocalCluster(folder, document, engine_flags=engine_flags)
     for engine in document["engines"]:
@@ -322,7 +322,7 @@ def local_cluster(
 
 
 def start_nginx(running: LocalCluster) -> None:
-    """The project's own files, with this host's paths and ports in place of the container's, started as the container does."""
+    """Starts nginx as its container does, with the project's files and this host's paths and ports."""
     etc = running.folder / "nginx"
     shutil.copytree(ROOT / "nginx", etc)
     (etc / "tmp").mkdir()

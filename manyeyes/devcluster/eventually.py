@@ -1,4 +1,4 @@
-"""Waiting for something to become true, in place of a sleep."""
+"""Waits for a condition to become true, instead of sleeping."""
 
 import time
 from collections.abc import Callable
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def eventually(check: Callable[[], T], within_s: float, every_s: float = 0.1, what: str = "") -> T:
-    """Call `check` until it returns something truthy, and return that.
+    """Calls `check` until it returns a truthy value, and returns that value.
 
-    An AssertionError inside `check` counts as "not yet"; any other exception is passed on.
+    An AssertionError inside `check` counts as "not yet"; other exceptions are passed on.
     Raises AssertionError after `within_s` seconds, with `what` and the last result.
     """
     deadline = time.monotonic() + within_s
@@ -24,5 +24,5 @@ def eventually(check: Callable[[], T], within_s: float, every_s: float = 0.1, wh
         except AssertionError as error:
             last = error
         if time.monotonic() >= deadline:
-            raise AssertionError(f"{what or 'it'} did not come true within {within_s} s; last result: {last!r}")
+            raise AssertionError(f"{what or 'the condition'}: not true within {within_s} s; last result: {last!r}")
         time.sleep(every_s)

@@ -1,4 +1,4 @@
-"""Prometheus, Alertmanager and the exporters beside a cluster of processes: the very files that are rendered, with Debian's programs."""
+"""Runs Prometheus, Alertmanager and the exporters for a cluster of processes, with the rendered files and Debian's programs."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ def shipped_cluster() -> PlacedCluster:
 
 
 DRILL = {"alert_speed": 60, "scrape_interval_s": 1}
-"""Two minutes are two seconds."""
+"""Settings that shorten two minutes to two seconds."""
 PARTS = ("gateway", "node", "alertmanager", "prometheus")
 
 
@@ -48,7 +48,7 @@ class AlertReceiver:
     refuses: bool = False
 
     def told(self, status: str) -> set[str]:
-        """Names of the alerts that it was told are `firing` or `resolved`."""
+        """Names of the alerts that it received as `firing` or `resolved`."""
         return {
             alert["labels"]["alertname"] for one in self.got for alert in one["alerts"] if alert["status"] == status
         }
@@ -74,7 +74,7 @@ class MonitoredCluster:
         return answer.json()["data"]
 
     def firing(self) -> set[tuple[str, str]]:
-        """(alert, the pool, engine or other thing it is about)."""
+        """(alert, its pool, engine or other subject) of all firing alerts."""
         return {
             (one["labels"]["alertname"], about(one["labels"])) for one in self._alerts() if one["state"] == "firing"
         }
@@ -123,14 +123,14 @@ class MonitoredCluster:
 
 
 def about(labels: dict[str, str]) -> str:
-    """The most exact of the things that an alert can be about."""
+    """The most specific label that names the subject of an alert."""
     names = ("engine", "pool", "gpu", "integration", "file", "job")
     return next((labels[name] for name in names if name in labels), "")
 
 
 @contextlib.contextmanager
 def monitored_cluster(running: LocalCluster) -> Iterator[MonitoredCluster]:
-    """Beside a running stand whose document has `monitoring: DRILL`. Its processes end with the stand."""
+    """Starts monitoring for a running cluster whose document has `monitoring: DRILL`. Its processes stop with the cluster."""
     with _alert_receiver() as pager:
         ports = {part: free_port() for part in PARTS}
         made = MonitoredCluster(running, ports, pager)
@@ -155,7 +155,7 @@ def monitored_cluster(running: LocalCluster) -> Iterator[MonitoredCluster]:
 
 
 def _hurried(text: str) -> str:
-    """alertmanager.yml whose messages leave within a second."""
+    """alertmanager.yml with intervals of one second."""
     for pause in ("group_wait: 10s", "group_interval: 1m"):
         assert pause in text
         text = text.replace(pause, pause.split()[0] + " 1s")

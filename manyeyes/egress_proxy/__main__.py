@@ -1,4 +1,4 @@
-"""`python -m manyeyes.egress_proxy`: engines' way out for pictures by URL, until SIGTERM."""
+"""`python -m manyeyes.egress_proxy`: egress proxy that lets engines fetch images by URL. Runs until SIGTERM."""
 
 import asyncio
 import json

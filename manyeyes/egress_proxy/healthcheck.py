@@ -1,4 +1,4 @@
-"""`python -m manyeyes.egress_proxy.healthcheck`: 0 while the proxy accepts connections."""
+"""`python -m manyeyes.egress_proxy.healthcheck`: exits with 0 if the proxy accepts connections."""
 
 import os
 import socket

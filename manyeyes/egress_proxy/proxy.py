@@ -1,4 +1,4 @@
-"""An HTTP proxy for engines: one lookup, one judgement, one connection to the address that was judged."""
+"""HTTP proxy for engines. It resolves a host name once, checks the addresses, and connects to a checked address."""
 
 import asyncio
 import contextlib
@@ -13,12 +13,12 @@ from manyeyes.netpolicy import Address, deny_media_addresses, deny_media_host
 
 
 class InvalidProxyRequest(Exception):
-    """Not a request that a proxy takes; one sentence."""
+    """A request that the proxy does not accept; the message is one clause."""
 
 
 @dataclass(frozen=True)
 class ProxyRequest:
-    """`head` is what the origin gets; empty for CONNECT, where the client and the origin speak TLS themselves."""
+    """`head`: the request for the origin; empty for CONNECT, where the client and the origin use TLS."""
 
     host: str
     port: int
@@ -26,28 +26,28 @@ class ProxyRequest:
 
 
 def parse_proxy_request(head: bytes) -> ProxyRequest:
-    """Raises InvalidProxyRequest."""
+    """Parses the head of a request. Raises InvalidProxyRequest."""
     try:
         line, _, rest = head.decode("ascii").partition("\r\n")
         method, target, version = line.split(" ")
     except ValueError:
-        raise InvalidProxyRequest("the request line is not one of HTTP") from None
+        raise InvalidProxyRequest("the request line is not valid HTTP") from None
     if method == "CONNECT":
         host, colon, port = target.rpartition(":")
         if not colon or not port.isdigit() or len(port) > 5:
-            raise InvalidProxyRequest("CONNECT wants host:port")
+            raise InvalidProxyRequest("CONNECT requires host:port")
         return ProxyRequest(host.strip("[]"), _port(int(port)), b"")
     if method not in ("GET", "HEAD"):
-        raise InvalidProxyRequest(f"{method[:10]} fetches nothing")
+        raise InvalidProxyRequest(f"the method {method[:10]} is not allowed")
     try:
         parts = urlsplit(target)
         host, wanted = parts.hostname or "", parts.port or 80
     except ValueError:
-        raise InvalidProxyRequest("the URL cannot be read") from None
+        raise InvalidProxyRequest("the URL is malformed") from None
     if parts.scheme != "http" or not host or parts.username is not None:
-        raise InvalidProxyRequest("the URL wants to be http://host/...")
+        raise InvalidProxyRequest("expected a URL such as http://host/...")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    # One request for each connection, so that the second one cannot name another host unseen.
+    # One request per connection, so that a second request cannot name another host without a check.
     dropped = ("connection:", "proxy-", "host:", "keep-alive:", "transfer-encoding:", "content-length:", "upgrade:")
     kept = [field for field in rest.split("\r\n") if field and not field.lower().startswith(dropped)]
     lines = [f"{method} {path} {version}", f"Host: {parts.netloc}", *kept, "Connection: close", "", ""]
@@ -56,7 +56,7 @@ def parse_proxy_request(head: bytes) -> ProxyRequest:
 
 def _port(number: int) -> int:
     if not 1 <= number <= 65_535:
-        raise InvalidProxyRequest(f"{number} is no port")
+        raise InvalidProxyRequest(f"{number} is not a valid port")
     return number
 
 
@@ -65,7 +65,7 @@ HEAD_S = 10.0
 LOOKUP_S = 5.0
 CONNECT_S = 5.0
 FETCH_S = 120.0
-"""vLLM gives a picture 5 s and a video 30 s; this ends what nobody waits for any more."""
+"""vLLM's timeouts are 5 s for an image and 30 s for a video; this timeout ends abandoned downloads."""
 LINGER_S = 5.0
 AT_ONCE = 128
 
@@ -74,7 +74,7 @@ Connect = Callable[[str, int], Awaitable[tuple[asyncio.StreamReader, asyncio.Str
 
 
 async def lookup(host: str, port: int) -> Sequence[Address]:
-    """Every address of a name; none where it has none."""
+    """All addresses of a host name; empty if it has none."""
     try:
         return await resolve_host(host, port)
     except LookupFailed:
@@ -85,7 +85,7 @@ async def lookup(host: str, port: int) -> Sequence[Address]:
 async def serve_proxy(
     host: str, port: int, domains: Mapping[str, bool], find: Lookup = lookup, connect: Connect = asyncio.open_connection
 ) -> AsyncIterator[asyncio.Server]:
-    """Listens until the end of the context."""
+    """Serves the proxy until the end of the context."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -93,7 +93,7 @@ async def serve_proxy(
             async with places, asyncio.timeout(FETCH_S):
                 await _serve(reader, writer, domains, find, connect)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass  # whoever asked is gone, or its time is up
+            pass  # the client disconnected, or the timeout expired
         except Exception:
             structlog.get_logger().exception("media_failed")
         finally:
@@ -130,7 +130,7 @@ async def _serve(
     try:
         if asked.head:
             back.write(asked.head)
-            await _copy(there, writer)  # what else the client sends is not passed on
+            await _copy(there, writer)  # further data from the client is not forwarded
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await _both(reader, writer, there, back)
@@ -145,21 +145,21 @@ async def _judged(asked: ProxyRequest, domains: Mapping[str, bool], find: Lookup
         async with asyncio.timeout(LOOKUP_S):
             addresses = await find(asked.host, asked.port)
     except TimeoutError:
-        return (), "the name could not be looked up in time"
+        return (), "the name lookup timed out"
     return addresses, deny_media_addresses(addresses, asked.port, domains[asked.host.lower().rstrip(".")])
 
 
 async def _both(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: asyncio.StreamReader, back: asyncio.StreamWriter
 ) -> None:
-    """Both ways, each until its end: a client that has said all it has to say still waits for the answer."""
+    """Copies in both directions, each until its end: a client that has sent its request still waits for the answer."""
     asking, answering = asyncio.create_task(_pass_on(reader, back)), asyncio.create_task(_pass_on(there, writer))
     ways = {asking, answering}
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         failed = any(way.exception() for way in done)
         if not failed and answering in done:
-            await asyncio.wait({asking}, timeout=LINGER_S)  # the origin has closed; the client is told, and closes too
+            await asyncio.wait({asking}, timeout=LINGER_S)  # the origin has closed; the client sees that and closes too
         elif not failed:
             await answering
     finally:
@@ -169,7 +169,7 @@ async def _both(
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """And then the end."""
+    """Copies `source` to `target`, then closes the direction."""
     await _copy(source, target)
     if target.can_write_eof():
         target.write_eof()

@@ -1,4 +1,4 @@
-"""`python -m manyeyes.emulator`: see README.md beside this file."""
+"""`python -m manyeyes.emulator`: see README.md in this folder."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A core with constant times, for tests of other things: no batching, no caches, no GPU."""
+"""An engine core with constant times, without batching, caches or a GPU model, for tests that do not depend on timing."""
 
 from collections import deque
 from heapq import heappop, heappush
@@ -9,7 +9,7 @@ from manyeyes.simulator.request import RunningSequence
 
 
 class ConstantLatencyCore:
-    """Runs up to `seats` sequences at once, each as if it were alone; the others wait in the order they came."""
+    """Runs up to `seats` sequences concurrently without influence on each other; others wait in the order of arrival."""
 
     def __init__(self, times: ConstantTimes, seats: int, context: int) -> None:
         self._times = times
@@ -17,7 +17,9 @@ class ConstantLatencyCore:
         self._context = context  # tokens that one sequence may have
         self._waiting: deque[RunningSequence] = deque()
         self._running: set[RunningSequence] = set()
-        self._due: list[tuple[float, int, RunningSequence]] = []  # the next token of each; the number only breaks ties
+        self._due: list[
+            tuple[float, int, RunningSequence]
+        ] = []  # time of each sequence's next token; the number only breaks ties
         self._number = 0
         self._paused = self._admits_none = False
         self.slowness = 1.0
@@ -33,7 +35,7 @@ class ConstantLatencyCore:
 
     @property
     def kv_usage(self) -> float:
-        """The prompts of running sequences, as a share of what the largest allowed batch could hold."""
+        """Prompt tokens of running sequences, as a share of the largest allowed batch."""
         return sum(len(sequence.job.prompt) for sequence in self._running) / (self._seats * self._context)
 
     @property
@@ -49,7 +51,7 @@ class ConstantLatencyCore:
             self._waiting.remove(sequence)
         self._running.discard(sequence)
         if self._waiting:
-            self.next_at = 0.0  # somebody gets the seat as soon as the time is told
+            self.next_at = 0.0  # a waiting sequence gets the seat in the next advance()
 
     def advance(self, now: float) -> list[EngineStep]:
         steps = []
@@ -78,7 +80,7 @@ class ConstantLatencyCore:
         self._fill(now)
 
     def forget(self) -> None:
-        """There is nothing to forget."""
+        """Does nothing, because this core has no caches."""
 
     def _fill(self, now: float) -> None:
         while self._waiting and len(self._running) < self._seats and not self._admits_none:

@@ -1,4 +1,4 @@
-"""The engine: preprocesses requests as the API server does, drives the core with the clock, tells who waits, and counts."""
+"""The emulated engine: preprocesses requests like vLLM's API server, drives the core with the clock, wakes waiting requests and counts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -20,12 +20,12 @@ from manyeyes.simulator.scheduler import Scheduler
 
 
 class Preprocessor:
-    """Lets the time pass that rendering takes."""
+    """Waits for the time that preprocessing of a request takes."""
 
     def __init__(self, profile: TimingProfile, metrics: Metrics, cache_bytes: float) -> None:
         self.profile = profile
         self.cache = ProcessorCache(cache_bytes)
-        self.rendering = 0  # requests in here
+        self.rendering = 0  # requests in preprocessing
         self._metrics = metrics
         self._caching = cache_bytes > 0
         self._decoders = asyncio.Semaphore(DECODING_THREADS)
@@ -34,11 +34,11 @@ class Preprocessor:
 
     @property
     def health_s(self) -> float:
-        """How long /health takes: it shares the event loop, and the interpreter's lock, with what happens here."""
+        """Duration of /health, which shares the event loop and the interpreter's lock with preprocessing."""
         return self.rendering * self.profile.health_ms / 1e3
 
     async def render(self, job: EngineRequest) -> None:
-        """Return when the job can go to the engine core."""
+        """Returns when the job can be passed to the engine core."""
         self.rendering += 1
         try:
             await asyncio.sleep(self.profile.render_ms / 1e3)
@@ -53,10 +53,10 @@ class Preprocessor:
             await asyncio.sleep(decoding_s(medium, self.profile))
 
     async def _preprocess(self, job: EngineRequest) -> None:
-        """A job that waits can be given up; one that has begun keeps the thread busy to its end."""
+        """A waiting job can be cancelled; a job that has begun occupies the thread until its end."""
         asked = monotonic()
         async with self._preprocessor:
-            # Who had to wait begins when the one before was done, however late this process is woken.
+            # A job that had to wait begins when the previous job ended, however late this process wakes.
             begins = max(asked, self._preprocessor_free_at)
             self._preprocessor_free_at = begins + sum(map(self._item_s, job.media))
             await asyncio.sleep(self._preprocessor_free_at - monotonic())
@@ -70,12 +70,12 @@ class Preprocessor:
         return preprocessing_s(medium, self.profile, cached=cached)
 
 
-TICK_S = 0.001  # uvloop's timers count whole milliseconds: what falls due within half of one is due
-WATCHDOG_S = 5.0  # vLLM's launcher looks so often whether its engine core still lives
+TICK_S = 0.001  # uvloop's timers count whole milliseconds, so everything due within half a millisecond is due
+WATCHDOG_S = 5.0  # interval at which vLLM's launcher checks whether its engine core is alive
 
 
 def make_core(options: EmulatorOptions) -> EngineCore:
-    """Constant times if any was given, else the profile's GPU."""
+    """A core with constant times if they are set, else a core with the profile's timing."""
     if options.constants is not None:
         return ConstantLatencyCore(options.constants, options.max_num_seqs, options.max_model_len)
     largest_item = max(options.max_pixels, options.video_max_pixels // 2) // 1024
@@ -89,7 +89,7 @@ def make_core(options: EmulatorOptions) -> EngineCore:
 
 
 class EmulatedEngine:
-    """One engine. Nothing in it runs while there is nothing to do."""
+    """One engine. It has no timer while there is nothing to do."""
 
     def __init__(self, options: EmulatorOptions) -> None:
         self.options = options
@@ -99,15 +99,15 @@ class EmulatedEngine:
         self.draining = False  # no new jobs
         self.idle = asyncio.Event()
         self.idle.set()
-        self._requests = 0  # from their body's end to their answer's
+        self._requests = 0  # from the end of their body to the end of their answer
         self._alarm: asyncio.TimerHandle | None = None
         self._backlog = 0  # prompt tokens of sequences without a first token
         self.faults = Faults(self._fault_changed)
-        self.dead = False  # the engine core is; the process ends soon
-        self.weightless = False  # it slept at level 2 and its weights were not read again
+        self.dead = False  # the engine core has died; the process exits soon
+        self.weightless = False  # it slept at level 2 and its weights were not reloaded
         self.died = asyncio.Event()
-        self.exit_s = 0.0  # from the core's death to the process's end
-        self.resting = asyncio.Event()  # nothing runs; there may be requests that wait
+        self.exit_s = 0.0  # time from the core's death to the exit of the process
+        self.resting = asyncio.Event()  # no request runs; requests may wait
         self.resting.set()
         self.responsive = asyncio.Event()  # /health answers
         self.responsive.set()
@@ -140,11 +140,11 @@ class EmulatedEngine:
 
     @property
     def frames_in_prefill(self) -> int:
-        """Frames of all videos that wait for their first token: what the vision encoder may hold at the same time."""
+        """Frames of all videos that wait for their first token: the frames that the vision encoder may hold at the same time."""
         return sum(video_frames(one.job) for one in self.core.sequences if not one.generated)
 
     def check_admission(self) -> None:
-        """Raises RequestError when the queue is full. Requests in rendering do not count, as in vLLM."""
+        """Raises RequestError if the queue is full. Requests in preprocessing do not count, as in vLLM."""
         if self.running + self.waiting >= self.options.max_num_queued_reqs:
             self.metrics.rejections["max_num_queued_reqs"].inc()
             raise unavailable(BUSY)
@@ -153,12 +153,12 @@ class EmulatedEngine:
             raise unavailable(BACKLOG)
 
     async def render(self, job: EngineRequest) -> None:
-        """Let the API server's time pass; there is none where times are constant."""
+        """Waits for the API server's preprocessing time, which is 0 with constant times."""
         if self.options.constants is None:
             await self.renderer.render(job)
 
     def die(self, exit_s: float = WATCHDOG_S) -> None:
-        """The engine core is gone: every request fails, /health says so, and the process ends after `exit_s`."""
+        """Emulates the death of the engine core: every request and /health fail, and the process exits after `exit_s`."""
         self.dead, self.exit_s = True, exit_s
         for sequence in self.core.sequences:
             self._end(sequence)
@@ -176,26 +176,26 @@ class EmulatedEngine:
             sequence.wake()
 
     def new_sequence(self, job: EngineRequest, arrived: float) -> RunningSequence:
-        """`arrived`: seconds of the monotonic clock, before rendering."""
+        """`arrived`: time of the monotonic clock in seconds, before preprocessing."""
         sequence = RunningSequence(job, arrived)
         if self.options.constants is None:
             sequence.hashes = kv_cache.block_hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
         return sequence
 
     async def run(self, sequence: RunningSequence) -> AsyncGenerator[int, None]:
-        """Yield how many tokens of the answer are there, each time there are more, to its end. Raises RequestError.
+        """Yields the number of generated tokens each time it grows, until the answer is complete. Raises RequestError.
 
-        Of an answer that is not streamed only the end is told.
-        Ends early, with tokens missing, when the engine aborts. Closing it (the client went away) gives the job up.
+        For an answer that is not streamed it yields only at the end.
+        It ends early, with missing tokens, if the engine aborts. Closing it (the client disconnected) cancels the job.
         """
         if self.dead:
             raise internal_error(ENGINE_DEAD)
         if self.weightless:
             raise internal_error(WEIGHTLESS)
-        if self.draining:  # it was in rendering when the engine was told to stop
+        if self.draining:  # it was in preprocessing when the engine received SIGTERM
             sequence.ended = True
             return
-        if self.options.constants is None:  # else no time has passed since the first look
+        if self.options.constants is None:  # else no time has passed since the first check
             self.check_admission()
         loop = asyncio.get_running_loop()
         sequence.queued = monotonic()
@@ -220,7 +220,7 @@ class EmulatedEngine:
                 self._end(sequence)
 
     def _end(self, sequence: RunningSequence) -> None:
-        """Before its answer is whole."""
+        """Ends a sequence before its answer is complete."""
         sequence.ended = True
         if not sequence.generated:
             self._backlog -= len(sequence.job.prompt)
@@ -241,7 +241,7 @@ class EmulatedEngine:
             self.die(values["exit_s"])
 
     def _arm(self) -> None:
-        """Wake when the core has something to do; never while it hangs."""
+        """Sets the timer for the core's next step; no timer while the engine hangs."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -249,7 +249,7 @@ class EmulatedEngine:
         if self.core.next_at is not None and "hung" not in self.faults.on:
             wait_s = max(self.core.next_at - monotonic(), 0.0)
             loop = asyncio.get_running_loop()
-            # Zero runs in this loop's next pass, so that requests that arrive together begin together.
+            # A delay of 0 runs in the next iteration of the event loop, so that requests that arrive together begin together.
             self._alarm = loop.call_later(max(wait_s, TICK_S) if wait_s > TICK_S / 2 else 0, self._tick)
 
     def _tick(self) -> None:

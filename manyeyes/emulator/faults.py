@@ -1,4 +1,4 @@
-"""Faults on command: what is wrong with this engine at the moment. README.md lists the kinds."""
+"""Faults on command: the active faults of this engine. README.md lists the kinds."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,28 +9,29 @@ from manyeyes.simulator.request import EngineRequest
 
 Values = dict[str, Any]
 
-# Each kind with its values and their defaults; None must be given. Every kind also takes `for_s`, after which it ends.
+# Each kind with its values and their defaults; a value with the default None is required. Every kind also accepts `for_s`, after which
+# it ends.
 KINDS: dict[str, Values] = {
-    "dead": {"exit_s": 5.0},  # vLLM's watchdog looks every 5 s
+    "dead": {"exit_s": 5.0},  # vLLM's watchdog checks every 5 s
     "hung": {"health": True},
     "slow": {"factor": 10.0},
     "errors": {"rate": 1.0, "status": 500},
     "cut": {"rate": 1.0, "after_tokens": 3},
     "refuse": {},
-    "out_of_memory": {"frames": 32, "together": 0},  # together: of all videos at once; 0: any number
+    "out_of_memory": {"frames": 32, "together": 0},  # together: frames of all videos at the same time; 0: no limit
     "poison": {"marker": None},
 }
 
 
 def parse_fault(document: object) -> tuple[str, Values]:
-    """Kind and all its values. Raises ValueError with one sentence."""
+    """The kind and all its values. Raises ValueError with one sentence."""
     if not isinstance(document, dict) or document.get("kind") not in KINDS:
-        raise ValueError(f"kind wants one of {', '.join(KINDS)}")
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}")
     kind = document["kind"]
-    known = {**KINDS[kind], "for_s": 10.0 if kind == "refuse" else 0.0}  # 0: until it is taken back
+    known = {**KINDS[kind], "for_s": 10.0 if kind == "refuse" else 0.0}  # 0: until it is removed
     given = {name: value for name, value in document.items() if name != "kind"}
     if unknown := sorted(given.keys() - known.keys()):
-        raise ValueError(f"{kind} has no {', '.join(unknown)}; it has {', '.join(known)}")
+        raise ValueError(f"{kind}: unknown values {', '.join(unknown)}; expected {', '.join(known)}")
     values = known | given
     for name, value in values.items():
         check_fault(kind, name, value)
@@ -40,18 +41,20 @@ def parse_fault(document: object) -> tuple[str, Values]:
 def check_fault(kind: str, name: str, value: object) -> None:
     if name == "marker":
         if not isinstance(value, str) or not value:
-            raise ValueError(f"{kind}: marker wants a text, found {value!r}")
+            raise ValueError(f"{kind}.marker: expected a text, got {value!r}")
     elif name == "health":
         if not isinstance(value, bool):
-            raise ValueError(f"{kind}: health wants true or false, found {value!r}")
+            raise ValueError(f"{kind}.health: expected true or false, got {value!r}")
     elif not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{kind}: {name} wants a number of at least 0, found {value!r}")
+        raise ValueError(f"{kind}.{name}: expected a number of at least 0, got {value!r}")
     if kind == "refuse" and name == "for_s" and not value:
-        raise ValueError("refuse: for_s wants a number above 0: nobody could take it back through a closed port")
+        raise ValueError(
+            "refuse.for_s: expected a number above 0, because a closed port accepts no command to end the fault"
+        )
 
 
 class Faults:
-    """Those that are on. `changed` is told the kind of each one that begins or ends."""
+    """The active faults. `changed` is called with the kind of each fault that begins or ends."""
 
     def __init__(self, changed: Callable[[str], None]) -> None:
         self.on: dict[str, Values] = {}
@@ -76,12 +79,12 @@ class Faults:
             self.end(kind)
 
     def refused_status(self) -> int | None:
-        """The status to refuse this request with, if this one is to be refused."""
+        """The status with which this request is refused, if it is refused."""
         errors = self.on.get("errors")
         return int(errors["status"]) if errors and random() < errors["rate"] else None
 
     def tokens_until_cut(self) -> int | None:
-        """After how many tokens to cut this answer's connection, if this one is to be cut."""
+        """The number of tokens after which this answer's connection is cut, if it is cut."""
         cut = self.on.get("cut")
         return int(cut["after_tokens"]) if cut and random() < cut["rate"] else None
 
@@ -90,7 +93,7 @@ class Faults:
         return poison is not None and poison["marker"] in job.text
 
     def exhausts_memory(self, job: EngineRequest, frames_in_prefill: int) -> bool:
-        """Whether this request kills the engine core, which has so many frames of others' videos without a first token."""
+        """Whether this request kills the engine core. `frames_in_prefill`: frames of other videos without a first token."""
         limit = self.on.get("out_of_memory")
         if limit is None or not any(medium.kind == "video" for medium in job.media):
             return False

@@ -1,4 +1,4 @@
-"""One JSON line an event, on standard output, in the form that all parts write: manyeyes/observability/log_format.py."""
+"""Writes one JSON line per event to standard output, in the log format of all parts: manyeyes/observability/log_format.py."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ def log(event: str, level: str = "info", **fields: object) -> None:
 
 
 def libraries_too() -> None:
-    """What uvicorn and others warn of takes the same form."""
+    """Writes warnings of uvicorn and other libraries in the same format."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonFormatter("engine", _OWN))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

@@ -1,6 +1,6 @@
-"""The size of a picture or a video, from its header: no pixel and no frame is decoded, and only the parts that tell are read.
+"""Reads the size of an image or a video from its header. It decodes no pixels or frames, and reads only the required parts.
 
-Pictures are Pillow's (PNG, GIF, JPEG, WEBP); of videos AVI and MP4 are read here.
+Pillow reads images (PNG, GIF, JPEG, WEBP); this module reads AVI and MP4 videos.
 """
 
 import binascii
@@ -13,15 +13,15 @@ from PIL import Image
 
 from manyeyes.emulator.responses import RequestError
 
-# A header is nearly always within the first part; a JPEG may carry a large colour profile or thumbnail before it.
+# A header is nearly always in the first part; a JPEG may have a large colour profile or thumbnail before it.
 BASE64_PARTS = (4_096, 262_144, 1 << 62)  # base64 characters, each a multiple of 4
 FORMATS = ("PNG", "GIF", "JPEG", "WEBP")
-MAX_ASPECT_RATIO = 200  # Qwen3-VL's image processor takes no longer image
-Image.MAX_IMAGE_PIXELS = None  # whoever counts them: requests.check_pixels, as vLLM
+MAX_ASPECT_RATIO = 200  # limit of Qwen3-VL's image processor
+Image.MAX_IMAGE_PIXELS = None  # requests.check_pixels limits pixels, as vLLM does
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """Width and height in pixels of the picture in a base64 text. Raises RequestError when it cannot be read."""
+    """Width and height in pixels of the image in a base64 text. Raises RequestError if it cannot be read."""
     for part in BASE64_PARTS:
         data = decode(text[:part])
         try:
@@ -38,7 +38,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def payload(url: str) -> str:
-    """What is behind the comma of a base64 data URL. Raises RequestError for every other URL."""
+    """The part of a base64 data URL after the comma. Raises RequestError for every other URL."""
     if not url.startswith("data:"):
         if url.startswith(("http://", "https://")):
             raise RequestError("This engine is emulated and fetches no media. Send the file as a data URL.")
@@ -50,7 +50,7 @@ def payload(url: str) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Strict base64, as vLLM takes it."""
+    """Decodes base64 strictly, as vLLM does."""
     try:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -65,9 +65,9 @@ def little_endian(data: bytes) -> int:
     return int.from_bytes(data, "little")
 
 
-FRAMES_PER_SECOND = 2  # Qwen3-VL's loader samples so many
+FRAMES_PER_SECOND = 2  # sampling rate of Qwen3-VL's loader
 MIN_FRAMES = 4
-BOXES = 1_000  # of one parent; a file with more is not read on
+BOXES = 1_000  # maximum number of boxes in one parent
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ UNKNOWN_CLIP = VideoClip(8.0, 640, 480)
 
 
 def read_clip(text: str) -> VideoClip:
-    """The clip in a base64 text. Raises RequestError unless it begins like MP4, WEBM or AVI."""
+    """The video in a base64 text. Raises RequestError unless it begins like MP4, WEBM or AVI."""
     head = file_part(text, 0, 72)
     if head[4:8] == b"ftyp":
         return mp4(text) or UNKNOWN_CLIP
@@ -96,7 +96,7 @@ def read_clip(text: str) -> VideoClip:
 
 
 def file_part(text: str, at: int, length: int) -> bytes:
-    """`length` bytes from byte `at`; no more of the base64 text is decoded than those."""
+    """`length` bytes from byte `at`. Only these bytes of the base64 text are decoded."""
     end = at + length
     return decode(text[at // 3 * 4 : -(-end // 3) * 4])[at % 3 : at % 3 + length]
 
@@ -113,7 +113,7 @@ def avi(head: bytes) -> VideoClip | None:
 
 
 def mp4(text: str) -> VideoClip | None:
-    """Walk the boxes to the movie's header and to the first track that has a size."""
+    """Reads the boxes up to the movie header and the first track with a size."""
     seconds, size = 0.0, (0, 0)
     for kind, at, end in boxes(text, 0, len(text) * 3 // 4):
         if kind != b"moov":
@@ -128,7 +128,7 @@ def mp4(text: str) -> VideoClip | None:
 
 
 def boxes(text: str, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first byte and end of the content of each box between two places."""
+    """Kind, first byte and end of the content of each box between two positions."""
     for _ in range(BOXES):
         head = file_part(text, at, 16)
         size, content = big_endian(head[:4]), at + 8
@@ -142,7 +142,7 @@ def boxes(text: str, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def movie_seconds(head: bytes) -> float:
-    """Length over time scale; version 1 has longer dates and length."""
+    """Length divided by time scale. Version 1 has longer fields for dates and length."""
     if len(head) < 32:
         return 0.0
     scale, length = (
@@ -154,6 +154,6 @@ def movie_seconds(head: bytes) -> float:
 
 
 def track_size(head: bytes) -> tuple[int, int]:
-    """Width and height are the last two numbers, 16.16 fixed point; a sound track has 0."""
+    """Width and height: the last two numbers, 16.16 fixed point; 0 for a sound track."""
     at = 88 if head[:1] == b"\1" else 76
     return big_endian(head[at : at + 2]), big_endian(head[at + 4 : at + 6])

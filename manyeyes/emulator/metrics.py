@@ -1,6 +1,6 @@
-"""What /metrics shows: names, labels and buckets as in vLLM 0.32 (vllm/v1/metrics/loggers.py).
+"""The metrics of /metrics, with names, labels and buckets as in vLLM 0.32 (vllm/v1/metrics/loggers.py).
 
-Left out: everything that this stand-in has nothing to say about.
+Metrics that the emulator does not emulate are left out.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Metrics:
         self.prefix_hits = self._counter("prefix_cache_hits", "Prefix cache hits, in terms of number of cached tokens.")
         self.mm_queries = self._counter("mm_cache_queries", "Multi-modal cache queries, in terms of number of items.")
         self.mm_hits = self._counter("mm_cache_hits", "Multi-modal cache hits, in terms of number of cached items.")
-        # Not vLLM's: what a real GPU's driver would tell of its use.
+        # Not a vLLM metric: it replaces the GPU use that a real driver reports.
         self.busy_s = Counter(
             "emulator:busy_seconds",
             "Time that the emulated GPU worked.",
@@ -88,7 +88,7 @@ class Metrics:
         self.iteration_tokens = self._histogram("iteration_tokens_total", "Tokens per engine_step.", ITERATION_TOKENS)
 
     def watch(self, running: Callable[[], float], waiting: Callable[[], float], kv_usage: Callable[[], float]) -> None:
-        """Where to read the gauges when somebody asks for them."""
+        """Sets the functions that return the values of gauges at scrape time."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
         self._kv_usage.set_function(kv_usage)
@@ -99,7 +99,7 @@ class Metrics:
             gauge.set(shown[state])
 
     def count_first_token(self, sequence: RunningSequence) -> None:
-        """A prompt is computed. vLLM counts all of its tokens here, those found in the cache too."""
+        """Counts a computed prompt. Like vLLM, it counts all tokens, including those found in the cache."""
         prompt, cached = len(sequence.job.prompt), sequence.cached
         self.prompt_tokens.inc(prompt)
         self.prompt_tokens_cached.inc(cached)

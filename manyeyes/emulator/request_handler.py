@@ -1,4 +1,4 @@
-"""Answers one request, from its body to the last byte: refused, streamed or whole."""
+"""Answers one request, from its body to the last byte: with an error, as a stream or as one document."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ EVENTS = b"text/event-stream; charset=utf-8"
 
 
 class CompletionHandler:
-    """One of the two paths that generate: an ASGI application."""
+    """ASGI application for one of the two paths that generate text."""
 
     def __init__(self, engine: EmulatedEngine, read_job: ReadJob, *, is_chat: bool) -> None:
         self.engine = engine
@@ -40,7 +40,7 @@ class CompletionHandler:
         self.is_chat = is_chat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Gives the work up when the client goes away."""
+        """Answers the request. It cancels the work if the client disconnects."""
         raw = await read_body(receive)
         if raw is None:
             return
@@ -70,7 +70,7 @@ class CompletionHandler:
             work.result()
 
     def accept(self, raw: bytes, content_type: str) -> EngineRequest:
-        """What is checked before anything takes time. Raises RequestError."""
+        """Checks the request before any emulated time passes. Raises RequestError."""
         engine = self.engine
         if (status := engine.faults.refused_status()) is not None:
             raise internal_error(ON_COMMAND, status)
@@ -94,10 +94,10 @@ class CompletionHandler:
         await (self.stream if job.stream else self.whole)(reply, arrived, send)
 
     async def stream(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
-        """Token by token.
+        """Sends the answer token by token.
 
-        The queue's limits are checked again after rendering, when the status is already on its way: as in vLLM, whose
-        client then finds the error in a stream with status 200.
+        As in vLLM, the limits of the queue are checked again after preprocessing, when the status has already been sent: the client
+        then finds the error in a stream with status 200.
         """
         job, sent = reply.job, 0
         cut_at = self.engine.faults.tokens_until_cut()
@@ -107,7 +107,7 @@ class CompletionHandler:
             async with aclosing(self.engine.run(sequence)) as progress:
                 async for ready in progress:
                     if cut_at is not None and ready > cut_at:
-                        return  # without an end: the server closes the connection
+                        return  # the stream has no end: the server closes the connection
                     events = [] if sent else [reply.opening()]
                     for number in range(sent, ready):
                         last = number + 1 == len(job.answer)
@@ -141,7 +141,7 @@ class CompletionHandler:
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """The whole body, or None when the client went away before its end."""
+    """The complete body, or None if the client disconnected before its end."""
     parts = []
     while (message := await receive())["type"] == "http.request":
         parts.append(message.get("body", b""))
@@ -176,6 +176,6 @@ def body(content: bytes, *, more: bool = False) -> dict[str, Any]:
 
 
 def trace_of(traceparent: str) -> str:
-    """The trace's id, which the emulator logs in place of sending a span; empty where there is none."""
+    """The trace id, which the emulator logs instead of sending a span; empty if there is none."""
     parts = traceparent.split("-")
     return parts[1] if len(parts) == 4 else ""

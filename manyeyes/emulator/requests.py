@@ -1,4 +1,4 @@
-"""From the body of a chat completion or a plain completion to an `EngineRequest`."""
+"""Parses the body of a chat completion or a plain completion to an `EngineRequest`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from manyeyes.simulator.request import EngineRequest, MediaItem
 
 
 def parse_body(raw: bytes, content_type: str) -> dict[str, Any]:
-    """The JSON object of a request. Raises RequestError when it is none."""
+    """The JSON object of a request. Raises RequestError if the body is not a JSON object."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise invalid("Unsupported Media Type: Only 'application/json' is allowed")
     try:
@@ -26,7 +26,7 @@ def parse_body(raw: bytes, content_type: str) -> dict[str, Any]:
 
 
 def whole_number(body: dict[str, Any], name: str, default: int) -> int:
-    """A whole number; null counts as left out."""
+    """A whole number; null counts as missing."""
     value = body.get(name)
     if value is None:
         return default
@@ -44,7 +44,7 @@ def boolean(body: dict[str, Any], name: str) -> bool:
 
 
 def served_model(body: dict[str, Any], options: EmulatorOptions) -> str:
-    """The model asked for: one of the served names, and the first of them when the request names none."""
+    """The requested model, which must be a served name; the first served name if the request has no model."""
     name = body.get("model")
     if name is None:
         return options.served_model_name[0]
@@ -62,20 +62,20 @@ def include_usage(body: dict[str, Any]) -> bool:
 
 
 def check_n(body: dict[str, Any], options: EmulatorOptions) -> None:
-    """vLLM gives several answers to one request; this stand-in does not."""
+    """Refuses `n` other than 1. vLLM supports several answers per request; the emulator does not."""
     if (n := whole_number(body, "n", 1)) > options.max_answers:
         raise RequestError(
             f"n must be at most {options.max_answers}, got {n}. To increase this limit, set the VLLM_MAX_N_SEQUENCES "
             "environment variable."
         )
     if n != 1:
-        raise wrong_value("This engine is emulated and gives one answer a request.", "n", n)
+        raise wrong_value("This engine is emulated and gives one answer per request.", "n", n)
 
 
 def answer_length(
     body: dict[str, Any], prompt_tokens: int, default: int | None, options: EmulatorOptions
 ) -> tuple[int, int]:
-    """The least and the most tokens the answer may have. `default`: the most, when the request does not say."""
+    """Minimum and maximum number of tokens of the answer. `default`: the maximum if the request has none."""
     room = options.max_model_len - prompt_tokens
     if room < 1:
         raise RequestError(
@@ -100,7 +100,7 @@ class Prompt:
     tokens: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     media: list[MediaItem] = field(default_factory=list)
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # of the images: widths and heights in pixels
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # widths and heights of the images in pixels
 
     def count(self, kind: str) -> int:
         return sum(medium.kind == kind for medium in self.media)
@@ -115,7 +115,7 @@ class Prompt:
 
 
 def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
-    """Read the body of /v1/chat/completions. Raises RequestError."""
+    """Parses the body of /v1/chat/completions. Raises RequestError."""
     name = served_model(body, options)
     check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
@@ -144,7 +144,7 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
 
 
 def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
-    """Read the messages. Raises RequestError."""
+    """Parses the messages. Raises RequestError."""
     if messages is None:
         raise invalid("messages: Field required", "body.messages")
     if not isinstance(messages, list):
@@ -157,14 +157,14 @@ def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
             raise invalid("Input should be a message with a role", f"body.messages.{number}")
         prompt.tokens += request.before_message(message["role"])
         content = message.get("content")
-        # What an engine here has said is one token a word, however many a tokenizer would make of it.
+        # Answers of an emulated engine have one token per word, whatever a tokenizer would produce.
         per_word = 1.0 if message["role"] == "assistant" else options.profile.tokens_per_word
         if isinstance(content, str):
             prompt.add_text(content, per_word)
         elif isinstance(content, list):
             for part in content:
                 read_part(part, prompt, options, per_word)
-        elif content is not None:  # an assistant's turn that only called tools has no content
+        elif content is not None:  # an assistant turn with only tool calls has no content
             raise invalid("Input should be a string or a list of parts", f"body.messages.{number}.content")
         prompt.tokens += request.after_message()
     prompt.tokens += request.before_message("assistant")
@@ -172,11 +172,11 @@ def read_prompt(messages: object, options: EmulatorOptions) -> Prompt:
 
 
 _MEDIA_CACHE: dict[str, str] = {}
-"""Media by their uuid, whoever sent them: vLLM's processor cache is one for all users."""
+"""Media by uuid, for all clients: vLLM has one processor cache for all users."""
 
 
 def _cached(part: dict[str, object]) -> object:
-    """A part with a uuid: what was first sent under it. Raises RequestError when it has no data and none was sent."""
+    """The part with the data first sent under its uuid. Raises RequestError if no data was sent."""
     uuid = str(part["uuid"])
     for kind in ("image_url", "video_url"):
         if kind in part:
@@ -190,7 +190,7 @@ def _cached(part: dict[str, object]) -> object:
 
 
 def read_part(part: object, prompt: Prompt, options: EmulatorOptions, per_word: float) -> None:
-    """Add one part of a message to `prompt`. Media are counted before they are looked at, as in vLLM."""
+    """Adds one part of a message to `prompt`. As in vLLM, media are counted before they are read."""
     if isinstance(part, dict) and part.get("uuid") is not None:
         part = _cached(part)
     match part:
@@ -211,7 +211,7 @@ def read_part(part: object, prompt: Prompt, options: EmulatorOptions, per_word: 
 
 
 def check_pixels(what: str, width: int, height: int, options: EmulatorOptions) -> None:
-    """As vLLM: before anything is decoded; 0 is no limit."""
+    """Checks the number of pixels before anything is decoded, as vLLM does. A limit of 0 means no limit."""
     if 0 < options.max_image_pixels < width * height:
         raise RequestError(
             f"{what} dimensions {width}x{height} ({width * height} pixels) exceed the maximum of "
@@ -227,7 +227,7 @@ def read_image(base64: str, prompt: Prompt, options: EmulatorOptions) -> None:
     prompt.add_medium(
         MediaItem(
             kind="image",
-            key=hash(base64),  # the whole text once, at some GB/s: the picture itself stays encoded
+            key=hash(base64),  # hashes the whole text once, at some GB/s; the image is not decoded
             offset=len(prompt.tokens) + 1,
             tokens=request.image_tokens(wide, high),
             frames=1,
@@ -260,11 +260,11 @@ def too_many_error(medium: str, limit: int) -> RequestError:
     return RequestError(message, param=medium)
 
 
-DEFAULT_MAX_TOKENS = 16  # OpenAI's, and vLLM's, for this path only
+DEFAULT_MAX_TOKENS = 16  # default of OpenAI and vLLM for this path only
 
 
 def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
-    """Read the body of /v1/completions: one prompt, as text or as token ids. Raises RequestError."""
+    """Parses the body of /v1/completions: one prompt, as text or as token ids. Raises RequestError."""
     name = served_model(body, options)
     check_n(body, options)
     match body.get("prompt"):
@@ -279,7 +279,7 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
                 param="prompt",
             )
         case [str(), *_]:
-            raise RequestError("This engine is emulated and takes one prompt a request.", param="prompt")
+            raise RequestError("This engine is emulated and accepts one prompt per request.", param="prompt")
         case _:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")

@@ -1,4 +1,4 @@
-"""Bodies of answers and errors in OpenAI's form, with vLLM 0.32's fields, words, statuses and types."""
+"""Builds answers and errors in OpenAI's format, with the fields, messages, statuses and types of vLLM 0.32."""
 
 import json
 import time
@@ -17,7 +17,7 @@ ELSEWHERE = "Please try again later or on a different instance."
 
 
 class RequestError(Exception):
-    """A request that gets an error instead of an answer."""
+    """The error with which a request is answered."""
 
     def __init__(self, message: str, *, status: int = 400, kind: str = "BadRequestError", param: str | None = None):
         super().__init__(message)
@@ -31,12 +31,12 @@ class RequestError(Exception):
 
 
 def invalid(message: str, param: str | None = None) -> RequestError:
-    """A body that is not of the right form. vLLM words the type of these (only these) with a blank."""
+    """Error for a body with an invalid structure. Only for these errors vLLM writes the type with a space."""
     return RequestError(f"1 validation error:\n  {message}", kind="Bad Request", param=param)
 
 
 def wrong_value(message: str, param: str, value: object) -> RequestError:
-    """A parameter of the right type with a value that cannot be."""
+    """Error for a parameter of the right type with an invalid value."""
     return RequestError(f"{message} (parameter={param}, value={value})", param=param)
 
 
@@ -49,16 +49,16 @@ def internal_error(message: str, status: int = 500) -> RequestError:
     return RequestError(message, status=status, kind="InternalServerError")
 
 
-# What vLLM says between SIGTERM and its end; and what every request gets from the death of the engine core to that of the process.
+# vLLM's messages between SIGTERM and its exit, and between the death of the engine core and the exit of the process.
 SHUTTING_DOWN = "cannot schedule new futures after shutdown"
 ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 ON_COMMAND = "This engine is emulated and fails on command."
-# vLLM would answer 200 with noise; this can be tested.
-WEIGHTLESS = "This engine is emulated: after sleep level 2 its weights were not read again."
+# vLLM would answer 200 with random text; an error can be tested.
+WEIGHTLESS = "This engine is emulated: after sleep level 2 its weights were not reloaded."
 
 
 def unavailable(why: str) -> RequestError:
-    """A limit of the queue; vLLM sends no Retry-After."""
+    """Error for a limit of the queue. vLLM sends no Retry-After."""
     return RequestError(f"{why} {ELSEWHERE}", status=503, kind="Service Unavailable")
 
 
@@ -73,7 +73,7 @@ FINGERPRINT = "emulated"
 
 @dataclass
 class CompletionResponse:
-    """Builds the answer to one request: `chat` or plain completion, whole or in chunks."""
+    """Builds the answer to one request: chat or plain completion, complete or in chunks."""
 
     job: EngineRequest
     request_id: str
@@ -89,20 +89,20 @@ class CompletionResponse:
         return orjson.dumps(body)
 
     def opening(self) -> bytes:
-        """The chunk before the first token; only chat has one."""
+        """The chunk before the first token; empty for plain completions."""
         return self._event([self._choice({"role": "assistant", "content": ""}, None)]) if self.chat else b""
 
     def chunk(self, token: str, finish_reason: str | None) -> bytes:
         return self._event([self._choice({"content": token}, finish_reason)])
 
     def closing(self, completion_tokens: int, cached_tokens: int) -> bytes:
-        """What ends the stream, token counts included when asked for."""
+        """The end of the stream, with token counts if the request includes usage."""
         if not self.job.include_usage:
             return DONE
         return self._event([], usage=self._usage(completion_tokens, cached_tokens)) + DONE
 
     def failure(self, error: RequestError) -> bytes:
-        """What ends a stream that has begun and cannot go on."""
+        """The end of a stream that fails after it has begun."""
         return b"data: " + orjson.dumps(error.body()) + b"\n\n" + DONE
 
     def _choice(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
@@ -144,8 +144,8 @@ OPENING = "This answer is emulated: no model looked at your {what}."
 FILLERS = (
     "Only the time it took is meant to resemble that of a real engine.",
     "Start an engine with a real model to read a real answer here.",
-    "Every word of it was written before you asked.",
-    "Ask as often as you like: the same question gets the same words.",
+    "Every word of it was written before your question.",
+    "The same question always gets the same words.",
     "The numbers of tokens are estimates from lengths and sizes.",
 )
 
@@ -155,8 +155,8 @@ def plural(number: int, noun: str) -> str:
 
 
 def describe_request(images: int, videos: int) -> str:
-    """What the question was about: its picture, pictures, video or, without any of them, the question."""
-    media = ["picture" if images == 1 else "pictures"] * bool(images) + ["video" if videos == 1 else "videos"] * bool(
+    """Words for the media in the question: image, images, video, videos, or question if there are none."""
+    media = ["image" if images == 1 else "images"] * bool(images) + ["video" if videos == 1 else "videos"] * bool(
         videos
     )
     return " or ".join(media) or "question"
@@ -167,7 +167,7 @@ def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> li
     sentences = [OPENING.format(what=describe_request(len(images), videos))]
     if images:
         sizes = ", ".join(f"{width} x {height}" for width, height in images)
-        sentences.append(f"You sent {plural(len(images), 'picture')} of {sizes} pixels.")
+        sentences.append(f"You sent {plural(len(images), 'image')} of {sizes} pixels.")
     if videos:
         sentences.append(f"You sent {plural(videos, 'video')}.")
     sentences.append(f"Your text has {plural(len(question.split()), 'word')}.")
@@ -177,9 +177,9 @@ def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> li
 
 
 def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str]:
-    """The tokens to send, each with its leading blank, and the finish reason.
+    """The tokens to send, each with its leading space, and the finish reason.
 
-    Between `least` and `most` tokens: a short answer is said again from its beginning, a long one is cut.
+    The answer has between `least` and `most` tokens: a short answer is repeated from its beginning, a long answer is cut.
     """
     length = min(max(len(words), least), most)
     tokens = [(" " if n else "") + word for n, word in enumerate(islice(cycle(words), length))]
@@ -187,11 +187,11 @@ def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str
 
 
 DEPTH = 8
-"""Schemas that are nested deeper get null."""
+"""Maximum depth of schemas; values that are nested deeper are null."""
 
 
 def json_answer(response_format: object) -> str | None:
-    """What `response_format` asks for; None for plain text. Raises RequestError."""
+    """An answer in the `response_format` of the request; None for plain text. Raises RequestError."""
     match response_format:
         case None | {"type": "text"}:
             return None
@@ -205,7 +205,7 @@ def json_answer(response_format: object) -> str | None:
 
 
 def grounding_answer(question: str, pictures: int) -> str | None:
-    """Boxes or points in Qwen3-VL's form, in thousandths of the picture, where the question names that form."""
+    """Boxes or points in Qwen3-VL's format, in thousandths of the image, if the question names that format."""
     if not pictures or not any(word in question for word in ("bbox_2d", "point_2d", "coordinate")):
         return None
     seed = crc32(question.encode(errors="replace"))
@@ -221,13 +221,13 @@ def grounding_answer(question: str, pictures: int) -> str | None:
 
 
 def continue_final_message(words: list[str], begun: str) -> list[str]:
-    """The words that follow those which a broken-off answer has already; all of them where it is another answer."""
+    """The words that follow the start of the answer in `begun`; all words if it is the start of another answer."""
     given = begun.split()
     return words[len(given) :] or ["(The", "end.)"] if words[: len(given)] == given else words
 
 
 def begun_answer(body: dict[str, Any]) -> str | None:
-    """The answer to go on with; None where a new one is asked for. Raises RequestError as vLLM does."""
+    """The start of the answer to continue; None for a new answer. Raises RequestError as vLLM does."""
     if body.get("continue_final_message") is not True:
         return None
     if body.get("add_generation_prompt", True) is not False:
@@ -239,7 +239,7 @@ def begun_answer(body: dict[str, Any]) -> str | None:
     last = messages[-1] if isinstance(messages, list) and messages else None
     if isinstance(last, dict) and last.get("role") == "assistant" and isinstance(last.get("content"), str):
         return str(last["content"])
-    raise invalid("continue_final_message wants an assistant's text as the last message", "body.messages")
+    raise invalid("continue_final_message requires an assistant's text as the last message", "body.messages")
 
 
 def _instance(schema: dict[str, Any], name: str, depth: int) -> Any:

@@ -1,5 +1,5 @@
-"""The HTTP side: vLLM's paths, on Starlette, from the start of the process (slow to open its port) to its end (on SIGTERM as
-slow to close it as vLLM)."""
+"""Serves vLLM's paths with Starlette. As with vLLM, the port opens some time after the start, and stays open during the drain
+after SIGTERM."""
 
 import asyncio
 import signal
@@ -27,18 +27,18 @@ TAGS = {"weights", "kv_cache"}
 
 
 class SleepMode:
-    """Whether the engine sleeps: `level` is None while it is awake."""
+    """The engine's sleep state: `level` is None while it is awake."""
 
     def __init__(self, engine: EmulatedEngine) -> None:
         self.engine = engine
         self.level: int | None = None
         self.awake: set[str] = set()
-        """What of it was woken so far, by tag."""
+        """Tags of the parts that are awake."""
         self.lost = False
-        """Its weights are: level 2 dropped them, and nobody has read them again. vLLM would answer noise."""
+        """Whether the weights are missing: level 2 discarded them, and they were not reloaded. vLLM would answer random text."""
 
     async def begin(self, level: int, mode: PauseMode) -> None:
-        """0 only stops the scheduler, 1 moves the weights to the host, 2 drops them; 1 and 2 empty all caches."""
+        """Level 0 only stops the scheduler, 1 moves the weights to the host, 2 discards them. Levels 1 and 2 empty all caches."""
         engine = self.engine
         if level:
             engine.renderer.cache.forget()
@@ -56,14 +56,14 @@ class SleepMode:
         engine.metrics.show_sleep(level)
 
     def reload_weights(self) -> bool:
-        """False while there is no memory for them."""
+        """Reloads the weights. False if there is no memory for them yet."""
         if self.level and "weights" not in self.awake:
             return False
         self.lost = self.engine.weightless = False
         return True
 
     async def end(self, tags: list[str]) -> bool:
-        """Says whether the engine is awake: with tags it is when all there is was named, at once or one after the other."""
+        """Wakes the parts in `tags`, or all. Returns whether the engine is awake, which requires that all parts were woken."""
         self.awake |= set(tags)
         if self.level and tags and not self.awake >= TAGS:
             return False
@@ -77,7 +77,7 @@ class SleepMode:
 
 
 def routes(engine: EmulatedEngine) -> list[Route]:
-    """Those that the command line opened."""
+    """The optional routes that the command line enables."""
     found = []
     if engine.options.sleep_mode:
         found += sleep_routes(SleepMode(engine))
@@ -90,7 +90,7 @@ def sleep_routes(sleep: SleepMode) -> list[Route]:
     async def begin(request: Request) -> Response:
         level, mode = request.query_params.get("level", "1"), request.query_params.get("mode", "abort")
         if level not in ("0", "1", "2") or mode not in get_args(PauseMode):
-            return JSONResponse({"detail": "level wants 0, 1 or 2; mode wants abort, wait or keep"}, 422)
+            return JSONResponse({"detail": "level: expected 0, 1 or 2; mode: expected abort, wait or keep"}, 422)
         await sleep.begin(int(level), mode)  # type: ignore[arg-type]
         return JSONResponse({"status": "sleeping", "level": int(level)})
 
@@ -105,9 +105,9 @@ def sleep_routes(sleep: SleepMode) -> list[Route]:
     async def rpc(request: Request) -> Response:
         method = orjson.loads(await request.body()).get("method")
         if method != "reload_weights":
-            return JSONResponse({"detail": f"no method {method} here"}, 422)
+            return JSONResponse({"detail": f"unknown method {method}"}, 422)
         if not sleep.reload_weights():
-            return JSONResponse({"detail": "wake its weights first"}, 500)
+            return JSONResponse({"detail": "wake the weights first"}, 500)
         return JSONResponse({"results": [None]})
 
     async def reset_prefix_cache(request: Request) -> Response:
@@ -147,11 +147,11 @@ def fault_routes(state: faults.Faults) -> list[Route]:
     return [Route(path, show), Route(path, begin, methods=["POST"]), Route(path, end, methods=["DELETE"])]
 
 
-LAST_BYTES_S = 2  # for clients that do not read their answer to its end
+LAST_BYTES_S = 2  # time limit for clients that do not read their answer completely
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without its own signals: it closes the port at once, vLLM keeps it open while it drains."""
+    """uvicorn without signal handlers: it would close the port immediately, while vLLM leaves it open during the drain."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -226,7 +226,7 @@ async def serve(options: EmulatorOptions) -> int:
 
 
 async def serve_until_stopped(engine: EmulatedEngine, http: HttpServer, host: str, port: int) -> None:
-    """Close the port while the fault `refuse` is on, with every connection that is or becomes idle."""
+    """Closes the port and all idle connections while the fault `refuse` is active."""
     while True:
         await engine.refusing.wait()
         for listening in http.servers:
@@ -239,7 +239,7 @@ async def serve_until_stopped(engine: EmulatedEngine, http: HttpServer, host: st
 
 
 async def drain(engine: EmulatedEngine, within_s: float) -> int:
-    """Admit nothing, wait for what is under way, then abort the rest. Says how many those were."""
+    """Admits no requests, waits for running requests, then aborts the rest. Returns the number of aborted requests."""
     engine.draining = True
     if await wait_for_first(engine.idle, within_s):
         return 0
@@ -249,17 +249,17 @@ async def drain(engine: EmulatedEngine, within_s: float) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The socket to serve on. Raises OSError when it cannot be had."""
+    """The listening socket. Raises OSError if the address is not available."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
 async def wait_for_first(event: asyncio.Event, within_s: float) -> bool:
-    """Whether `event` is set before the time is up."""
+    """Whether `event` is set within the time."""
     try:
         await asyncio.wait_for(event.wait(), within_s)
     except TimeoutError:
-        return event.is_set()  # no time at all is too short for wait_for even when there is nothing to wait for
+        return event.is_set()  # with a timeout of 0, wait_for times out even if the event is set
     return True
 
 
@@ -299,17 +299,17 @@ class EmulatorServer:
         )
 
     async def health(self, request: Request) -> Response:
-        """200 as long as the engine core lives, while it shuts down or sleeps too; late while it renders. As in vLLM."""
+        """200 while the engine core is alive, including during shutdown and sleep; late during preprocessing. As in vLLM."""
         await self._loop_turns()
         await self.engine.responsive.wait()
         return Response(status_code=503 if self.engine.dead else 200)
 
     async def _loop_turns(self) -> None:
-        """Whatever is asked shares one event loop with the requests in rendering, so it is answered as late as /health."""
+        """Waits as long as /health: all paths share one event loop with the requests in preprocessing."""
         await asyncio.sleep(self.engine.renderer.health_s)
 
     async def load(self, request: Request) -> Response:
-        """Every request that is not answered yet, those in rendering too. Without the flag vLLM always says 0."""
+        """Number of requests without a complete answer, including those in preprocessing. Without the flag it is always 0, as in vLLM."""
         await self._loop_turns()
         return json_response(
             orjson.dumps({"server_load": self.engine.under_way if self.engine.options.load_tracking else 0})
@@ -327,13 +327,13 @@ class EmulatorServer:
 
 
 async def not_found(request: Request, error: Exception) -> Response:
-    """For paths and methods that do not exist: FastAPI's form, as in vLLM."""
+    """Answer for unknown paths and methods, in FastAPI's format as in vLLM."""
     status = getattr(error, "status_code", 404)
     return json_response(orjson.dumps({"detail": getattr(error, "detail", "Not Found")}), status)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    """Serves until SIGTERM or SIGINT. Returns the exit code."""
     options = cli.parse(arguments)
     libraries_too()
     uvloop_factory = uvicorn.Config("", loop="uvloop").get_loop_factory()

@@ -1,1 +1,1 @@
-"""What shows a running cluster to the people who run it."""
+"""Shows operators the state of a running cluster: dashboards, alerts, status and report."""

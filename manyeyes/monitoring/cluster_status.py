@@ -1,4 +1,4 @@
-"""What the controller and Prometheus say, asked for and put together as `make status` shows it."""
+"""Queries the controller and Prometheus and renders the cluster's status for `make status`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,33 +17,33 @@ STATE_WORDS = {
     "starting": "starting",
     "warming": "warming up",
     "up": "up",
-    "suspect": "up, in doubt",
+    "suspect": "up, suspect",
     "draining": "draining",
-    "sleeping": "asleep",
+    "sleeping": "sleeping",
     "down": "DOWN",
-    "remote": "elsewhere",
+    "remote": "remote",
 }
-"""The controller's states (manyeyes/controller/health/state_machine.py) for people."""
+"""Words for the controller's states (manyeyes/controller/health/state_machine.py)."""
 
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """One row. None is not known."""
+    """One row of the table of engines. None: unknown."""
 
     name: str
     pool: str
     state: str
     since: datetime
     reason: str
-    """Why it is in its state; empty when nothing was said yet."""
+    """Why it is in its state; empty if no reason is known yet."""
     in_flight: int | None
     hidden_queue: int | None
     tokens_per_s: float | None
     kv_cache_share: float | None
     gpu_share: float | None
-    """Use of its GPUs, 0 to 1, as DCGM says."""
+    """Use of its GPUs, 0 to 1, as reported by DCGM."""
     request_share: float | None
-    """Its part of what its pool's engines answered."""
+    """Its share of the requests that the pool's engines answered, 0 to 1."""
 
     @property
     def serves(self) -> bool:
@@ -56,7 +56,7 @@ class EngineStatus:
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """One row. None is not known, or nobody asked."""
+    """One row of the table of pools. None: unknown, or no requests."""
 
     name: str
     model: str
@@ -64,7 +64,7 @@ class PoolStatus:
     up: int
     total: int
     fallback: str
-    """The pool that stands in; empty for none."""
+    """The pool to which requests fall back; empty for none."""
     rps: float | None
     p95_s: float | None
     first_token_p95_s: float | None
@@ -74,7 +74,7 @@ class PoolStatus:
 
     @property
     def state(self) -> str:
-        """One word for how its users are served."""
+        """How its users are served, in one or two words."""
         if self.up == 0:
             return "on fallback" if self.fallback else "EMPTY"
         return "all up" if self.up == self.total else "short"
@@ -82,14 +82,14 @@ class PoolStatus:
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """All of it at one moment."""
+    """The status of all pools, alerts and events at one moment."""
 
     pools: tuple[PoolStatus, ...]
     alerts: tuple[ActiveAlert, ...]
     events: tuple[tuple[datetime, str], ...]
     """Newest first."""
     trouble: tuple[str, ...] = ()
-    """What could not be asked, each a sentence."""
+    """What could not be queried, one sentence each."""
 
     @property
     def empty_pools(self) -> list[str]:
@@ -105,7 +105,7 @@ QUERIES = {
     "share": "pool_engine:requests:rate1m / on (pool) group_left sum by (pool) (pool_engine:requests:rate1m)",
     "gpu": "gpu:use:ratio",
 }
-"""What Prometheus is asked, by name: the series that the dashboards draw (manyeyes/monitoring/prometheus/recording.py)."""
+"""PromQL queries by name. They use the same series as the dashboards (manyeyes/monitoring/prometheus/recording.py)."""
 
 
 def build_status(
@@ -115,13 +115,13 @@ def build_status(
     alerts: Sequence[ActiveAlert],
     trouble: Sequence[str] = (),
 ) -> ClusterStatus:
-    """`numbers` are the answers to QUERIES, empty where Prometheus is off."""
+    """`numbers`: the results of QUERIES; empty if Prometheus is off."""
     by_pool = {name: {one.labels.get("pool", ""): one.value for one in found} for name, found in numbers.items()}
     shares = {one.labels.get("engine", ""): one.value for one in numbers.get("share", ())}
     gpus = {one.labels.get("gpu", ""): one.value for one in numbers.get("gpu", ())}
 
     def engine(pool: str, one: Mapping[str, Any]) -> EngineStatus:
-        # What an engine that is down said last is not what it does.
+        # The last values of an engine that is down are out of date.
         load = one if one["state"] != "down" else {}
         used = [gpus[str(gpu)] for gpu in one["gpus"] if str(gpu) in gpus]
         return EngineStatus(
@@ -149,7 +149,7 @@ def build_status(
             total=one["total"],
             fallback=one.get("fallback") or "",
             rps=figures.get("rps"),
-            # The controller knows it by itself, too.
+            # Without Prometheus the controller's value is used.
             p95_s=figures.get("p95") or (one["p95_ms"] / 1000 if one.get("p95_ms") else None),
             first_token_p95_s=figures.get("first_token"),
             error_share=figures.get("errors"),
@@ -169,7 +169,7 @@ Controller = Callable[[], tuple[dict[str, Any], list[dict[str, str]]]]
 
 
 def collect_status(controller: Controller, prometheus: PrometheusClient | None) -> ClusterStatus:
-    """Whatever `controller` raises goes through; without Prometheus the controller's part is shown alone."""
+    """Queries both. Exceptions of `controller` are passed on; without Prometheus only the controller's part is shown."""
     status, events = controller()
     numbers: dict[str, list[InstantSample]] = {}
     alerts: list[ActiveAlert] = []
@@ -190,14 +190,14 @@ EVENTS_SHOWN = 5
 COLOURS = {"all up": "green", "short": "yellow", "on fallback": "red", "EMPTY": "bold red"}
 ENGINE_COLOURS = {"up": "green", "remote": "green", "suspect": "yellow", "down": "bold red"}
 UNKNOWN = "–"
-NO_POOL = "No pool is served: none has an engine or an endpoint, so every request is answered with 404. `make up` starts them."
+NO_POOL = "No pool is served: no pool has an engine or an endpoint, so every request gets 404. Start the engines with `make up`."
 LATE_ERRORS = 0.01
-"""From here on an error share is red."""
+"""An error share is red from this value on."""
 KV_FULL = 0.9
 
 
 def render_status(status: ClusterStatus, now: datetime | None = None) -> RenderableType:
-    """Everything, top to bottom: what is wrong stands above what merely happened."""
+    """The whole status. Problems are shown above events."""
     now = now or datetime.now(UTC)
     parts: list[RenderableType] = (
         [_pools(status), _engines(status)] if status.pools else [Text(NO_POOL, style="bold red")]
@@ -213,7 +213,7 @@ def render_status(status: ClusterStatus, now: datetime | None = None) -> Rendera
 
 
 def _table(*columns: tuple[str, str]) -> Table:
-    """Columns by title: `<` holds words, `>` numbers. Only the first one is broken where all of it is too wide."""
+    """Columns by title: `<` for words, `>` for numbers. Only the first column is wrapped if the table is too wide."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for number, (title, side) in enumerate(columns):
         table.add_column(title, justify="left" if side == "<" else "right", no_wrap=number > 0, overflow="fold")
@@ -238,13 +238,13 @@ def _pools(status: ClusterStatus) -> Table:
 
 
 def _about(pool: PoolStatus) -> str:
-    """The model's short name, what it is not, and who stands in."""
+    """The model's short name, its notice and the fallback pool."""
     words = [pool.model.rsplit("/", 1)[-1]]
     if pool.notice:
         words.append(pool.notice.split(",")[0])
     if pool.fallback:
-        used = f" ({_percent(pool.fallback_share)} of them)" if pool.fallback_share else ""
-        words.append(f"else {pool.fallback}{used}")
+        used = f" ({_percent(pool.fallback_share)} of requests)" if pool.fallback_share else ""
+        words.append(f"fallback {pool.fallback}{used}")
     return ", ".join(words)
 
 
@@ -288,7 +288,7 @@ def _why_not_up(status: ClusterStatus, now: datetime) -> Text | None:
 def _alerts(status: ClusterStatus, now: datetime) -> RenderableType:
     if not status.alerts:
         known = not status.trouble
-        return Text("no alert fires" if known else "alerts are not known", style="green" if known else "yellow")
+        return Text("no alerts are firing" if known else "alerts are unknown", style="green" if known else "yellow")
     table = _table(("firing", "<"), ("for", ">"), ("severity", ">"))
     for alert in status.alerts:
         said = alert.annotations.get("summary") or alert.annotations.get("description") or ""
@@ -312,7 +312,7 @@ def _events(status: ClusterStatus) -> Table:
 
 
 def format_age(since: datetime, now: datetime) -> str:
-    """12 s, 4 min, 3 h, 2 d: one number says enough."""
+    """12 s, 4 min, 3 h, 2 d: one unit is enough."""
     seconds = max(0.0, (now - since).total_seconds())
     for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
         if seconds < most:

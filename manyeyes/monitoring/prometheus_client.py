@@ -1,4 +1,4 @@
-"""Prometheus' HTTP API, as much as the terminal and the report need, by the standard library alone: the host has no HTTP client.
+"""Client for the parts of Prometheus' HTTP API that the status and the report need. It uses only the standard library.
 
 https://prometheus.io/docs/prometheus/latest/querying/api/
 """
@@ -16,7 +16,7 @@ TIMEOUT_S = 10.0
 
 
 class PrometheusError(Exception):
-    """Prometheus did not answer, or refused the question; one sentence."""
+    """Prometheus did not answer or rejected the query; one sentence."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class InstantSample:
 
 @dataclass(frozen=True)
 class TimeSeries:
-    """One series over time; a gap is where points are further apart than the step."""
+    """One series over time. Where points are further apart than the step, there is a gap."""
 
     labels: dict[str, str]
     points: tuple[tuple[float, float], ...]
@@ -36,7 +36,7 @@ class TimeSeries:
 
 @dataclass(frozen=True)
 class ActiveAlert:
-    """One that is firing or about to."""
+    """An alert that is firing or pending."""
 
     name: str
     state: str
@@ -47,22 +47,22 @@ class ActiveAlert:
 
 
 class PrometheusClient:
-    """One server at `url`. Every method raises PrometheusError."""
+    """Client of the server at `url`. Every method raises PrometheusError."""
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
-        # A proxy of the environment is for the outside; Prometheus is on this host.
+        # Proxies of the environment are for external hosts; Prometheus is on this host.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def now(self, query: str) -> list[InstantSample]:
-        """What a query says at this moment; series that are no number (0/0) are left out."""
+        """The current result of a query, without series that are not a number (0/0)."""
         found = self._ask("query", query=query)["result"]
         numbers = [InstantSample(_labels(one), float(one["value"][1])) for one in found]
         return [one for one in numbers if math.isfinite(one.value)]
 
     def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[TimeSeries]:
-        """The same from `start_s` to `end_s`, in Unix time."""
+        """The result of a query from `start_s` to `end_s`, in Unix time."""
         found = self._ask("query_range", query=query, start=f"{start_s}", end=f"{end_s}", step=f"{step_s}")["result"]
         lines = []
         for one in found:
@@ -71,7 +71,7 @@ class PrometheusClient:
         return [line for line in lines if line.points]
 
     def alerts(self) -> list[ActiveAlert]:
-        """All that fire or are about to, the oldest first."""
+        """All firing and pending alerts, oldest first."""
         made = [
             ActiveAlert(
                 one["labels"].get("alertname", "?"),
@@ -90,7 +90,7 @@ class PrometheusClient:
             with self._opener.open(url, timeout=self._timeout_s) as reply:
                 return dict(json.load(reply)["data"])
         except urllib.error.HTTPError as error:
-            raise PrometheusError(f"Prometheus refuses a question: {_reason(error)}") from error
+            raise PrometheusError(f"Prometheus rejected a query: {_reason(error)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = error.reason if isinstance(error, urllib.error.URLError) else error
             raise PrometheusError(f"Prometheus does not answer at {self.url}: {why}") from error

@@ -1,7 +1,7 @@
-"""The one form of a log line: a JSON object with these fields first. Needs Python's own library only, for it also runs inside vLLM.
+"""Defines the format of a log line: a JSON object with these fields first. Uses only the standard library, because it also runs inside vLLM.
 
-nginx writes the same form by its log_format (nginx/nginx.conf) and nginx/start.sh by printf; tests/integration/test_log_lines.py
-holds every part to it.
+nginx writes the same format with its log_format (nginx/nginx.conf), and nginx/start.sh with printf.
+tests/integration/test_log_lines.py checks every part.
 """
 
 import json
@@ -10,35 +10,35 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 FIELDS = {
-    "at": "when, RFC 3339, UTC, with milliseconds",
+    "at": "time, RFC 3339, UTC, with milliseconds",
     "level": "debug, info, warning, error or critical",
-    "part": "who writes: gateway, controller, adapter, media, webui, engine or models",
-    "event": "what happened, one fixed name each, in snake_case",
+    "part": "the writer: gateway, controller, adapter, media, webui, engine or models",
+    "event": "what happened, a fixed name in snake_case",
     "request": "the request's id, as in X-Request-Id",
     "engine": "an engine's name, as in cluster.yaml",
     "pool": "a pool's name, as in cluster.yaml",
 }
-"""What every reader may rely on. The first four are in every line, the others where there is one."""
+"""Fields that readers can rely on. The first four are in every line, the others if they apply."""
 _JSON = json.JSONEncoder(ensure_ascii=False, default=str)
-"""Made once: json.dumps() makes one for each call that has options."""
+"""Created once: json.dumps() creates an encoder for each call with options."""
 ALWAYS = ("at", "level", "part", "event")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def format_time(seconds: float) -> str:
-    """Unix time as log lines have it: 2026-11-21T19:36:56.123Z."""
+    """Unix time in the format of log lines: 2026-11-21T19:36:56.123Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def json_line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
-    """One line without its end. A field that is None is left out; what JSON has no form for is written as its str()."""
+    """One line without a line break. Fields that are None are left out; a value that JSON cannot represent is written as its str()."""
     given = {name: value for name, value in fields.items() if value is not None}
     told = {"at": format_time(at_s), "level": level, "part": part, "event": event, **given}
     return _JSON.encode(told)
 
 
 class JsonFormatter(logging.Formatter):
-    """For Python's logging: the message is the event where it is a name, else it stands in `message` and the event is `said`.
+    """Formatter for Python's logging. A message that is a name becomes the event; other text becomes `message`, with the event `said`.
 
     A record's `fields` (from `extra={"fields": {...}}`) follow.
     """

@@ -1,6 +1,6 @@
-"""Any part's line -> LogLine -> text for people.
+"""Parses the log lines of all parts and formats them for people.
 
-What is not in our form (nginx's error log, Prometheus, what a library prints) is put into it as well as can be.
+Lines in other formats (nginx's error log, Prometheus, output of libraries) are converted as far as possible.
 """
 
 import json
@@ -14,7 +14,7 @@ from manyeyes.observability.log_format import LEVELS, json_line
 
 PARTS = ("gateway", "controller", "adapter", "webui", "models")
 PREFIX = re.compile(r"^(?P<service>\S+?)-(?P<number>\d+)\s*\| (?:(?P<at>\d{4}-\d\d-\d\dT[0-9:.]+Z) ?)?(?P<text>.*)$")
-"""How `docker compose logs --timestamps` begins a line."""
+"""Start of a line of `docker compose logs --timestamps`."""
 NGINX_ERROR = re.compile(
     r"^(?P<at>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) \[(?P<level>\w+)\] \d+#\d+: (?:\*(?P<connection>\d+) )?(?P<text>.*)$"
 )
@@ -30,16 +30,16 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line in the one form."""
+    """One parsed log line."""
 
     service: str
-    """The container's, or the process's: gateway, gpu-0, prometheus."""
+    """Name of the container or process: gateway, gpu-0, prometheus."""
     at: str
     level: str
     part: str
     event: str
     fields: Mapping[str, object]
-    """The rest, `request`, `engine` and `pool` among it."""
+    """The other fields, including `request`, `engine` and `pool`."""
 
     @property
     def request(self) -> str:
@@ -51,19 +51,19 @@ class LogLine:
 
     @property
     def at_s(self) -> float:
-        """Unix time; 0 where the line has none."""
+        """Unix time; 0 if the line has no time."""
         try:
             return datetime.fromisoformat(self.at).timestamp()
         except ValueError:
             return 0.0
 
     def text(self) -> str:
-        """As JSON, whatever it was before."""
+        """The line as JSON, whatever its original format."""
         return json_line(self.at_s, self.level, self.part, self.event, self.fields)
 
 
 def read_compose_line(text: str) -> LogLine:
-    """A line of `docker compose logs --timestamps`."""
+    """Parses a line of `docker compose logs --timestamps`."""
     found = PREFIX.match(text)
     if not found:
         return read_line("compose", text)
@@ -71,7 +71,7 @@ def read_compose_line(text: str) -> LogLine:
 
 
 def read_line(service: str, text: str, at: str = "") -> LogLine:
-    """One line of a service; `at` is when it was taken, for lines that do not say."""
+    """Parses one line of a service. `at`: the time at which it was read, for lines without a time."""
     text = COLOURS.sub("", text).rstrip()
     try:
         said = json.loads(text) if text.startswith("{") else None
@@ -115,7 +115,7 @@ def _words(service: str, text: str, at: str) -> LogLine:
 
 
 def _part(service: str) -> str:
-    """Engines have names of their own; third parties go by their service."""
+    """The part of a service. Every service that is not in the two lists is an engine."""
     if service in PARTS or service in OTHERS:
         return service
     return "engine"
@@ -125,17 +125,17 @@ OTHERS = frozenset({
     "compose", "containers", "mps", "loadtest", "locust", "prometheus", "grafana", "alertmanager", "nginx-exporter",
     "node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger",
 })  # fmt: skip
-"""Services that are not engines and may not write our form."""
+"""Services that are not engines and may write another log format."""
 
 
 TINT = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
 WHO = 11
 QUIET = frozenset({"part", "engine", "pool", "connection"})
-"""Said by the line's beginning, or of no use to people."""
+"""Fields that are already in the head of the line, or that are of no use to people."""
 
 
 def format_line(line: LogLine, columns: int | None, colours: bool) -> str:
-    """`columns` None: one line, however long."""
+    """The line as text, wrapped at `columns`; None: one line of any length."""
     who = line.engine if line.part == "engine" and line.engine else line.service
     head = f"{line.at[11:23] or '--:--:--.---':12} {who:{WHO}.{max(WHO, len(who))}} "
     mark = "" if line.level in ("info", "debug") else f"{line.level.upper()} "
@@ -152,7 +152,7 @@ def format_line(line: LogLine, columns: int | None, colours: bool) -> str:
 
 
 def format_sentence(line: LogLine) -> str:
-    """What a line says, in words."""
+    """The content of a line as a sentence."""
     fields = line.fields
     if line.event == "request" and line.part == "gateway":
         return _request(fields)
@@ -178,6 +178,6 @@ def _request(fields: object) -> str:
 def _rest(fields: object, without: set[str]) -> str:
     f = dict(fields) if isinstance(fields, dict) else {}
     if failed := str(f.get("exception", "")).strip():
-        f["exception"] = failed.splitlines()[-1]  # the whole of it: RAW=1
+        f["exception"] = failed.splitlines()[-1]  # RAW=1 shows all of it
     kept = {key: value for key, value in f.items() if key not in QUIET | without and value not in ("", None)}
     return ", ".join(f"{key} {value}" for key, value in kept.items())

@@ -1,4 +1,4 @@
-"""What happened to one request, from the lines of all parts. Pure."""
+"""Reconstructs what happened to one request from the log lines of all parts. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ from manyeyes.observability.log_format import LEVELS, format_time
 from manyeyes.observability.log_lines import LogLine, format_sentence
 
 AROUND_S = 1.0
-"""Clocks of parts on one host agree; lines are written up to a second late."""
+"""Lines are written up to a second late. The clocks of the parts on one host agree."""
 
 
 @dataclass(frozen=True)
 class RequestStory:
-    """One thing that happened."""
+    """One event in the story of a request."""
 
     at_s: float
     who: str
@@ -22,7 +22,7 @@ class RequestStory:
 
 @dataclass(frozen=True)
 class RequestTry:
-    """One engine asked, as nginx logged it."""
+    """One attempt on an engine, as nginx logged it."""
 
     address: str
     begun_s: float
@@ -33,7 +33,7 @@ class RequestTry:
 
 
 def search_window(lines: Iterable[LogLine], request: str) -> tuple[float, float] | None:
-    """(from, to) in Unix time of everything that names the request; None where nothing does."""
+    """(from, to) in Unix time of all lines that name the request; None if no line names it."""
     found = [line for line in lines if line.request == request]
     if not found:
         return None
@@ -42,7 +42,7 @@ def search_window(lines: Iterable[LogLine], request: str) -> tuple[float, float]
 
 
 def trace_request(lines: list[LogLine], request: str) -> list[RequestStory]:
-    """In the order of time; empty where no line names the request."""
+    """The events of the request in the order of time; empty if no line names it."""
     between = search_window(lines, request)
     if between is None:
         return []
@@ -68,12 +68,12 @@ def trace_request(lines: list[LogLine], request: str) -> list[RequestStory]:
         if line.event == "nginx" and line.fields.get("connection") in connections - {None}:
             told.append(RequestStory(line.at_s, "gateway", format_sentence(line)))
         elif line.part == "engine" and line.engine in tried and LEVELS.index(line.level) >= LEVELS.index("warning"):
-            told.append(RequestStory(line.at_s, line.engine, f"meanwhile: {format_sentence(line)}"))
+            told.append(RequestStory(line.at_s, line.engine, f"at the same time: {format_sentence(line)}"))
     return sorted(told, key=lambda one: one.at_s)
 
 
 def names(lines: Iterable[LogLine]) -> dict[str, str]:
-    """{address: engine}: the controller says where an engine is, and a request names the one that answered."""
+    """{address: engine}, from the controller's lines and from requests, which name the engine that answered last."""
     found: dict[str, str] = {}
     for line in lines:
         if line.part == "controller" and line.engine and line.fields.get("address"):
@@ -84,7 +84,7 @@ def names(lines: Iterable[LogLine]) -> dict[str, str]:
 
 
 def request_tries(line: LogLine) -> list[RequestTry]:
-    """The engines asked, oldest first, from nginx's lists: `, ` within a pool, ` : ` from one pool to the next."""
+    """The attempts, oldest first, from nginx's lists: `, ` separates attempts within a pool, ` : ` separates pools."""
     lists = [
         re.split(r", | : ", str(line.fields.get(name) or ""))
         for name in ("attempts", "attempt_status", "connect_s", "header_s", "response_s")
@@ -112,7 +112,7 @@ def _at_the_gateway(line: LogLine, engine_at: dict[str, str]) -> list[RequestSto
         who = engine_at.get(one.address)
         told.append(
             RequestStory(
-                one.begun_s, "gateway", f"asked {f'{who} ({one.address})' if who else one.address}: {_became(one)}"
+                one.begun_s, "gateway", f"sent to {f'{who} ({one.address})' if who else one.address}: {_became(one)}"
             )
         )
     by = f" by {line.engine}" if line.engine else ""
@@ -128,7 +128,7 @@ def _became(one: RequestTry) -> str:
     if not one.connected:
         return f"no connection after {one.took_s:.3f} s"
     if one.header_s is None:
-        return f"cut before its answer began, after {one.took_s:.3f} s ({one.status})"
+        return f"connection lost before the answer began, after {one.took_s:.3f} s ({one.status})"
     return f"{one.status}, first byte after {one.header_s:.3f} s, done after {one.took_s:.3f} s"
 
 
@@ -141,7 +141,7 @@ def _of_the_request(line: LogLine) -> str:
 def _what_the_controller_knew(
     lines: list[LogLine], engines: set[str], between: tuple[float, float]
 ) -> list[RequestStory]:
-    """Of each engine: the last change before the request, and those while it ran."""
+    """For each engine: its last state change before the request, and its state changes during the request."""
     told: list[RequestStory] = []
     for engine in engines:
         changes = [
@@ -151,7 +151,7 @@ def _what_the_controller_knew(
         for one in before[-1:]:
             told.append(
                 RequestStory(
-                    between[0], "controller", f"knew since {format_time(one.at_s)[11:19]}: {format_sentence(one)}"
+                    between[0], "controller", f"state since {format_time(one.at_s)[11:19]}: {format_sentence(one)}"
                 )
             )
         during = [one for one in changes if between[0] < one.at_s <= between[1] + AROUND_S]

@@ -1,4 +1,4 @@
-"""structlog in the one form, for the controller and the adapter; other libraries' warnings come out in the same form."""
+"""Configures structlog for the log format, for the controller and the adapter. Warnings of other libraries get the same format."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from manyeyes.observability.log_format import JsonFormatter, json_line
 
 
 def configure_structlog(part: str) -> None:
-    """Sets structlog and Python's logging up, to standard output."""
+    """Configures structlog and Python's logging to write to standard output."""
 
     def render(_: WrappedLogger, level: str, fields: EventDict) -> str:
         return json_line(

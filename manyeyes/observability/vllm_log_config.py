@@ -1,7 +1,7 @@
-"""vLLM's log in the one form. vLLM loads this by VLLM_LOGGING_CONFIG_PATH=manyeyes/observability/vllm.json, which uvicorn inside it takes over too.
+"""Formats vLLM's log. vLLM and its uvicorn load this by VLLM_LOGGING_CONFIG_PATH=manyeyes/observability/vllm.json.
 
-With `--enable-log-requests` vLLM 0.32 writes `Received request ID: params: ...`; the parameters may hold words of the client
-(stop strings, a JSON schema), so of a line about a request only its id and what became of it are kept.
+With `--enable-log-requests` vLLM 0.32 writes `Received request ID: params: ...`. The parameters may contain text of the client (stop
+strings, a JSON schema), so only the id and the outcome of a request are logged.
 """
 
 import logging
@@ -11,21 +11,21 @@ import re
 from manyeyes.observability.log_format import JsonFormatter
 
 PROBES = frozenset({"/health", "/metrics", "/load", "/ping", "/version"})
-"""Asked every few seconds by the controller and Prometheus."""
+"""Paths that the controller and Prometheus request every few seconds."""
 KINDS = "chatcmpl-", "cmpl-", "resp_", "generate-tokens-"
-"""What vLLM puts before the X-Request-Id, by the call."""
+"""Prefixes that vLLM adds to the X-Request-Id, by the call."""
 ABOUT_REQUESTS = {
     "Received request %s: params": "request_received",
     "Request %s aborted": "request_aborted",
     "Request %s failed": "request_failed",
 }
-"""How vLLM's messages begin (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our event."""
+"""Start of a vLLM message (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our event."""
 DUPLICATE_MESSAGES = "Added request %s", "Aborted request(s) %s"
 PROMPT = re.compile(r"prompt|output|JSON body|Generated response|Dumping input", re.IGNORECASE)
 
 
 class VllmJsonFormatter(JsonFormatter):
-    """Of one engine, named by MANYEYES_ENGINE and MANYEYES_POOL."""
+    """Formatter for one engine, which MANYEYES_ENGINE and MANYEYES_POOL name."""
 
     def __init__(self) -> None:
         super().__init__("engine", {"engine": os.environ["MANYEYES_ENGINE"], "pool": os.environ["MANYEYES_POOL"]})
@@ -42,7 +42,7 @@ class VllmJsonFormatter(JsonFormatter):
 
 
 class PrivateLineFilter(logging.Filter):
-    """Leaves out probes, second lines about the same thing, and every line that could hold what somebody asked or was answered."""
+    """Drops probes, duplicate messages, and every line that could contain text of a request or an answer."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         template = str(record.msg)
@@ -55,7 +55,7 @@ class PrivateLineFilter(logging.Filter):
 
 
 def own_id(vllm_id: str) -> str:
-    """The X-Request-Id in vLLM's id: chatcmpl-ID, cmpl-ID-0."""
+    """The X-Request-Id in an id of vLLM: chatcmpl-ID, cmpl-ID-0."""
     for kind in KINDS:
         if vllm_id.startswith(kind):
             rest = vllm_id.removeprefix(kind)

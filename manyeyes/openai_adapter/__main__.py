@@ -1,4 +1,4 @@
-"""`python -m manyeyes.openai_adapter`: speaks OpenAI's API for the endpoints in the state folder's adapter.yaml, ends on SIGTERM."""
+"""`python -m manyeyes.openai_adapter`: serves OpenAI's API for the endpoints in the state folder's adapter.yaml, until SIGTERM."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ from manyeyes.openai_adapter.config import AdapterConfig, AdapterSettings, Confi
 
 log = structlog.get_logger()
 KEEP_ALIVE_S = 75
-"""Above nginx's 60 s, so that nginx, not the adapter, closes idle connections: no reset on a reused one."""
+"""Longer than nginx's 60 s, so that nginx closes idle connections and not the adapter: a reused connection is never reset."""
 GRACE_S = 20
 
 
 class EndpointServer(uvicorn.Server):
-    """Several run in one process, so none takes the process's signals."""
+    """A server without signal handlers, because several servers run in one process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,7 +40,7 @@ class OpenListener:
 
 
 class EndpointListeners:
-    """All that are open."""
+    """The open listeners, one per engine."""
 
     def __init__(self, host: str, secrets: Path) -> None:
         self.host = host
@@ -49,7 +49,7 @@ class EndpointListeners:
         self._closing: set[asyncio.Task[None]] = set()
 
     def follow(self, book: AdapterConfig) -> bool:
-        """Makes the ports those of the book. False when one is taken by another process: to be tried again."""
+        """Opens and closes ports so that they match the configuration. False if another process uses a port: try again."""
         wanted = {spoken.port: spoken for spoken in book.engines}
         for port in [port for port in self.open if port not in wanted]:
             self._close(port)
@@ -70,7 +70,7 @@ class EndpointListeners:
         return complete
 
     async def close(self) -> None:
-        """Answers that run may end within GRACE_S."""
+        """Closes all listeners. Running answers may finish within GRACE_S."""
         for port in list(self.open):
             self._close(port)
         await asyncio.gather(*list(self._closing), return_exceptions=True)
@@ -85,13 +85,13 @@ class EndpointListeners:
 
 
 async def _end(one: OpenListener) -> None:
-    """Its connections to the endpoint outlast its requests."""
+    """Waits for the running requests, then closes the connections to the endpoint."""
     await asyncio.gather(one.task, return_exceptions=True)
     await one.speaker.close()
 
 
 def serve(app: ASGIApp, host: str, port: int) -> tuple[EndpointServer, asyncio.Task[None]]:
-    """Raises OSError when the port cannot be had."""
+    """Starts a server. Raises OSError if the port is not available."""
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -143,7 +143,7 @@ async def run(settings: AdapterSettings) -> None:
             if book and (changed or not complete):
                 complete = ports.follow(book)
         except Exception:
-            # A bug. The ports that are open go on.
+            # A bug. Open ports continue to work.
             complete = True
             structlog.get_logger().exception("book_not_followed")
         with contextlib.suppress(TimeoutError):

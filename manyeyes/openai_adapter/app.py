@@ -1,4 +1,4 @@
-"""One engine as the gateway sees it: OpenAI's chat completions on a port of its own, /health, and the counters of an engine."""
+"""Serves one endpoint as an engine for the gateway: OpenAI's chat completions, /health, and an engine's metrics, on a separate port."""
 
 import asyncio
 import contextlib
@@ -24,15 +24,15 @@ T = TypeVar("T")
 
 
 QUOTES = frozenset({"endpoint_failed", "endpoint_refuses_request"})
-"""Refusals that hold what the endpoint said."""
+"""Error codes whose messages quote the endpoint."""
 
 
 class ClientLeft(Exception):
-    """Nobody waits for the answer any more."""
+    """The client disconnected."""
 
 
 class EndpointApp:
-    """The ASGI application of one port. `take` gives it another definition while requests run by the one they began with."""
+    """The ASGI application of one port. `take` changes its configuration; running requests finish with the previous configuration."""
 
     def __init__(self, book: AdapterConfig, spoken: AdaptedEngine, secrets: Path) -> None:
         self.secrets = secrets
@@ -42,19 +42,19 @@ class EndpointApp:
         self.book, self.spoken = book, spoken
         self.upstream = EndpointClient(spoken.endpoint, book.limits, secrets)
         self._former: set[EndpointClient] = set()
-        """With requests that began before the last change."""
+        """Clients with requests that began before the last change."""
         self._closing: set[asyncio.Task[None]] = set()
 
     def take(self, book: AdapterConfig, spoken: AdaptedEngine) -> None:
         if (spoken, book.limits) != (self.spoken, self.book.limits):
-            # Requests that run go on with the one they began with.
+            # Running requests continue to use the client with which they began.
             asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close, self.upstream)
             self._former.add(self.upstream)
             self.upstream = EndpointClient(spoken.endpoint, book.limits, self.secrets)
         self.book, self.spoken = book, spoken
 
     def _close(self, former: EndpointClient) -> None:
-        """Each after its own longest answer."""
+        """Closes a former client, after the time of its longest possible answer."""
         if former in self._former:
             self._former.discard(former)
             closing = asyncio.get_running_loop().create_task(former.close())
@@ -62,7 +62,7 @@ class EndpointApp:
             closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
-        """Its connections, once no request runs any more."""
+        """Closes its connections, after all requests have finished."""
         open_ones, self._former = [self.upstream, *self._former], set()
         await asyncio.gather(*(one.close() for one in open_ones), *self._closing, return_exceptions=True)
 
@@ -87,18 +87,20 @@ class EndpointApp:
         except ClientLeft:
             log.info("request_aborted", **self._of(scope))
         except Exception:
-            # A bug. The client gets an error in OpenAI's form all the same, unless its answer has begun.
+            # A bug. The client still gets an error in OpenAI's format, unless its answer has begun.
             log.exception("request_failed", **self._of(scope))
             if begun:
                 raise
-            await _respond(send, 500, ApiError(500, "internal_error", "The adapter failed. Its log says why.").body)
+            await _respond(
+                send, 500, ApiError(500, "internal_error", "The adapter failed. Its log has the reason.").body
+            )
 
     def _of(self, scope: Scope) -> dict[str, str]:
-        """What a line about this request says first."""
+        """The first fields of a log line about this request."""
         return {"request": request_id(scope), "engine": self.spoken.name, "pool": self.spoken.pool}
 
     def _warn(self, event: str, scope: Scope, refusal: ApiError) -> None:
-        # An endpoint's own words may repeat the question; they are the client's to read.
+        # A message from the endpoint may repeat the prompt, so it is sent to the client but not logged.
         said = {} if refusal.code in QUOTES else {"reason": refusal.message}
         log.warning(event, **self._of(scope), code=refusal.code, **said)
 
@@ -115,10 +117,10 @@ class EndpointApp:
             case ("GET", "/metrics"):
                 await _respond(send, 200, self._metrics().encode(), b"text/plain; version=0.0.4")
             case _:
-                raise ApiError(404, "not_found", "This model answers /v1/chat/completions only.")
+                raise ApiError(404, "not_found", "This model supports only /v1/chat/completions.")
 
     async def _health(self, send: Send) -> None:
-        """Whether the endpoint accepts connections: a question would cost money."""
+        """Checks whether the endpoint accepts connections. It sends no request, because that would cost money."""
         url = urlsplit(self.spoken.endpoint.url)
         try:
             async with asyncio.timeout(min(HEALTH_TIMEOUT_S, self.book.limits.connect_timeout_s)):
@@ -128,7 +130,7 @@ class EndpointApp:
             writer.close()
         except (OSError, ValueError, OverflowError) as error:
             raise ApiError(
-                503, "endpoint_unreachable", f"The endpoint cannot be connected to: {type(error).__name__}."
+                503, "endpoint_unreachable", f"Cannot connect to the endpoint: {type(error).__name__}."
             ) from error
         await _respond(send, 200, b"{}")
 
@@ -153,7 +155,7 @@ class EndpointApp:
             await _respond(send, 200, orjson.dumps(whole))
             return
         async with contextlib.aclosing(self._streamed(asked, reply, body, streams)) as parts:
-            # Until the endpoint has said something, an error is an error with a status, and the gateway may ask another engine.
+            # Until the endpoint has sent data, an error is sent with its status, and the gateway can retry on another engine.
             part: bytes | None = await _before(deadline, anext(parts))
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -163,7 +165,7 @@ class EndpointApp:
                     part = await _before(deadline, anext(parts, None))
             except ApiError as refusal:
                 self._warn("stream_failed", scope, refusal)
-                # No [DONE] after it: clients tell an answer that was cut short by that.
+                # No [DONE] follows, so that clients notice that the answer is incomplete.
                 await _part(send, sse_event(refusal.document))
             await _part(send, b"", more=False)
 
@@ -193,7 +195,7 @@ class EndpointApp:
         return {"object": "list", "data": data}
 
     def _metrics(self) -> str:
-        """What of vLLM's counters can be known of an endpoint, under vLLM's names."""
+        """The vLLM metrics that are known for an endpoint, under vLLM's names."""
         label = f'{{model_name="{self.spoken.pool}"}}'
         return (
             f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {self.running}\n"
@@ -241,7 +243,7 @@ def _parsed(raw: bytes) -> Any:
 
 
 async def _unless_client_leaves(receive: Callable[[], Awaitable[Message]], work: Any) -> None:
-    """Ends `work`, and with it the question to the endpoint, as soon as nobody waits for the answer. Raises ClientLeft."""
+    """Cancels `work`, and with it the request to the endpoint, if the client disconnects. Raises ClientLeft."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -272,5 +274,5 @@ async def _part(send: Send, part: bytes, more: bool = True) -> None:
 
 
 def request_id(scope: Scope) -> str:
-    """What the gateway calls the request; empty where it does not."""
+    """The request's id from the gateway; empty if there is none."""
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")

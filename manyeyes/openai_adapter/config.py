@@ -1,4 +1,7 @@
-"""The adapter's environment, and the engines it stands for, as the controller keeps it in the state folder (manyeyes/controller/registry/registrations.py)."""
+"""Reads the adapter's environment and its engines, which the controller writes to the state folder.
+
+See manyeyes/controller/registry/registrations.py.
+"""
 
 from pathlib import Path
 
@@ -15,21 +18,21 @@ log = structlog.get_logger()
 
 
 class AdapterSettings(BaseSettings):
-    """The environment: where to read and where to listen."""
+    """The environment variables: folders and addresses."""
 
     model_config = SettingsConfigDict(env_prefix="MANYEYES_", env_ignore_empty=True, frozen=True)
 
     state: Path = Path("build/state")
-    """The controller's state folder, read only: adapter.yaml in it says what to speak for."""
+    """The controller's state folder, read-only. Its adapter.yaml lists the endpoints."""
     secrets: Path = Path("secrets")
-    """The secrets folder, read only."""
+    """The secrets folder, read-only."""
     host: str = Field("0.0.0.0", validation_alias="MANYEYES_ADAPTER_HOST")
     port: int = Field(9099, validation_alias="MANYEYES_ADAPTER_PORT")
-    """For /live; every endpoint has a port of its own besides."""
+    """Port for /live. Every endpoint has a separate port."""
 
 
 class AdaptedEngine(Section):
-    """One engine that the adapter stands for."""
+    """One engine that the adapter serves."""
 
     name: Name
     port: Port
@@ -40,7 +43,7 @@ class AdaptedEngine(Section):
 
 
 class AdapterConfig(Section):
-    """The whole document."""
+    """The content of adapter.yaml."""
 
     max_body_mb: int
     limits: Adapter
@@ -48,7 +51,7 @@ class AdapterConfig(Section):
 
 
 class ConfigReader:
-    """Looks whether the document changed: by its file, so that it works on every kind of volume."""
+    """Detects changes of adapter.yaml by polling its file status, which works on every kind of volume."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "adapter.yaml"
@@ -56,7 +59,7 @@ class ConfigReader:
         self._told = ""
 
     def changed(self) -> AdapterConfig | None:
-        """The document when it is another one than last time. One that cannot be used is told once, and the last one stays."""
+        """The configuration if it changed, else None. An invalid file is logged once, and the previous configuration stays active."""
         seen = self._seen
         try:
             found = self.file.stat()

@@ -1,7 +1,7 @@
-"""A chat completion request as one prompt and its pictures, and the endpoint's request template filled with them. Pure.
+"""Converts a chat completion request to one prompt with images, and fills the endpoint's request template with them. Pure.
 
-A request of one user turn is its text, after the system messages' where there are any. Several turns are written one after the
-other, each after its speaker, and the last line is where the assistant goes on:
+The prompt of a single user turn is its text, after the text of system messages. Several turns are written one after the other, each
+after the name of its speaker, and the last line is for the assistant's answer:
 
     You answer briefly.
 
@@ -26,21 +26,21 @@ SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool", "function"
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a request asks for."""
+    """The supported content of a request."""
 
     model: str
     prompt: str
     pictures: tuple[str, ...]
-    """Their URLs, `data:` ones too, in the order of the turns."""
+    """URLs of images, including `data:` URLs, in the order of the turns."""
     temperature: float | None
     max_tokens: int | None
     stream: bool
     include_usage: bool
-    """Whether a stream ends with its usage."""
+    """Whether a stream ends with the usage."""
 
 
 def parse_chat_request(body: Any) -> ChatRequest:
-    """Raises ApiError 400."""
+    """Parses the body of a request. Raises ApiError 400."""
     if not isinstance(body, dict):
         raise _wrong("The request body must be a JSON object.")
     messages = body.get("messages")
@@ -49,7 +49,7 @@ def parse_chat_request(body: Any) -> ChatRequest:
     if body.get("n") not in (None, 1):
         raise _wrong("n must be 1: this model gives one answer at a time.")
     if body.get("tools") or body.get("functions"):
-        raise _wrong("This model calls no tools.")
+        raise _wrong("This model does not support tools.")
     turns = [_turn(message) for message in messages]
     options = body.get("stream_options")
     return ChatRequest(
@@ -73,10 +73,10 @@ def _fold(turns: list[tuple[str, str]]) -> str:
 
 
 def _turn(message: Any) -> tuple[str, str, list[str]]:
-    """(role, text, pictures)."""
+    """(role, text, images) of a message."""
     role = message.get("role") if isinstance(message, dict) else None
     if role not in (*INSTRUCTING, *SPEAKERS):
-        raise _wrong(f"Every message wants a role out of {', '.join((*INSTRUCTING, *SPEAKERS))}.")
+        raise _wrong(f"Every message must have one of the roles {', '.join((*INSTRUCTING, *SPEAKERS))}.")
     content = message.get("content")
     if content is None:
         return role, "", []
@@ -93,10 +93,10 @@ def _turn(message: Any) -> tuple[str, str, list[str]]:
             picture = part.get("image_url")
             url = picture.get("url") if isinstance(picture, dict) else picture
             if not isinstance(url, str):
-                raise _wrong("An image_url part wants a url.")
+                raise _wrong("An image_url part must have a url.")
             pictures.append(url)
         else:
-            raise _wrong(f"This model takes text and pictures, not '{str(kind)[:40]}'.")
+            raise _wrong(f"This model accepts text and images, not '{str(kind)[:40]}'.")
     return role, "\n".join(texts), pictures
 
 
@@ -126,9 +126,9 @@ _LEFT_OUT: Any = object()
 
 
 def fill_template(endpoint: Endpoint, question: ChatRequest, model: str, stream: bool) -> Any:
-    """The body that the endpoint wants. Raises ApiError 400 for pictures that it has no place for."""
+    """The request body for the endpoint. Raises ApiError 400 if the template has no place for the images."""
     if question.pictures and not endpoint.takes_pictures:
-        raise ApiError(400, "no_pictures", "This model takes no pictures.")
+        raise ApiError(400, "no_pictures", "This model does not accept images.")
     values = {
         "USER_PROMPT": question.prompt,
         "MODEL_NAME": endpoint.model or model,
@@ -163,7 +163,7 @@ def _fill_text(text: str, values: dict[str, Any], pictures: list[str]) -> Any:
         return _LEFT_OUT if value is None else value
     if "IMAGE_URL" in names:
         if len(pictures) > 1:
-            raise ApiError(400, "too_many_pictures", "This model takes one picture in a request.")
+            raise ApiError(400, "too_many_pictures", "This model accepts one image per request.")
         if not pictures and "USER_PROMPT" not in names:
             return _LEFT_OUT
     texts = values | {"IMAGE_URL": pictures[0] if pictures else ""}

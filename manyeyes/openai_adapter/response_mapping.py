@@ -1,4 +1,4 @@
-"""An endpoint's answer, read by the paths it was registered with, and written in the form of OpenAI's chat completions. Pure."""
+"""Extracts an endpoint's answer with the JSON paths of its registration, and writes OpenAI's chat completions. Pure."""
 
 import time
 import uuid
@@ -16,11 +16,11 @@ LONGEST_LINE_BYTES = 1 << 20
 
 
 class StreamError(ValueError):
-    """What came is neither."""
+    """The stream is neither server-sent events nor lines of JSON."""
 
 
 class StreamParser:
-    """Takes bytes as they come."""
+    """Parses a stream of server-sent events or lines of JSON."""
 
     def __init__(self) -> None:
         self.done = False
@@ -28,16 +28,16 @@ class StreamParser:
         self._data: list[str] = []
 
     def take(self, piece: bytes) -> Iterator[Any]:
-        """The documents that are complete with these bytes. Raises StreamError."""
+        """The documents that these bytes complete. Raises StreamError."""
         lines = (self._rest + piece).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_LINE_BYTES:
-            raise StreamError("a line of it is longer than 1 MiB")
+            raise StreamError("a line is longer than 1 MiB")
         for line in lines:
             yield from self._line(line)
 
     def end(self) -> Iterator[Any]:
-        """What is left when no more bytes come: a last line may lack its end."""
+        """The remaining documents at the end of the stream: the last line may have no line break."""
         rest, self._rest = self._rest, b""
         yield from self._line(rest)
         yield from self._line(b"")
@@ -55,7 +55,7 @@ class StreamParser:
             self._data.append(line[5:].removeprefix(" "))
         elif line[0] in "{[":
             yield from self._document(line)
-        # Anything else of an event (its name, its id, a comment) says nothing about the answer.
+        # Other fields of an event (its name, its id, a comment) are not part of the answer.
 
     def _document(self, text: str) -> Iterator[Any]:
         if self.done:
@@ -66,11 +66,11 @@ class StreamParser:
         try:
             yield orjson.loads(text)
         except ValueError as error:
-            raise StreamError(f"an event is no JSON: {text[:100]}") from error
+            raise StreamError(f"an event is not JSON: {text[:100]}") from error
 
 
 class ExtractionError(ValueError):
-    """The path leads to nothing, or to what is no text."""
+    """The path cannot be evaluated, or it does not select text."""
 
 
 @lru_cache(maxsize=2048)
@@ -79,17 +79,17 @@ def _compiled(path: str) -> Any:
 
 
 def _found(path: str, document: Any) -> list[Any]:
-    # The library would read a text as JSON once more.
+    # The library would parse a text as JSON again.
     if not isinstance(document, dict | list):
         return []
     try:
         return list(_compiled(path).findall(document))
     except (jsonpath.JSONPathError, RecursionError, TypeError, ValueError) as error:
-        raise ExtractionError(f"{path} cannot be followed in it: {' '.join(str(error).split())[:200]}") from error
+        raise ExtractionError(f"{path} cannot be evaluated: {' '.join(str(error).split())[:200]}") from error
 
 
 def _found_if_any(path: str, document: Any) -> list[Any]:
-    """For what an answer can do without."""
+    """For optional parts of an answer: empty if the path cannot be evaluated."""
     try:
         return _found(path, document)
     except ExtractionError:
@@ -97,15 +97,15 @@ def _found_if_any(path: str, document: Any) -> list[Any]:
 
 
 def extract_text(path: str, document: Any) -> str | None:
-    """The text at `path`, several matches joined; None where there is none. Raises ExtractionError for what is no text."""
+    """The text at `path`, several matches joined; None if there is no match. Raises ExtractionError if a match is not text."""
     found = [value for value in _found(path, document) if value is not None]
     if any(isinstance(value, dict | list) for value in found):
-        raise ExtractionError(f"{path} leads to a {type(found[0]).__name__}, not to text")
+        raise ExtractionError(f"{path} selects a {type(found[0]).__name__}, expected text")
     return "".join(value if isinstance(value, str) else str(value) for value in found) if found else None
 
 
 def extract_usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
-    """OpenAI's usage, where both numbers are there."""
+    """OpenAI's usage; None unless both numbers are present."""
     asked, answered = (
         _number(path, document) for path in (endpoint.usage.prompt_tokens, endpoint.usage.completion_tokens)
     )
@@ -115,7 +115,7 @@ def extract_usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
 
 
 def extract_finish_reason(endpoint: Endpoint, document: Any) -> str | None:
-    """stop or length; None where the endpoint does not say."""
+    """stop or length; None if the endpoint does not report a reason."""
     if endpoint.finish_reason is None:
         return None
     said = [value for value in _found_if_any(endpoint.finish_reason, document) if isinstance(value, str)]
@@ -131,7 +131,7 @@ def _number(path: str | None, document: Any) -> int | None:
 
 
 class ChatCompletion:
-    """One answer, whole or in chunks."""
+    """Builds one answer, complete or in chunks."""
 
     def __init__(self, model: str) -> None:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""Asks one endpoint. Every wait has a deadline and every answer a largest size; what goes wrong becomes an ApiError."""
+"""Client of one endpoint. Every operation has a timeout, answer sizes are capped, and errors are raised as ApiError."""
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -20,7 +20,7 @@ SHOWN = 300
 
 @dataclass
 class AnswerPart:
-    """A part of an answer, or all of it."""
+    """A part of an answer, or a complete answer."""
 
     text: str = ""
     usage: dict[str, int] | None = None
@@ -28,7 +28,7 @@ class AnswerPart:
 
 
 class EndpointClient:
-    """One endpoint, with its connections."""
+    """Client of one endpoint, with its connections."""
 
     def __init__(self, endpoint: Endpoint, limits: Adapter, secrets: Path) -> None:
         self.endpoint = endpoint
@@ -41,7 +41,7 @@ class EndpointClient:
             await self._client.aclose()
 
     async def whole(self, body: Any) -> AnswerPart:
-        """The answer in one piece. Raises ApiError."""
+        """The complete answer. Raises ApiError."""
         async with self._asked(self.endpoint.url, body) as response:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
@@ -49,10 +49,10 @@ class EndpointClient:
             text = response_mapping.extract_text(self.endpoint.answer, document)
         except ValueError as error:
             raise _unreadable(
-                str(error) if isinstance(error, ExtractionError) else f"it is no JSON: {_start(raw)}"
+                str(error) if isinstance(error, ExtractionError) else f"it is not JSON: {_start(raw)}"
             ) from error
         if text is None:
-            raise _unreadable(f"{self.endpoint.answer} leads to nothing in {_start(raw)}")
+            raise _unreadable(f"{self.endpoint.answer} selects nothing in {_start(raw)}")
         return AnswerPart(
             text,
             response_mapping.extract_usage(self.endpoint, document),
@@ -60,7 +60,7 @@ class EndpointClient:
         )
 
     async def pieces(self, body: Any) -> AsyncGenerator[AnswerPart, None]:
-        """The answer as it comes. Raises ApiError, also between pieces."""
+        """The answer as it arrives. Raises ApiError, also between parts."""
         stream = self.endpoint.stream
         assert stream
         events = StreamParser()
@@ -81,7 +81,7 @@ class EndpointClient:
             except (StreamError, ExtractionError) as error:
                 raise _unreadable(str(error)) from error
         if not spoke:
-            raise _unreadable(f"no event had a text at {stream.delta}")
+            raise _unreadable(f"no event had text at {stream.delta}")
 
     def _piece(self, path: str, document: Any) -> AnswerPart:
         return AnswerPart(
@@ -105,17 +105,19 @@ class EndpointClient:
                     await self._refuse(response)
                 yield response
         except httpx.ConnectTimeout as error:
-            raise ApiError(504, "endpoint_timeout", "The endpoint accepted no connection in time.") from error
+            raise ApiError(504, "endpoint_timeout", "The endpoint did not accept a connection in time.") from error
         except httpx.TimeoutException as error:
-            raise ApiError(504, "endpoint_timeout", "The endpoint gave no answer in time.") from error
+            raise ApiError(504, "endpoint_timeout", "The endpoint did not answer in time.") from error
         except httpx.ConnectError as error:
             raise ApiError(
-                502, "endpoint_unreachable", f"The endpoint cannot be connected to: {_start(str(error).encode())}."
+                502, "endpoint_unreachable", f"Cannot connect to the endpoint: {_start(str(error).encode())}."
             ) from error
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ApiError(502, "endpoint_unreachable", "The endpoint's address or a header cannot be used.") from error
+            raise ApiError(502, "endpoint_unreachable", "The endpoint's address or a header is invalid.") from error
         except httpx.HTTPError as error:
-            raise ApiError(502, "endpoint_lost", f"The endpoint broke off: {type(error).__name__}.") from error
+            raise ApiError(
+                502, "endpoint_lost", f"The connection to the endpoint failed: {type(error).__name__}."
+            ) from error
 
     async def _refuse(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -125,18 +127,22 @@ class EndpointClient:
             if len(said) >= SHOWN:
                 break
         if status in (401, 403):
-            raise ApiError(502, "endpoint_refuses_key", f"The endpoint refuses the key it was given ({status}).")
+            raise ApiError(
+                502, "endpoint_refuses_key", f"The endpoint rejected the key ({status}). The operator must replace it."
+            )
         if status == 429:
-            raise ApiError(429, "overloaded", "The endpoint is at its limit. Try again after Retry-After seconds.")
+            raise ApiError(
+                429, "overloaded", "The endpoint is at its limit. Retry after the time in the Retry-After header."
+            )
         if 300 <= status < 400:
             raise ApiError(
                 502,
                 "endpoint_redirects",
-                f"The endpoint sends the request elsewhere ({status}), which is not followed.",
+                f"The endpoint redirects the request ({status}). Redirects are not followed.",
             )
         if status in (400, 413, 422):
             raise ApiError(
-                400, "endpoint_refuses_request", f"The endpoint refuses the request ({status}): {_start(said)}"
+                400, "endpoint_refuses_request", f"The endpoint rejected the request ({status}): {_start(said)}"
             )
         raise ApiError(502, "endpoint_failed", f"The endpoint answered {status}: {_start(said)}")
 
@@ -159,13 +165,13 @@ class EndpointClient:
         }
 
     def _secret(self, name: str) -> str:
-        """Read anew for each request: another key is used at once."""
+        """The content of a secrets file. It is read for each request, so that a replaced key is used immediately."""
         try:
             text = (self.secrets / name).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ApiError(502, "secret_unreadable", f"The adapter cannot read secrets/{name}.") from error
         if not text or any(character < " " for character in text):
-            raise ApiError(502, "secret_unreadable", f"secrets/{name} wants one line, the key and nothing else.")
+            raise ApiError(502, "secret_unreadable", f"secrets/{name}: expected one line that contains only the key.")
         return text
 
     def _connected(self) -> httpx.AsyncClient:

@@ -1,6 +1,6 @@
-"""`python -m manyeyes.planner plan|policies`: what `manyeyes plan` and `manyeyes plan-policies` call.
+"""`python -m manyeyes.planner plan|policies`: the program behind `manyeyes plan` and `manyeyes plan-policies`.
 
-Exit codes: 0 found, 1 not good enough with any (or the given) number of GPUs, 2 a wrong value, 130 Ctrl-C.
+Exit codes: 0 done, 1 no number of GPUs (or not the given number) is enough, 2 an invalid value, 130 Ctrl-C.
 """
 
 import argparse
@@ -39,58 +39,70 @@ from manyeyes.planner.workload import (
 
 
 class WrongValue(Exception):
-    """`str()` is one line: what is wrong, and what is wanted."""
+    """An invalid value. `str()` is one line with the problem and what to do."""
 
 
 def size(text: str) -> tuple[int, int]:
     """An argparse type: 1280x720."""
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if not found or min(map(int, found.groups())) < 1:
-        raise argparse.ArgumentTypeError(f"wants WIDTHxHEIGHT in pixels, like 1280x720, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, like 1280x720, got {text!r}")
     return int(found[1]), int(found[2])
 
 
 def parser() -> OneLineParser:
     p = OneLineParser("plan", prog="plan", description=__doc__)
     p.add_argument("action", choices=("plan", "policies"))
-    p.add_argument("--rps", type=NumberArgument(0.001), help="requests a second, all users together")
+    p.add_argument("--rps", type=NumberArgument(0.001), help="requests a second of all users together")
     p.add_argument(
-        "--p95", type=NumberArgument(0.001), default=5.0, help="seconds in which 95 of 100 requests are to be answered"
+        "--p95",
+        type=NumberArgument(0.001),
+        default=5.0,
+        help="seconds within which 95 of 100 requests must be answered",
     )
     p.add_argument(
-        "--first-p95", type=NumberArgument(0.001), help="seconds in which 95 of 100 are to have their first token"
-    )
-    p.add_argument("--goodput", type=NumberArgument(0.001, 1), default=0.99, help="share that must be answered")
-    p.add_argument("--image", type=size, default=(1280, 720), help="WIDTHxHEIGHT of each picture")
-    p.add_argument(
-        "--images", type=NumberArgument(0, 256, whole=True), default=1, help="pictures in a chat's first turn"
-    )
-    p.add_argument("--words", type=NumberArgument(0, 100_000, whole=True), default=30, help="of each question")
-    p.add_argument(
-        "--output-tokens", type=NumberArgument(1, 100_000, whole=True), default=150, help="of an answer, in the mean"
+        "--first-p95",
+        type=NumberArgument(0.001),
+        help="seconds within which 95 of 100 requests must have their first token",
     )
     p.add_argument(
-        "--vary", type=NumberArgument(0, 1), default=0.5, help="answers are up to this share shorter or longer"
+        "--goodput", type=NumberArgument(0.001, 1), default=0.99, help="fraction of requests that must be answered"
     )
-    p.add_argument("--turns", type=NumberArgument(1, MAX_TURNS, whole=True), default=1, help="of each chat")
+    p.add_argument("--image", type=size, default=(1280, 720), help="WIDTHxHEIGHT of each image")
+    p.add_argument("--images", type=NumberArgument(0, 256, whole=True), default=1, help="images in a chat's first turn")
+    p.add_argument("--words", type=NumberArgument(0, 100_000, whole=True), default=30, help="words of each question")
     p.add_argument(
-        "--think-s", type=NumberArgument(0), default=8.0, help="between an answer and the next turn, in the mean"
+        "--output-tokens", type=NumberArgument(1, 100_000, whole=True), default=150, help="mean tokens of an answer"
     )
-    p.add_argument("--gpu", default="rtx4090", help="by name, or a profile's file")
-    p.add_argument("--pool", default="", help="of the configuration; its model and limits count")
+    p.add_argument(
+        "--vary", type=NumberArgument(0, 1), default=0.5, help="answers are shorter or longer by up to this fraction"
+    )
+    p.add_argument("--turns", type=NumberArgument(1, MAX_TURNS, whole=True), default=1, help="turns of each chat")
+    p.add_argument(
+        "--think-s", type=NumberArgument(0), default=8.0, help="mean seconds between an answer and the next turn"
+    )
+    p.add_argument("--gpu", default="rtx4090", help="name of the GPU, or file of a profile")
+    p.add_argument("--pool", default="", help="pool of the configuration whose model and limits are used")
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     p.add_argument(
-        "--gpus", type=NumberArgument(1, 100_000, whole=True), help="look at this number instead of searching one"
+        "--gpus",
+        type=NumberArgument(1, 100_000, whole=True),
+        help="simulate this number of GPUs instead of searching for it",
     )
-    p.add_argument("--price", type=NumberArgument(0), help="of one GPU for an hour, in any currency")
+    p.add_argument("--price", type=NumberArgument(0), help="price of one GPU for an hour, in any currency")
     p.add_argument("--policy", choices=tuple(POLICIES), default="sticky")
-    p.add_argument("--requests", type=NumberArgument(100, 1e8, whole=True), help="to simulate in each look")
+    p.add_argument("--requests", type=NumberArgument(100, 1e8, whole=True), help="requests in each simulation")
     p.add_argument("--seed", type=NumberArgument(0, 1e18, whole=True), default=1)
-    p.add_argument("--engines", type=NumberArgument(1, 1_000_000, whole=True), default=10_000, help="for policies")
     p.add_argument(
-        "--processes", type=NumberArgument(1, 64, whole=True), default=os.cpu_count() or 1, help="for policies"
+        "--engines", type=NumberArgument(1, 1_000_000, whole=True), default=10_000, help="engines, for policies"
     )
-    p.add_argument("--policies", default=",".join(POLICIES), help="which ones to compare")
+    p.add_argument(
+        "--processes",
+        type=NumberArgument(1, 64, whole=True),
+        default=os.cpu_count() or 1,
+        help="processes, for policies",
+    )
+    p.add_argument("--policies", default=",".join(POLICIES), help="policies to compare")
     p.add_argument("--out", type=Path, default=Path("build/plan"), help="folder for plan.md and plan.html")
     return p
 
@@ -106,12 +118,12 @@ def main(arguments: list[str]) -> int:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("plan: interrupted before anything was known", file=sys.stderr)
+        print("plan: interrupted before the first result", file=sys.stderr)
         return 130
 
 
 def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
-    """Raises WrongValue, UnknownCard, ConfigError."""
+    """Returns the plan request of the command line. Raises WrongValue, UnknownGpu, ConfigError."""
     cluster = load(a.config)
     pool = pool_named(cluster, a.pool)
     if a.images > pool.media.images_per_prompt:
@@ -135,7 +147,7 @@ def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
     if work.longest_prompt > pool.max_model_len:
         raise WrongValue(
             f"the last turn can have {work.longest_prompt} tokens, pool {pool.name} takes {pool.max_model_len} "
-            "(max_model_len). Ask for fewer TURNS, OUTPUT_TOKENS, WORDS or IMAGES."
+            "(max_model_len). Use fewer TURNS, OUTPUT_TOKENS, WORDS or IMAGES."
         )
     wanted = gpu_spec_of(profile, pool)
     tries = cluster.gateway.tries
@@ -144,7 +156,7 @@ def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
 
 def _plan(a: argparse.Namespace, arguments: list[str]) -> int:
     if a.rps is None:
-        raise WrongValue("RPS= is missing: how many requests a second?")
+        raise WrongValue("RPS= is missing. Set the number of requests a second.")
     ask = read_ask(a, a.rps)
     print(f"{request_line(ask)}.")
     with progress_bar() as announce:
@@ -163,7 +175,7 @@ def _plan(a: argparse.Namespace, arguments: list[str]) -> int:
 def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     names = a.policies.split(",")
     if unknown := [name for name in names if name not in POLICIES]:
-        raise WrongValue(f"POLICIES={a.policies}: unknown: {', '.join(unknown)}; known: {', '.join(POLICIES)}")
+        raise WrongValue(f"POLICIES={a.policies}: unknown policy {', '.join(unknown)}. Use {', '.join(POLICIES)}")
     requests = a.requests or 1_000_000
     ask = read_ask(a, a.rps or 4.0 * a.engines)
     over = span(ask, requests)
@@ -193,7 +205,7 @@ def _write(folder: Path, pages: dict[str, str]) -> None:
         for name, text in pages.items():
             (folder / name).write_text(text)
     except OSError as error:
-        raise WrongValue(f"{folder}: {error.strerror}. Give another --out.") from None
+        raise WrongValue(f"{folder}: {error.strerror}. Use another --out.") from None
     print(f"Written: {', '.join(str(folder / name) for name in pages)}")
 
 

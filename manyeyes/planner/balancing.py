@@ -1,27 +1,27 @@
-"""Which engine a request goes to: what a gateway knows is how many requests each engine has, and where a conversation was.
+"""Balancing policies. The gateway knows how many requests each engine has, and which engine served a conversation.
 
-An engine that has as many requests as it may is passed over by every policy, as nginx does with `max_conns`.
+Every policy skips engines that have the maximum number of requests, as nginx does with `max_conns`.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from random import Random
 
-FEW = 64  # engines among which least_conn takes turns exactly as nginx does
-LOOKS = 20  # after so many full engines a random choice becomes a search
+FEW = 64  # up to this number of engines, least_conn takes turns exactly as nginx does
+LOOKS = 20  # after this number of full engines, a random choice becomes a search
 
 
 class Balancer:
-    """Counts requests per engine. `pick` chooses; None when every engine is full."""
+    """Counts requests per engine. `pick` chooses an engine; None if every engine is full."""
 
     def __init__(self, engines: int, most: int, random: Random) -> None:
         self.counts = [0] * engines
         self.most = most
         self.random = random
-        self._open = engines  # that are not full
+        self._open = engines  # number of engines that are not full
 
     def pick(self, conversation: int, known: bool, without: Container[int] = ()) -> int | None:
-        """`known`: the conversation had an answer before. `without`: engines that refused this request."""
+        """`known`: whether the conversation had an answer before. `without`: engines that refused this request."""
         if not self._open:
             return None
         return self._choose(conversation, known, without)
@@ -37,7 +37,7 @@ class Balancer:
         self.counts[engine] -= 1
 
     def answered(self, conversation: int, engine: int, *, last: bool) -> None:
-        """A turn of a conversation was answered; `last`: it has no more turns."""
+        """Called after an answered turn of a conversation. `last`: it has no more turns."""
 
     def _choose(self, conversation: int, known: bool, without: Container[int]) -> int | None:
         raise NotImplementedError
@@ -73,7 +73,7 @@ class RoundRobin(Balancer):
 
 
 class PowerOfTwo(Balancer):
-    """Of two random engines the one with fewer requests (nginx: `random two least_conn`)."""
+    """Picks two random engines and uses the engine with fewer requests (nginx: `random two least_conn`)."""
 
     def _choose(self, conversation: int, known: bool, without: Container[int]) -> int | None:
         engines, counts = len(self.counts), self.counts
@@ -86,12 +86,12 @@ class PowerOfTwo(Balancer):
 
 
 class LeastConn(Balancer):
-    """The one with the fewest requests; of several, in turn.
+    """Uses the engine with the fewest requests; equally busy engines take turns.
 
-    Up to FEW engines turns are nginx's own (ngx_http_upstream_least_conn_module: smooth weighted round robin among those that
-    have equally many): that may choose the one that has just got another request, which costs a few first tokens some time.
-    Among more engines it is the one that has had so many for longest, so that a choice costs the same among ten thousand as
-    among ten: engines stand in one line for each number of requests.
+    Up to FEW engines take turns as in nginx (ngx_http_upstream_least_conn_module: smooth weighted round robin among engines
+    with equally many requests). That may choose an engine that has just received another request, which delays a few first
+    tokens. With more engines, the engine that has had its number of requests for longest is used. Engines are queued by
+    number of requests, so that a choice among ten thousand engines costs the same as among ten.
     """
 
     def __init__(self, engines: int, most: int, random: Random) -> None:
@@ -139,7 +139,7 @@ class LeastConn(Balancer):
 
 
 class Sticky(LeastConn):
-    """A later turn goes where the one before was answered, unless that engine is full: this project's gateway."""
+    """Session affinity, as in this project's gateway: a later turn goes to the engine of the turn before, unless it is full."""
 
     def __init__(self, engines: int, most: int, random: Random) -> None:
         super().__init__(engines, most, random)
@@ -147,7 +147,7 @@ class Sticky(LeastConn):
 
     def answered(self, conversation: int, engine: int, *, last: bool) -> None:
         if last:
-            self._homes.pop(conversation, None)  # nobody asks for it again; nginx keeps it for conversation_timeout_s
+            self._homes.pop(conversation, None)  # no later turn needs it; nginx stores it for conversation_timeout_s
         else:
             self._homes[conversation] = engine
 
@@ -166,4 +166,4 @@ POLICIES: dict[str, Callable[[int, int, Random], Balancer]] = {
     "least_conn": LeastConn,
     "sticky": Sticky,
 }
-"""By the name that the command line takes. `sticky`: least_conn and stickiness, as in this project's gateway."""
+"""By name on the command line. `sticky`: session affinity and least_conn, as in this project's gateway."""

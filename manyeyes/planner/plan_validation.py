@@ -1,7 +1,7 @@
-"""`python -m manyeyes.planner.plan_validation`: what the planner says beside what emulated engines behind the real nginx do.
+"""`python -m manyeyes.planner.plan_validation`: compares the planner with emulated engines behind the real nginx.
 
-The same arrivals, sizes and pauses go through both. Engines are processes with a clock of their own (`--speed`); a slower
-one leaves a busy machine less to spoil. Every answer is kept in a .jsonl file; the tables are made from it.
+Both get the same arrivals, sizes and pauses. Engines are processes whose clock can be slowed (`--speed`), so that a busy
+machine distorts the figures less. Every answer is stored in a .jsonl file, from which the tables are made.
 """
 
 import argparse
@@ -44,7 +44,7 @@ from manyeyes.simulator import profile
 
 @dataclass(frozen=True)
 class ValidationCase:
-    """`share` of the highest rate is only a word for people; `rps` counts."""
+    """One configuration to compare. `name` only describes the load; `rps` defines it."""
 
     name: str
     profile: str
@@ -59,7 +59,7 @@ class ValidationCase:
         return MeasuredSpan(self.warm_s, self.measured_s)
 
     def ask(self, seed: int) -> PlanRequest:
-        """As loadtest/scaling_report/backends.py starts engines: a pool with every setting at its default."""
+        """The plan for the engines that loadtest/scaling_report/backends.py starts: a pool with default settings."""
         pool = Pool(name="qwen3-vl-4b", model="Qwen/Qwen3-VL-4B-Instruct")
         card = gpu_spec_of(profile.load_profile(self.profile), pool)
         return PlanRequest(self.work, card, self.rps, 5.0, None, 0.99, seed=seed)
@@ -72,11 +72,11 @@ CHAT = PlannedWorkload(1024, 768, turns=5, think_s=4.0, output_tokens=60)
 TWO_PICTURES = PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60)
 LARGE_PICTURE = PlannedWorkload(1920, 1080, output_tokens=12)
 VALIDATION_CASES = (
-    ValidationCase("one engine, single pictures, calm", FOUR_B, 1, 2.5, ONE_PICTURE),
-    ValidationCase("three engines, single pictures, busy", FOUR_B, 3, 15.0, SMALLER_PICTURE),
-    ValidationCase("three engines, chats of five turns about a picture", FOUR_B, 3, 12.0, CHAT, warm_s=35.0),
-    ValidationCase("two engines, 8B, two pictures, long questions", EIGHT_B, 2, 2.4, TWO_PICTURES),
-    ValidationCase("two engines, large pictures, few words said", FOUR_B, 2, 8.0, LARGE_PICTURE),
+    ValidationCase("one engine, single images, low load", FOUR_B, 1, 2.5, ONE_PICTURE),
+    ValidationCase("three engines, single images, high load", FOUR_B, 3, 15.0, SMALLER_PICTURE),
+    ValidationCase("three engines, chats of five turns about an image", FOUR_B, 3, 12.0, CHAT, warm_s=35.0),
+    ValidationCase("two engines, 8B, two images, long questions", EIGHT_B, 2, 2.4, TWO_PICTURES),
+    ValidationCase("two engines, large images, short answers", FOUR_B, 2, 8.0, LARGE_PICTURE),
 )
 
 
@@ -86,7 +86,7 @@ TIMEOUT_S = 600.0
 
 @dataclass(frozen=True)
 class EmulatedResult:
-    """One request on the engines' clock, seconds since the run began. `first_s` and `total_s` are 0 when it failed."""
+    """One request, in seconds of the engines' clock since the start. `first_s` and `total_s` are 0 if it failed."""
 
     arrived: float
     first_s: float
@@ -94,7 +94,7 @@ class EmulatedResult:
 
 
 def picture(work_number: int, width: int, height: int) -> str:
-    """A PNG that is a header and eight bytes of its own: the emulator reads no more of a picture."""
+    """A PNG with only a header and eight unique bytes: the emulator reads nothing else of an image."""
     head = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
     data += struct.pack(">I4sQ", 8, b"IDAT", work_number)
@@ -102,14 +102,14 @@ def picture(work_number: int, width: int, height: int) -> str:
 
 
 class ValidationUsers:
-    """Starts each conversation when it is due, each in a thread of its own."""
+    """Starts each conversation when it is due, each in a separate thread."""
 
     def __init__(self, held: ValidationCase, seed: int, url: str, slowdown: float) -> None:
         self.held, self.seed, self.slowdown = held, seed, slowdown
         self.to = parse_target(url)
         self.told: list[EmulatedResult] = []
         self.failures: Counter[str] = Counter()
-        self.latest_s = 0.0  # the longest that a conversation began after it was due
+        self.latest_s = 0.0  # the longest delay of the start of a conversation
 
     def run(self) -> None:
         span, work = self.held.span, self.held.work
@@ -125,7 +125,7 @@ class ValidationUsers:
             thread.join()
 
     def engines_s(self, at: float) -> float:
-        """Seconds of the engines' clock since the run began."""
+        """Converts a wall-clock time to seconds of the engines' clock since the start."""
         return (at - self.began) / self.slowdown
 
     def talk(self, number: int, until: float) -> None:
@@ -167,7 +167,7 @@ class ValidationUsers:
 
 
 def emulated(held: ValidationCase, seed: int, speed: float) -> ValidationUsers:
-    """The configuration on real processes behind the real gateway."""
+    """Runs the configuration on processes behind the real gateway."""
     with (
         tempfile.TemporaryDirectory(prefix="manyeyes-planner-") as folder,
         ProcessBackend(speed, held.profile).at(held.engines, Path(folder)) as stood,
@@ -178,7 +178,7 @@ def emulated(held: ValidationCase, seed: int, speed: float) -> ValidationUsers:
 
 
 def figures(held: ValidationCase, told: Sequence[EmulatedResult]) -> dict[str, float]:
-    """What counts of a run, over the requests that came in the measured time."""
+    """The figures of a run, over the requests that arrived in the measured time."""
     span = held.span
     ends = span.warm_s + span.measured_s
     mine = [one for one in told if span.warm_s <= one.arrived < ends and one.total_s]
@@ -207,7 +207,7 @@ COMPARED = ("requests/s", "P50", "P95", "P99", "first token P50", "first token P
 
 
 def tables(lines: Sequence[dict[str, Any]]) -> str:
-    """Markdown: emulated, planned, and the planner's error; then the error of each repeat."""
+    """Markdown table: emulated and planned values, and the planner's error in each repeat."""
     rows = []
     for held in VALIDATION_CASES:
         if mine := [line for line in lines if line["name"] == held.name]:
@@ -223,7 +223,7 @@ def _cell(mine: Sequence[dict[str, Any]], what: str) -> str:
 
 
 def worst(lines: Sequence[dict[str, Any]]) -> float:
-    """The largest error of requests/s and P95 over all repeats, as a share."""
+    """The largest relative error of requests/s and P95 over all repeats."""
     errors = [line["planned"][what] / line["emulated"][what] - 1 for line in lines for what in ("requests/s", "P95")]
     return float(max(map(abs, errors)))
 
@@ -234,13 +234,15 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str]) -> int:
     p = argparse.ArgumentParser(prog="python -m manyeyes.planner.plan_validation", description=__doc__)
-    p.add_argument("--repeats", type=int, default=2, help="each with another seed")
-    p.add_argument("--speed", type=float, default=1.0, help="the engines' clock against the wall's; below 1 is slower")
+    p.add_argument("--repeats", type=int, default=2, help="each repeat has a different seed")
+    p.add_argument(
+        "--speed", type=float, default=1.0, help="the engines' clock relative to the wall clock; below 1 is slower"
+    )
     p.add_argument("--only", type=int, nargs="*", help="numbers of configurations, from 0")
     p.add_argument("--out", type=Path, default=Path("build/plan/against.jsonl"))
-    p.add_argument("--resume", action="store_true", help="do only what --out does not have yet")
-    p.add_argument("--replan", action="store_true", help="leave what engines did in --out, plan it anew")
-    p.add_argument("--show", action="store_true", help="only make the table anew from --out")
+    p.add_argument("--resume", action="store_true", help="run only what is missing in --out")
+    p.add_argument("--replan", action="store_true", help="plan again for the engines' results in --out")
+    p.add_argument("--show", action="store_true", help="only print the table from --out")
     a = p.parse_args(arguments)
     code = 0
     if a.replan:
@@ -258,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(a: argparse.Namespace) -> int:
-    """0, or 130 at Ctrl-C: finished runs are kept, `--resume` does the others."""
+    """Returns 0, or 130 on Ctrl-C. Finished runs are saved; `--resume` runs the others."""
     done = {(line["name"], line["seed"]) for line in read(a.out)}
     wanted = [
         (repeat, number, held)
@@ -277,7 +279,7 @@ def _run(a: argparse.Namespace) -> int:
 
 
 def _replan(file: Path) -> None:
-    """After a change of the planner."""
+    """Plans all stored runs again, after a change of the planner."""
     lines = list(read_lines(file))
     by_name = {held.name: held for held in VALIDATION_CASES}
     for line in lines:

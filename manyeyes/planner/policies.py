@@ -1,4 +1,4 @@
-"""The same users through every balancing policy, on thousands of engines: each policy in a process of its own."""
+"""Compares the balancing policies with the same users on thousands of engines; each policy runs in a separate process."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -12,7 +12,7 @@ from manyeyes.planner.simulation import MeasuredSpan, Simulation
 from manyeyes.planner.workload import PlanRequest, SimulationResult
 
 LOOK_EVERY_S = 0.5
-GIVE_UP_S = 10.0  # after Ctrl-C, for simulations that build their thousands of engines just then
+GIVE_UP_S = 10.0  # after Ctrl-C; a simulation that is creating its engines needs some seconds to react
 
 WHATS = (
     "answered/s",
@@ -36,9 +36,9 @@ def compare(
     processes: int,
     tell: Callable[[str, float], None],
 ) -> Iterator[tuple[str, SimulationResult]]:
-    """Yields each policy's outcome as it is there. `tell` hears how far each one is.
+    """Yields the result of each policy when it is finished. `tell` is called with the progress of each policy.
 
-    At Ctrl-C what is under way ends with what is known, and is yielded too, marked partial; then KeyboardInterrupt goes on.
+    On Ctrl-C yields the results so far of the running simulations, marked partial, and raises KeyboardInterrupt.
     """
     context = get_context("spawn")
     shares = context.Array("d", len(names), lock=False)
@@ -56,7 +56,7 @@ def compare(
                     yield waiting.pop(future), future.result()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            # The terminal has told the other processes too.
+            # The terminal has sent SIGINT to the other processes, too.
             under_way = [future for future in waiting if not future.cancelled()]
             for future in wait(under_way, GIVE_UP_S).done:
                 if future.exception() is None:
@@ -68,7 +68,7 @@ _shares: Any = ()
 
 
 def _take_shares(shares: Any) -> None:
-    """In each process: where to write how far it is."""
+    """Sets, in each process, the array for its progress."""
     global _shares
     _shares = shares
 
@@ -83,7 +83,7 @@ def simulate(ask: PlanRequest, engines: int, span: MeasuredSpan, number: int) ->
 
 
 def table(ask: PlanRequest, engines: int, found: Sequence[tuple[str, SimulationResult]]) -> ReportTable:
-    """A column for each policy, in the order they were asked for."""
+    """A table with a column for each policy, in the order of the command line."""
     title = f"Policies on {engines} engines at {ask.rps:g} requests/s"
     names = [name + (", interrupted" if outcome.partial else "") for name, outcome in found]
     columns = [_column(outcome) for _, outcome in found]

@@ -1,4 +1,4 @@
-"""A plan for people: on the terminal, as Markdown, and as one HTML page that needs nothing beside it."""
+"""Shows a plan on the terminal, as Markdown, and as a self-contained HTML page."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,9 +30,7 @@ class ReportTable:
 def request_line(ask: PlanRequest) -> str:
     work = ask.work
     pictures = (
-        f"{work.images} picture{'s' * (work.images != 1)} of {work.width} x {work.height}"
-        if work.images
-        else "no picture"
+        f"{work.images} image{'s' * (work.images != 1)} of {work.width} x {work.height}" if work.images else "no image"
     )
     turns = f", chats of {work.turns} turns, {work.think_s:g} s apart" if work.turns > 1 else ""
     first = f", first token within {ask.first_p95_s:g} s" if ask.first_p95_s else ""
@@ -44,7 +42,7 @@ def request_line(ask: PlanRequest) -> str:
 
 
 def caveat(ask: PlanRequest) -> str:
-    """What these numbers are."""
+    """States that the numbers are estimates, and of which GPU and model."""
     return (
         f"Estimate: simulated with the emulator's physics of one {ask.card.profile.gpu} with {ask.card.profile.model}. "
         "No GPU was used; `manyeyes calibrate` measures yours."
@@ -54,33 +52,35 @@ def caveat(ask: PlanRequest) -> str:
 def verdict(plan: CapacityPlan) -> str:
     outcome = plan.outcome
     if plan.partial or outcome is None:
-        return f"Interrupted: {plan.engines} GPUs were looked at last, which need not be the fewest that are enough."
+        return f"Interrupted: the last simulation had {plan.engines} GPUs, which may not be the smallest sufficient number."
     met = good(plan.ask, outcome)
     text = f"{gpus(plan.engines)} {'are' if plan.engines > 1 else 'is'} {'enough' if met else 'not enough'}: {speed(outcome)}."
     if plan.breaks_at:
         text += (
-            f" It holds up to {plan.breaks_at:.3g} requests/s ({plan.breaks_at / plan.ask.rps:.2f} times what is asked); "
-            f"beyond that most time is lost to {plan.limit}."
+            f" The limit is {plan.breaks_at:.3g} requests/s ({plan.breaks_at / plan.ask.rps:.2f} times the requested rate); "
+            f"beyond it most time is lost to {plan.limit}."
         )
     return text
 
 
 def tables(plan: CapacityPlan, price: float | None) -> list[ReportTable]:
-    """All of them. `price` is of one GPU for an hour."""
+    """Returns all tables of the plan. `price`: cost of one GPU for an hour."""
     found = []
     if plan.outcome is not None:
         found.append(
-            ReportTable(f"What {gpus(plan.engines)} bring", ("what", "value"), _outcome(plan, plan.outcome, price))
+            ReportTable(f"Results with {gpus(plan.engines)}", ("what", "value"), _outcome(plan, plan.outcome, price))
         )
         found.append(
-            ReportTable("Where a request's time goes", ("stage", "idle engine", "here"), _stages(plan, plan.outcome))
+            ReportTable(
+                "Where a request's time goes", ("stage", "idle engine", "this plan"), _stages(plan, plan.outcome)
+            )
         )
     if len(plan.tried) > 1:
         rows = [(str(n), *_short(plan.ask, one)) for n, one in plan.by_engines]
         found.append(ReportTable(f"Number of GPUs, at {plan.ask.rps:g} requests/s", ("GPUs", *SHORT), rows))
     if len(plan.rates) > 1:
         rows = [(f"{rps:.3g}", *_short(plan.ask, one)) for rps, one in sorted(plan.rates.items())]
-        found.append(ReportTable(f"Where {gpus(plan.engines)} break", ("requests/s", *SHORT), rows))
+        found.append(ReportTable(f"Limit of {gpus(plan.engines)}", ("requests/s", *SHORT), rows))
     return found
 
 
@@ -107,16 +107,16 @@ def _outcome(plan: CapacityPlan, outcome: SimulationResult, price: float | None)
         ("time to the first token, P50 / P95 / P99", three(list(outcome.first_s))),
         ("answered; refused with 429; failed", f"{outcome.goodput:.2%}; {outcome.refused}; {outcome.failed}"),
         ("output tokens/s", f"{outcome.tokens / outcome.measured_s:.0f}" if outcome.measured_s else "-"),
-        ("preprocessing thread at work", f"{outcome.preprocessing_busy:.0%} of the time"),
+        ("preprocessing thread busy", f"{outcome.preprocessing_busy:.0%} of the time"),
         (
-            "GPU at work; of that pictures, prompts",
+            "GPU busy; of that images, prompts",
             f"{outcome.gpu_busy:.0%}; {outcome.encode_share:.0%}, {outcome.prefill_share:.0%}",
         ),
         ("KV cache in use; preemptions", f"{outcome.kv_used:.0%}; {outcome.preempted}"),
         ("prompt tokens from the prefix cache", f"{outcome.cached_share:.0%}"),
     ]
     if plan.breaks_at:
-        rows.append(("breaks at", f"{plan.breaks_at:.3g} requests/s: {plan.limit}"))
+        rows.append(("limit", f"{plan.breaks_at:.3g} requests/s: {plan.limit}"))
     if price is not None and outcome.rps:
         rows += _costs(plan, outcome, price)
     return rows
@@ -124,17 +124,17 @@ def _outcome(plan: CapacityPlan, outcome: SimulationResult, price: float | None)
 
 def _costs(plan: CapacityPlan, outcome: SimulationResult, price: float) -> list[TextRow]:
     per_request = plan.engines * price / 3600 / outcome.rps
-    pictures = plan.ask.work.images / plan.ask.work.turns  # new ones, in each request
+    pictures = plan.ask.work.images / plan.ask.work.turns  # new images in each request
     rows: list[TextRow] = [("cost per million requests", f"{1e6 * per_request:,.0f} at {price:g} a GPU and hour")]
     if pictures:
-        rows.append(("cost per million pictures", f"{1e6 * per_request / pictures:,.0f}"))
+        rows.append(("cost per million images", f"{1e6 * per_request / pictures:,.0f}"))
     return rows
 
 
 def _stages(plan: CapacityPlan, outcome: SimulationResult) -> list[TextRow]:
     rows: list[TextRow] = [(name, seconds(plan.idle.stage_s(name)), seconds(outcome.stage_s(name))) for name in STAGES]
     whole = sum(outcome.stage_s(name) for name in STAGES)
-    rows.append(("mean, together", seconds(sum(plan.idle.stage_s(name) for name in STAGES)), seconds(whole)))
+    rows.append(("mean, all stages", seconds(sum(plan.idle.stage_s(name) for name in STAGES)), seconds(whole)))
     rows += [
         (f"lost to {name}", "", seconds(extra)) for name, extra in lost_time_by_resource(outcome, plan.idle).items()
     ]
@@ -176,18 +176,18 @@ def html(plan: CapacityPlan, price: float | None, command: str) -> str:
 
 
 def curve(rates: dict[float, SimulationResult], asked_rps: float, p95_s: float) -> str:
-    """P95 over requests a second, with what was asked for as two lines."""
+    """Chart of P95 by requests a second; two lines show the requested rate and P95."""
     points = sorted((rps, percentile(outcome.total_s, 0.95)) for rps, outcome in rates.items())
     left, right = min(0.9 * points[0][0], asked_rps), 1.05 * points[-1][0]
     high = 1.15 * max(p95_s, min(max(y for _, y in points), 3 * p95_s))
     plot = Plot(left, right, high, "P95, seconds", "requests a second", "P95 over requests a second")
     plot.line([(left, p95_s), (right, p95_s)], "ideal")
     plot.line([(asked_rps, 0), (asked_rps, high)], "ideal")
-    plot.text(LEFT + 4, plot.y(p95_s) - 5, f"P95 asked for: {p95_s:g} s", "label", "start")
+    plot.text(LEFT + 4, plot.y(p95_s) - 5, f"requested P95: {p95_s:g} s", "label", "start")
     plot.line(points, "line first")
     for rps, total_s in points:
         plot.dot(rps, total_s, "dot first", title=f"{rps:.3g} a second: {total_s:.2f} s")
-    plot.tick(asked_rps, f"{asked_rps:g} asked for")
+    plot.tick(asked_rps, f"{asked_rps:g} requested")
     plot.tick(points[-1][0], f"{points[-1][0]:.3g}")
     return plot.svg(emulated=False)
 
@@ -210,7 +210,7 @@ def progress_bar() -> Iterator[Announce]:
 
 @contextmanager
 def progress_bars(names: Sequence[str]) -> Iterator[Callable[[str, float], None]]:
-    """A bar for each of several things under way; yields what is told how far one is."""
+    """Shows a progress bar for each name. Yields a function that sets the progress of one of them."""
     with Progress(*COLUMNS, console=console, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=1.0) for name in names}
         yield lambda name, share: bars.update(tasks[name], completed=share)

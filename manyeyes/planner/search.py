@@ -1,4 +1,4 @@
-"""How many engines, and where it breaks: one simulation after another, each with the same users."""
+"""Searches the smallest sufficient number of engines and its maximum rate, by simulations with the same users."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,33 +11,33 @@ from manyeyes.simulator.core import encoding_s, prefill_s
 from manyeyes.simulator.scheduler import ScheduledBatch
 
 MAX_ENGINES = 100_000
-MIN_REQUESTS, MAX_REQUESTS = 3_000, 40_000  # of one look; the last one has twice as many
-SECONDS = 120  # of traffic in one look, where that many requests allow it
+MIN_REQUESTS, MAX_REQUESTS = 3_000, 40_000  # per simulation; the final simulation has twice as many
+SECONDS = 120  # of traffic per simulation, within the limits of the number of requests
 MIN_WARM_S = 10.0
-STEP = 1.15  # from one rate to the next while looking for the one that breaks it
-NARROW = 0.02  # how exactly that one is found
+STEP = 1.15  # factor between rates in the search for the maximum rate
+NARROW = 0.02  # relative precision of the maximum rate
 
 Announce = Callable[[str], Progress]
-"""Told what is simulated next; gives what is told how far it is."""
+"""Called with the title of the next simulation; returns the function that receives its progress."""
 
 
 class NoSufficientSize(Exception):
-    """No number of engines is enough. `str()` says why, in a sentence."""
+    """No number of engines is enough. `str()` is one sentence with the reason."""
 
 
 @dataclass
 class CapacityPlan:
-    """`tried`: every number of engines that was simulated at the asked rate, and what came of it."""
+    """`tried`: the results at the requested rate, for each number of engines that was simulated."""
 
     ask: PlanRequest
     idle: SimulationResult
     engines: int = 0
     outcome: SimulationResult | None = None
     tried: dict[int, SimulationResult] = field(default_factory=dict)
-    rates: dict[float, SimulationResult] = field(default_factory=dict)  # at `engines`, by requests a second
-    breaks_at: float | None = None  # the highest rate that is still good
-    limit: str = ""  # what is lost to most, just beyond that
-    partial: bool = False  # ended by Ctrl-C
+    rates: dict[float, SimulationResult] = field(default_factory=dict)  # results with `engines`, by requests a second
+    breaks_at: float | None = None  # the highest rate that meets the objective
+    limit: str = ""  # the resource that costs most time just beyond that rate
+    partial: bool = False  # stopped by Ctrl-C
 
     @property
     def by_engines(self) -> list[tuple[int, SimulationResult]]:
@@ -54,7 +54,7 @@ def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
 
 
 def span(ask: PlanRequest, requests: int | None = None) -> MeasuredSpan:
-    """How long to look. Chats of several turns need as long as such a chat takes until they come at their full rate."""
+    """The time to simulate. Chats of several turns reach their full rate only after the duration of one chat."""
     wanted = requests or max(MIN_REQUESTS, min(MAX_REQUESTS, ceil(ask.rps * SECONDS)))
     work = ask.work
     chat_s = (work.turns - 1) * (work.think_s * 1.2 + ask.p95_s)
@@ -62,14 +62,14 @@ def span(ask: PlanRequest, requests: int | None = None) -> MeasuredSpan:
 
 
 def idle(ask: PlanRequest) -> SimulationResult:
-    """The same users so seldom that they do not meet."""
+    """Simulates the same users at a rate so low that no two requests overlap."""
     seldom = 0.01 * ask.work.turns
     alone = replace(ask, rps=seldom)
     return Simulation(alone, 1, MeasuredSpan(0.0, 60 * ask.work.turns / seldom)).run()
 
 
 def fewest(ask: PlanRequest) -> int:
-    """Engines without which the work cannot be done at all: each conversation's pictures and first prompt, once."""
+    """A lower bound for the number of engines: the work for each conversation's images and first prompt, once."""
     work, profile = ask.work, ask.card.profile
     wide, high = work.fitted
     preprocessing_s = work.images * (profile.preprocess_item_ms + profile.preprocess_ms * wide * high / 1e6) / 1e3
@@ -80,11 +80,14 @@ def fewest(ask: PlanRequest) -> int:
 
 
 Look = Callable[[int, float, float], SimulationResult]
-"""So many engines at so many requests a second, so many times as long as usual."""
+"""Simulates a number of engines at a number of requests a second, for a multiple of the usual time."""
 
 
 def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
-    """Raises NeverGood. With `engines` only their number is looked at, good or not. Ctrl-C: what is known, marked partial."""
+    """Searches the plan. With `engines` simulates only that number, sufficient or not.
+
+    Returns a partial plan on Ctrl-C. Raises NoSufficientSize if no number of engines is enough.
+    """
     found = CapacityPlan(ask, idle(ask))
     if engines is None and not good(ask, replace(found.idle, backlog=(0, 0))):
         raise NoSufficientSize(_never(ask, found.idle))
@@ -121,9 +124,7 @@ def _enough(found: CapacityPlan, look: Look) -> int:
     while not is_enough(high):
         low, high = high, ceil(high * 1.4)
         if high > MAX_ENGINES:
-            raise NoSufficientSize(
-                f"More than {MAX_ENGINES} GPUs would be needed. Ask for fewer requests or a larger P95."
-            )
+            raise NoSufficientSize(f"More than {MAX_ENGINES} GPUs would be needed. Use a lower rate or a larger P95.")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
@@ -162,5 +163,5 @@ def _never(ask: PlanRequest, idle: SimulationResult) -> str:
     )
     return (
         f"No number of GPUs reaches {what}: even alone on an idle {ask.card.profile.gpu} such a request takes {total:.2f} s "
-        f"at P95, {begins:.2f} s to its first token. Ask for a larger P95 or fewer output tokens."
+        f"at P95, {begins:.2f} s to its first token. Use a larger P95 or fewer output tokens."
     )

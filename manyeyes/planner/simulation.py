@@ -1,4 +1,7 @@
-"""Gateway and engines, event by event; an engine is an API server and a GPU. Left out, with reasons: docs/planner.md."""
+"""Discrete-event simulation of the gateway and its engines; an engine is an API server and a GPU.
+
+docs/load-testing.md lists what the simulation leaves out.
+"""
 
 import gc
 from collections.abc import Callable
@@ -19,7 +22,7 @@ from manyeyes.simulator.scheduler import Scheduler
 
 
 class SimulatedEngine:
-    """Threads are the times at which they are free; every queue before them is first come, first served."""
+    """One engine. Each thread is represented by the time at which it is free; all queues are first come, first served."""
 
     __slots__ = ("_cache", "_card", "_decoders", "_preprocessor_free_at", "core", "preprocessing_s", "version")
 
@@ -32,20 +35,20 @@ class SimulatedEngine:
             card.max_num_batched_tokens,
         )
         self.core = FastForwardCore(scheduler, card.profile)
-        self.version = 0  # of the core's `next_at`: an alarm set for an older one is void
-        self.preprocessing_s = 0.0  # that the preprocessing thread worked
+        self.version = 0  # version of the core's `next_at`; timers of older versions are ignored
+        self.preprocessing_s = 0.0  # busy time of the preprocessing thread
         self._cache = ProcessorCache(card.mm_cache_bytes) if card.mm_cache_bytes else None
         self._decoders = [0.0] * DECODING_THREADS
         self._preprocessor_free_at = 0.0
 
     @property
     def full(self) -> bool:
-        """Whether vLLM would refuse a request; those in rendering do not count."""
+        """Whether vLLM would refuse a request. Requests in rendering do not count."""
         scheduler = self.core.scheduler
         return len(scheduler.running) + len(scheduler.waiting) >= self._card.in_flight
 
     def decoded_at(self, job: EngineRequest, now: float) -> float:
-        """When a request that comes `now` has its media decoded; the same as tokenised where there are none."""
+        """When the media of a request that arrives `now` are decoded; without media, when its prompt is tokenised."""
         begins = ends = now + self._card.profile.render_ms / 1e3
         for medium in job.media:
             free_at = max(begins, self._decoders[0]) + decoding_s(medium, self._card.profile)
@@ -54,7 +57,7 @@ class SimulatedEngine:
         return ends
 
     def preprocessed_at(self, job: EngineRequest, now: float) -> tuple[float, float]:
-        """When the preprocessing thread begins and ends with media that are decoded `now`."""
+        """When the preprocessing thread starts and finishes media that are decoded `now`."""
         begins = max(now, self._preprocessor_free_at)
         takes = 0.0
         for medium in job.media:
@@ -67,14 +70,14 @@ class SimulatedEngine:
 
 CHECK_EVERY = 4096  # events between two calls of `progress`
 Handler = Callable[[float, Any], None]
-"""Told the time, and what it is about."""
+"""Called with the time and the subject of an event."""
 Progress = Callable[[float], None]
-"""Told which share of the simulated time is over."""
+"""Called with the fraction of the simulated time that is over."""
 
 
 @dataclass(frozen=True)
 class MeasuredSpan:
-    """What is simulated: `warm_s` unmeasured, then `measured_s`; nobody comes after that, and everybody is answered."""
+    """The simulated time: `warm_s` without measuring, then `measured_s`. After that no user arrives; open requests finish."""
 
     warm_s: float
     measured_s: float
@@ -100,7 +103,7 @@ class SimulatedRequest:
 
 
 class Simulation:
-    """One run. `run` may be interrupted by KeyboardInterrupt; then what is known so far comes back, marked partial."""
+    """One simulation. On KeyboardInterrupt `run` returns the results so far, marked partial."""
 
     def __init__(self, ask: PlanRequest, engines: int, span: MeasuredSpan) -> None:
         self.ask, self.span = ask, span
@@ -124,7 +127,7 @@ class Simulation:
         self._push(ends_s, self._mark, 1)
         self._next_conversation()
         collecting = gc.isenabled()
-        gc.disable()  # nothing here refers to itself in a circle
+        gc.disable()  # no reference cycles here
         try:
             self._loop(progress, ends_s)
         except KeyboardInterrupt:
@@ -192,7 +195,7 @@ class Simulation:
         self._push(at, self._decoded if job.media else self._ready, request)
 
     def _gone(self, request: SimulatedRequest) -> None:
-        """Answered or failed: it is the gateway's no longer."""
+        """Removes an answered or failed request from the gateway's counts."""
         self.balancer.ended(request.engine)
         self.under_way -= 1
         self.outcome.all_ended += 1
@@ -206,7 +209,7 @@ class Simulation:
 
     def _ready(self, now: float, request: SimulatedRequest) -> None:
         engine, sequence = self.engines[request.engine], request.sequence
-        if engine.full:  # vLLM looks a second time after rendering, when the status is already on its way
+        if engine.full:  # vLLM checks again after rendering, when the status is already sent
             self.outcome.failed += request.measured
             self._gone(request)
             return
@@ -247,7 +250,7 @@ class Simulation:
             if again < ends_s:
                 self._push(again, self._ask, conversation)
 
-    # --- what is kept ---------------------------------------------------------------------------------------------
+    # --- results --------------------------------------------------------------------------------------------------
 
     def _record(self, request: SimulatedRequest) -> None:
         outcome, sequence = self.outcome, request.sequence
@@ -270,7 +273,7 @@ class Simulation:
             self._use(now)
 
     def _use(self, now: float) -> None:
-        """Shares of time until now, the warm-up included: it is short, and work comes at the same rate in it."""
+        """Fractions of the time so far. The warm-up is included: it is short and has the same arrival rate."""
         outcome, spent = self.outcome, [engine.core.spent for engine in self.engines]
         whole = max(1e-9, now * len(self.engines))
         busy = max(1e-9, sum(one.busy_s for one in spent))

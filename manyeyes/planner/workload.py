@@ -1,7 +1,8 @@
-"""What users do, from a seed: conversations that begin at random (Poisson), each a chain of turns. Sizes in tokens; no texts.
+"""The workload, the GPU and the results of a simulation.
 
-A conversation's numbers depend on the seed and its own number alone, so every policy and every number of engines gets the
-same ones, in whatever order things happen.
+Conversations start at random (Poisson) and are chains of turns. Only sizes in tokens are simulated, no texts. The sizes of a
+conversation depend only on the seed and its number, so every policy and every number of engines gets the same conversations,
+in any order of events.
 """
 
 import re
@@ -19,12 +20,12 @@ from manyeyes.simulator.profile import TimingProfile
 from manyeyes.simulator.request import EngineRequest, MediaItem
 
 MASK = (1 << 64) - 1
-MAX_TURNS = 1_000  # of one conversation; numbers its draws
+MAX_TURNS = 1_000  # of one conversation; limits its random numbers
 
 
 @dataclass(frozen=True)
 class PlannedWorkload:
-    """One kind of user. `vary`: answers have between 1 - vary and 1 + vary times `output_tokens`, evenly spread."""
+    """One kind of user. `vary`: answers have 1 - vary to 1 + vary times `output_tokens`, uniformly distributed."""
 
     width: int
     height: int
@@ -34,7 +35,7 @@ class PlannedWorkload:
     output_tokens: int = 150
     vary: float = 0.5
     turns: int = 1
-    think_s: float = 8.0  # before the next turn: between half of that and one and a half
+    think_s: float = 8.0  # mean pause before the next turn; each pause is 0.5 to 1.5 times as long
     min_pixels: int = 65_536
     max_pixels: int = 1_310_720
 
@@ -44,7 +45,7 @@ class PlannedWorkload:
 
     @property
     def vision_tokens(self) -> int:
-        """Of one picture."""
+        """Vision tokens of one image."""
         return request.image_tokens(*self.fitted)
 
     @property
@@ -53,12 +54,12 @@ class PlannedWorkload:
 
     @property
     def longest_prompt(self) -> int:
-        """Tokens of the last turn's prompt and answer, when every answer is as long as can be."""
+        """Tokens of the last turn's prompt and answer, if every answer has the maximum length."""
         longest = round(self.output_tokens * (1 + self.vary))
         return self.prompt_tokens([longest] * (self.turns - 1)) + longest
 
     def prompt_tokens(self, answers: list[int]) -> int:
-        """Of the turn after so many answers of these lengths."""
+        """Prompt tokens of the turn that follows answers of these lengths."""
         pictures = self.images * (self.vision_tokens + request.AROUND_VISION)
         questions = (len(answers) + 1) * (request.PER_MESSAGE + self.question_tokens)
         return pictures + questions + sum(request.PER_MESSAGE + answer for answer in answers) + request.OPENING
@@ -67,7 +68,7 @@ class PlannedWorkload:
         return max(1, round(self.output_tokens * (1 + self.vary * (2 * draw(seed, conversation, 2 * turn) - 1))))
 
     def pause_s(self, seed: int, conversation: int, turn: int) -> float:
-        """Between the answer to this turn and the next question."""
+        """The pause between the answer to this turn and the next question."""
         return self.think_s * (0.5 + draw(seed, conversation, 2 * turn + 1))
 
 
@@ -87,7 +88,7 @@ def arrivals(seed: int, per_s: float, until_s: float) -> Iterator[float]:
 
 
 class SimulatedConversation:
-    """One of them, on its way. Its turns come one after the other."""
+    """One conversation in progress. Its turns follow one another."""
 
     __slots__ = ("_media", "_prompt", "number", "seed", "turn", "work")
 
@@ -100,7 +101,7 @@ class SimulatedConversation:
             MediaItem(
                 kind="image",
                 key=number * work.images + place,
-                offset=4 + place * (each + request.AROUND_VISION),  # 3 tokens open the message, 1 the picture
+                offset=4 + place * (each + request.AROUND_VISION),  # 3 tokens open the message, 1 the image
                 tokens=each,
                 frames=1,
                 source_pixels=work.width * work.height,
@@ -111,12 +112,12 @@ class SimulatedConversation:
 
     @property
     def ended(self) -> bool:
-        """Whether the turn that was last asked for is the last one."""
+        """Whether the conversation has no further turn."""
         return self.turn >= self.work.turns
 
     def next_job(self) -> EngineRequest:
         answer = self.work.answer_tokens(self.seed, self.number, self.turn)
-        # Only the lengths of prompt and answer matter here: ConversationKvCache knows a conversation by its number.
+        # Only the lengths of prompt and answer matter: ConversationKvCache identifies a conversation by its number.
         job = EngineRequest(
             "", range(self._prompt), self._media, "", [""] * answer, "stop", stream=True, include_usage=False
         )
@@ -127,38 +128,38 @@ class SimulatedConversation:
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """One GPU with its model and vLLM's settings for it, as config/ and manyeyes/engine/vllm_flags.py would choose them."""
+    """One GPU with its model and vLLM settings, as config/ and manyeyes/engine/vllm_flags.py choose them."""
 
     profile: TimingProfile
     kv_cache_tokens: int
     max_num_seqs: int
     max_num_batched_tokens: int
-    in_flight: int  # requests that the gateway gives it, and that it queues, at a time
+    in_flight: int  # maximum number of requests that the gateway sends to it and that it accepts
     mm_cache_bytes: float
-    encoder_tokens: int  # what the vision encoder's cache holds: a batch, or the largest picture
+    encoder_tokens: int  # capacity of the vision encoder's cache: a batch, or the largest image
 
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """Rates are requests a second, times seconds. A share is between 0 and 1."""
+    """What to plan for. Rates are requests a second, times are seconds, fractions are between 0 and 1."""
 
     work: PlannedWorkload
     card: GpuSpec
     rps: float
-    p95_s: float  # of the time from a request to its last token
-    first_p95_s: float | None  # of the time to the first token; None: any
-    goodput: float  # the least share of requests that must be answered
+    p95_s: float  # limit for the time from a request to its last token
+    first_p95_s: float | None  # limit for the time to the first token; None: no limit
+    goodput: float  # minimum fraction of answered requests
     policy: str = "sticky"
-    tries: int = 2  # engines that the gateway asks for one request
+    tries: int = 2  # engines that the gateway tries for one request
     seed: int = 1
 
 
 class UnknownGpu(Exception):
-    """There is no such pool, or no profile of that GPU with that pool's model. `str()` is one sentence."""
+    """The pool does not exist, or there is no profile of the GPU with the pool's model. `str()` is one sentence."""
 
 
 def pool_named(cluster: Cluster, name: str) -> Pool:
-    """The pool that is asked about; the first one where none is named. Raises UnknownCard."""
+    """Returns the pool `name`; the first pool if it is empty. Raises UnknownGpu."""
     if not name:
         return cluster.pools[0]
     for pool in cluster.pools:
@@ -168,7 +169,7 @@ def pool_named(cluster: Cluster, name: str) -> Pool:
 
 
 def profile_of(gpu: str, pool: Pool) -> TimingProfile:
-    """By a GPU's name (rtx4090) and the size of the pool's model, or from a file. Raises UnknownCard."""
+    """Finds a profile by GPU name (rtx4090) and size of the pool's model, or reads it from a file. Raises UnknownGpu."""
     if Path(gpu).suffix in (".yaml", ".yml"):
         try:
             return profile.load_profile(gpu)
@@ -185,7 +186,7 @@ def profile_of(gpu: str, pool: Pool) -> TimingProfile:
 
 
 def gpu_spec_of(wanted: TimingProfile, pool: Pool) -> GpuSpec:
-    """With the flags of manyeyes/engine/vllm_flags.py for that much memory."""
+    """Applies the settings of manyeyes/engine/vllm_flags.py for the GPU's memory."""
     found = re.search(r"(\d+) ?GB", wanted.gpu)
     memory = float(found[1]) if found else DEFAULT_GPU_MEMORY_GB
     engine = Engine(name="planned", pool=pool.name, gpu_memory_gb=memory)
@@ -208,40 +209,40 @@ def _model_size(name: str) -> str | None:
 
 
 STAGES = ("render", "preprocessing wait", "preprocessing", "queue", "prefill", "answer")
-"""In the order in which a request goes through them. `render`: template, tokens, decoding of media."""
+"""Stages of a request, in order. `render`: chat template, tokenising, decoding of media."""
 
 
 @dataclass
 class SimulationResult:
-    """Requests that arrived in the measured time, whenever they ended. Seconds."""
+    """Results for the requests that arrived in the measured time, in seconds, regardless of when they ended."""
 
     engines: int
     offered_rps: float
     measured_s: float = 0.0  # length of the measured time
-    total_s: "array[float]" = field(default_factory=lambda: array("d"))  # to the last token, of each answered one
+    total_s: "array[float]" = field(default_factory=lambda: array("d"))  # to the last token, of each answered request
     first_s: "array[float]" = field(default_factory=lambda: array("d"))  # to the first token
     stages_s: list[float] = field(default_factory=lambda: [0.0] * len(STAGES))  # sums
-    requests: int = 0  # measured ones
+    requests: int = 0  # measured requests
     refused: int = 0  # 429: every engine was full
     failed: int = 0  # 503, or an error in a stream whose status was 200
     tokens: int = 0
     pictures: int = 0
-    ended_in_time: int = 0  # requests answered within the measured time, whenever they came
-    all_requests: int = 0  # with those before and after the measured time
+    ended_in_time: int = 0  # requests answered within the measured time, regardless of their arrival
+    all_requests: int = 0  # including requests outside the measured time
     all_ended: int = 0
-    backlog: tuple[int, int] = (0, 0)  # requests under way when the measured time began and ended
-    preprocessing_busy: float = 0.0  # share of time, mean of all engines
+    backlog: tuple[int, int] = (0, 0)  # requests in progress at the start and the end of the measured time
+    preprocessing_busy: float = 0.0  # fraction of the time, mean of all engines
     gpu_busy: float = 0.0
-    encode_share: float = 0.0  # of the time the GPU is busy
+    encode_share: float = 0.0  # fraction of the GPU's busy time
     prefill_share: float = 0.0
-    kv_used: float = 0.0  # mean share of blocks while the GPU is busy
-    waited_s: dict[str, float] = field(default_factory=dict)  # in engines' queues, by what was waited for
+    kv_used: float = 0.0  # mean fraction of blocks in use while the GPU is busy
+    waited_s: dict[str, float] = field(default_factory=dict)  # in the engines' queues, by reason
     preempted: int = 0
-    cached_share: float = 0.0  # of prompt tokens, found in the prefix cache
+    cached_share: float = 0.0  # fraction of prompt tokens found in the prefix cache
     most_per_engine: int = 0
     fewest_per_engine: int = 0
-    cpu_s: float = 0.0  # that the simulation took
-    partial: bool = False  # ended by Ctrl-C
+    cpu_s: float = 0.0  # CPU time of the simulation
+    partial: bool = False  # stopped by Ctrl-C
 
     @property
     def answered(self) -> int:
@@ -253,13 +254,13 @@ class SimulationResult:
 
     @property
     def goodput(self) -> float:
-        """Share of measured requests that were answered, of those that have ended."""
+        """Fraction of answered requests among the measured requests that have ended."""
         ended = self.answered + self.refused + self.failed
         return self.answered / ended if ended else 1.0
 
     @property
     def keeps_up(self) -> bool:
-        """Whether as many requests were answered as came, but for chance."""
+        """Whether the backlog did not grow by more than random variation."""
         before, after = self.backlog
         return bool(after - before <= max(0.02 * self.requests, 4 * max(before, 1) ** 0.5 + 4))
 
@@ -268,20 +269,21 @@ class SimulationResult:
         return self.stages_s[STAGES.index(name)] / max(1, self.answered)
 
 
-PREPROCESSING = "the thread that preprocesses pictures"
-DECODING = "the threads that decode pictures"
+PREPROCESSING = "the image preprocessing thread"
+DECODING = "the image decoding threads"
 PREFILL = "prefill and vision encoder"
 DECODE = "decoding (more requests in each iteration)"
-SEATS = "places in the batch (max_num_seqs)"
-KV = "room in the KV cache"
-ENCODER_ROOM = "room in the vision encoder's cache"
+SEATS = "the size of the batch (max_num_seqs)"
+KV = "the size of the KV cache"
+ENCODER_ROOM = "the size of the vision encoder's cache"
 
 
 def lost_time_by_resource(loaded: SimulationResult, idle: SimulationResult) -> dict[str, float]:
-    """Mean seconds that a request takes longer than on an idle engine, by resource; the largest first.
+    """Mean additional seconds of a request compared with an idle engine, by resource; the largest first.
 
-    Waits in the queue are counted by what was waited for. What an iteration under way cost, and by how much answers became
-    slower, is shared out as the GPU's time is: prompts and pictures of others, or more sequences in each iteration.
+    Time in the queue is attributed to the resource that the request waited for. Waiting for the current iteration, and
+    slower answers, are attributed in proportion to the GPU's time: prompts and images of other requests, or more sequences
+    in each iteration.
     """
     prefill = loaded.prefill_share + loaded.encode_share
     waited, queue = sum(loaded.waited_s.values()), loaded.stage_s("queue")
@@ -309,5 +311,5 @@ def lost_time_by_resource(loaded: SimulationResult, idle: SimulationResult) -> d
 
 
 def first_bottleneck(loaded: SimulationResult, idle: SimulationResult) -> str:
-    """The resource that costs most, or `nothing`."""
+    """Returns the resource that costs most time, or `nothing`."""
     return next(iter(lost_time_by_resource(loaded, idle)), "nothing")

@@ -1,6 +1,6 @@
-"""Cluster -> engines.yaml: one Compose service per engine, the downloader they wait for, and their networks.
+"""Renders engines.yaml: one Compose service per engine, the model download they wait for, and their networks.
 
-`cluster` is closed: engines, gateway, controller and Prometheus are in it, and nothing leads out of it.
+The network `cluster` is internal: engines, gateway, controller and Prometheus are in it, and it has no route to the outside.
 """
 
 import json
@@ -34,7 +34,7 @@ from manyeyes.render.engine_container import (
 from manyeyes.render.rendered_file import as_yaml
 
 STAND_INS = "stand-ins"
-"""The Compose profile of engines that run instead of another."""
+"""The Compose profile of engines that run in place of another engine."""
 
 
 def engines_yaml(cluster: PlacedCluster) -> str:
@@ -57,17 +57,17 @@ def engines_yaml(cluster: PlacedCluster) -> str:
 def _networks(cluster: PlacedCluster) -> dict[str, Any]:
     networks: dict[str, Any] = {"cluster": {"internal": True, "ipam": {"config": [_addresses(cluster)]}}}
     if runs_vllm(cluster):
-        networks["download"] = None  # only the downloader's
+        networks["download"] = None  # used by the downloader only
     if media_domains(cluster):
         networks["media"] = {"internal": True}
         networks["media-outside"] = None
     if any(_tells_outside(cluster, engine) for engine in cluster.started_engines):
-        networks["tracing"] = None  # to the operator's collector, and wherever else
+        networks["tracing"] = None  # route to the operator's collector; it also reaches other hosts
     return networks
 
 
 def _tells_outside(cluster: PlacedCluster, engine: Engine) -> bool:
-    """Its spans go to a collector that is not the cluster's own."""
+    """Whether the engine sends its spans to a collector outside the cluster."""
     return cluster.tracing.enabled and not cluster.tracing.starts_jaeger and engine.flavour != "emulated"
 
 
@@ -77,13 +77,16 @@ def _networks_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str
 
 
 def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
-    """Folders of this host belong to its users; an MPS server serves processes of its own user, and its volume is root's."""
+    """Whether the engine runs as root.
+
+    Folders of this host belong to host users. An MPS server serves only processes of the same user, and its volume belongs to root.
+    """
     on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
     return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.gpu_fraction < 1))
 
 
 def _addresses(cluster: PlacedCluster) -> dict[str, str]:
-    """Docker hands out the upper half of the subnet; the controller's fixed address is in the lower one."""
+    """Docker assigns addresses from the upper half of the subnet; the controller's fixed address is in the lower half."""
     network = cluster.network
     return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
 
@@ -115,7 +118,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         "init": True,
         "user": "0:0" if _is_root(cluster, engine) else USER,
         "read_only": True,
-        # Compilers of kernels run what they have just written.
+        # Kernel compilers execute files that they have just written.
         "tmpfs": ["/tmp:size=16m,mode=1777" if emulated else "/tmp:size=4g,mode=1777,exec"],
         "restart": _restart(pool),
         "stop_grace_period": f"{cluster.shutdown.grace_s}s",
@@ -125,14 +128,14 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         "logging": logging_options(cluster),
     }
     if engine.time_shares_with is not None:
-        # Its GPU belongs to another engine until scaling hands it over: `docker compose up` leaves it alone.
+        # Another engine uses its GPU until the autoscaler starts this engine, so `docker compose up` does not start it.
         service["profiles"] = [STAND_INS]
     if emulated:
         service["build"] = own_build("docker/emulator/Dockerfile")
     else:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
         if any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume)):
-            service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to its users, not to root
+            service["cap_add"] = ["DAC_OVERRIDE"]  # folders of this host belong to host users, not to root
         service["shm_size"] = f"{shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
     if _shares_a_gpu(cluster, engine):
@@ -142,26 +145,26 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
         if uses_mps(cluster) and engine.gpu_fraction < 1:
             service["ipc"] = "service:mps"
-            del service["shm_size"]  # it is the mps service's
+            del service["shm_size"]  # the mps service sets it
             service["depends_on"]["mps"] = {"condition": "service_healthy"}
     service["deploy"] = {"resources": _resources(engine, pool)}
     return service
 
 
 def _shares_a_gpu(cluster: PlacedCluster, engine: Engine) -> bool:
-    """Another engine that Compose starts uses one of its GPUs too, at the same time or in turn."""
+    """Whether Compose starts another engine that uses one of its GPUs, at the same time or in turn."""
     others = (other for other in cluster.started_engines if other is not engine and other.flavour == "cuda")
     return engine.flavour == "cuda" and any(set(other.gpus) & set(engine.gpus) for other in others)
 
 
 def _restart(pool: Pool) -> str:
-    """Engines that the controller starts and stops stay as it left them when Docker begins anew; it starts those that are needed."""
+    """Engines that the controller starts and stops are not started when Docker restarts; the controller starts the required engines."""
     stopped = pool.scaling is not None and pool.scaling.actuator == "containers"
     return "unless-stopped" if stopped else "always"
 
 
 def own_build(dockerfile: str) -> dict[str, Any]:
-    """How Compose builds one of our own images; the CA bundle is an optional secret, empty when unset."""
+    """The Compose build section of one of our images. The CA bundle is an optional secret, empty when unset."""
     return {
         "context": ".",
         "dockerfile": dockerfile,
@@ -171,7 +174,7 @@ def own_build(dockerfile: str) -> dict[str, Any]:
 
 
 def _of_this_host(engine: Engine) -> dict[str, str]:
-    """From .env: for data-centre GPUs under an older driver (`make doctor`). vLLM's own default is 0."""
+    """A variable from .env for data-centre GPUs with an older driver (see `make doctor`). vLLM's default is 0."""
     name = "VLLM_ENABLE_CUDA_COMPATIBILITY"
     return {name: f"${{{name}:-0}}"} if engine.flavour == "cuda" else {}
 
@@ -212,7 +215,7 @@ def _healthcheck(engine: Engine) -> dict[str, Any]:
         probe = ["CMD", "python", "-c", f"import urllib.request; urllib.request.urlopen('{url}', timeout=5)"]
     else:
         probe = ["CMD", "curl", "-fsS", "-o", "/dev/null", "--max-time", "30", url]
-    # A saturated vLLM answers /health late; membership is the controller's business, not this check's.
+    # A saturated vLLM answers /health late. The controller decides membership, not this check.
     return {
         "test": probe,
         "interval": "60s" if engine.flavour == "emulated" else "15s",
@@ -233,7 +236,7 @@ def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
 
 
 def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
-    """Runs once: brings every model into the volume while all engines wait, so that they do not race for it."""
+    """A service that runs once and downloads every model into the volume. All engines wait for it, so they do not race."""
     wanted = wanted_models(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
     all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")
@@ -241,7 +244,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
         "image": cluster.images.vllm_cuda if "cuda" in flavours else cluster.images.vllm_cpu,
         "entrypoint": ["python3", "-m", "manyeyes.engine.model_download"],
         "working_dir": CODE_DIR,
-        # Root, to hand the cache volume to the engines' user.
+        # Root, because it changes the owner of the cache volume to the engines' user.
         "user": "0:0",
         "read_only": True,
         "tmpfs": ["/tmp:size=1g,mode=1777,exec"],
@@ -273,7 +276,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
 
 
 def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
-    """NVIDIA's Multi-Process Service: engines that share a GPU compute at once instead of in turns."""
+    """NVIDIA's Multi-Process Service: engines that share a GPU compute in parallel instead of in turns."""
     shared = [engine for engine in cluster.started_engines if engine.gpu_fraction < 1]
     gpus = list(dict.fromkeys(gpu for engine in shared for gpu in engine.gpus))
     return {

@@ -1,4 +1,4 @@
-"""Cluster -> compose.env, what the hand-written Compose files take from the configuration; and how Docker keeps containers' logs."""
+"""Renders compose.env, the settings that the hand-written Compose files read, and Docker's logging options."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,11 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.render.rendered_file import with_header
 
 FILES = 3
-"""As the hand-written Compose files have it."""
+"""Log files per container, as in the hand-written Compose files."""
 
 
 def log_file_size(cluster: PlacedCluster) -> str:
-    """Of one of them, as Docker spells sizes."""
+    """Maximum size of one log file, in Docker's notation."""
     return f"{cluster.logs.retention_mb * 1000 // FILES}k"
 
 
@@ -25,9 +25,10 @@ def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
 
 
 def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
-    """The text of compose.env. Paths are as Compose wants them: absolute, or starting with ./ from the repository root.
+    """The text of compose.env. Compose requires paths that are absolute or start with ./ from the repository root.
 
-    `digests` of what a service reads when it starts become labels, so that Compose starts it anew when that changes.
+    `digests`: {service: digest of the files it reads at startup}. They become labels, so that Compose recreates a service
+    when its files change.
     """
     values = {
         **compose_settings(cluster),
@@ -40,7 +41,7 @@ def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, d
 
 
 def compose_settings(cluster: PlacedCluster) -> dict[str, str]:
-    """Those that come from the configuration."""
+    """The settings that come from the configuration."""
     images = {f"{name.upper()}_IMAGE": getattr(cluster.images, name) for name in type(cluster.images).model_fields}
     return {
         **images,
@@ -71,6 +72,9 @@ def _compose_path(path: Path) -> str:
 
 
 def _models_disk(cluster: PlacedCluster) -> str:
-    """A volume, or a folder, on the disk that models are on. Docker's volumes are all on one; Prometheus' is always there."""
+    """A volume or folder on the disk that holds the models.
+
+    All Docker volumes are on one disk, and the volume `prometheus` always exists.
+    """
     has_models = any(engine.flavour != "emulated" for engine in cluster.started_engines)
     return cluster.models.volume if has_models and cluster.models.volume.startswith("/") else "prometheus"

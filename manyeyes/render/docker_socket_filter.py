@@ -1,7 +1,8 @@
-"""Cluster -> nginx.conf of the filter in front of Docker's socket: what the controller may ask of Docker, and nothing else.
+"""Renders nginx.conf of the filter in front of Docker's socket. It allows only the Docker calls that the controller needs.
 
-Whoever reaches Docker's socket is root on the host. So each allowed call has a location of its own (`location =`, matched after nginx
-has undone `..`, `//` and %-escapes), and what goes to Docker is written here: path, query, headers and body of the request are dropped.
+A client that reaches Docker's socket is root on the host. Each allowed call therefore has a separate location (`location =`,
+matched after nginx has resolved `..`, `//` and %-escapes). The path and the query that Docker receives are written here; path,
+query, headers and body of the request are dropped.
 """
 
 import json
@@ -12,11 +13,11 @@ from manyeyes.render.rendered_file import with_header
 
 PORT = 2375
 SOCKET = "/run/docker.sock"
-"""Where the service mounts it."""
+"""Path at which the service mounts the socket."""
 
 
 def filter_conf(cluster: PlacedCluster) -> str:
-    """The whole nginx.conf. Without `controller.containers` it allows nothing, and the service is not started."""
+    """The whole nginx.conf. Without `controller.containers` it allows no call, and the service is not started."""
     allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
     if cluster.controller.containers:
         allowed += [_use(cluster, service) for service in watched_services(cluster)]
@@ -31,7 +32,7 @@ def filter_conf(cluster: PlacedCluster) -> str:
 
 
 def watched_services(cluster: PlacedCluster) -> list[str]:
-    """The services whose use of CPU and memory may be asked for."""
+    """The services whose use of CPU and memory the controller may query."""
     parts = ["gateway", "controller", "webui", "containers"]
     parts += ["adapter"] if cluster.starts_adapter else []
     if cluster.monitoring.enabled:
@@ -41,20 +42,23 @@ def watched_services(cluster: PlacedCluster) -> list[str]:
 
 
 def _use(cluster: PlacedCluster, service: str) -> str:
-    """Figures only, and one answer at once. What a container was started with, its secrets too, is in /json, and that of engines only."""
+    """Allows the resource figures of a container, one sample per call.
+
+    The settings of a container, including its secrets, are in /json, which is allowed for engines only.
+    """
     path = f"/containers/{cluster.name}-{service}-1/stats"
     return _location("GET", path, path, "stream=false&one-shot=true")
 
 
 def _list(cluster: PlacedCluster) -> str:
-    """Only this project's engines, whatever is asked for."""
+    """Lists only this project's engines, whatever query the client sends."""
     labels = [f"com.docker.compose.project={cluster.name}", "manyeyes.engine"]
     filters = quote(json.dumps({"label": labels}, separators=(",", ":")), safe="")
     return _location("GET", "/containers/json", "/containers/json", f"all=1&filters={filters}")
 
 
 def _location(method: str, path: str, asked: str, query: str = "") -> str:
-    # limit_except GET lets HEAD pass too, which asks for less.
+    # limit_except GET also allows HEAD, which returns less.
     return (
         f"        location = {path} {{\n"
         f"            limit_except {method} {{ deny all; }}\n"
@@ -64,7 +68,7 @@ def _location(method: str, path: str, asked: str, query: str = "") -> str:
     )
 
 
-_TEMPLATE = f"""# Anything that is not listed here is answered with 403.
+_TEMPLATE = f"""# A call that is not listed here gets 403.
 worker_processes 1;
 # Root without capabilities: the socket belongs to root.
 user root;
@@ -84,7 +88,7 @@ http {{
 
     client_max_body_size 1k;
     keepalive_timeout 65s;
-    # Stopping an engine may take as long as it may drain.
+    # Stopping an engine may take as long as its drain.
     proxy_read_timeout 7300s;
     proxy_http_version 1.1;
     proxy_pass_request_headers off;

@@ -1,6 +1,6 @@
-"""What an engine's container needs, whatever starts it (Compose, Kubernetes, Swarm): image, environment, memory, models.
+"""Image, environment, memory and models of an engine's container, for Compose, Kubernetes and Swarm.
 
-And the egress proxy (manyeyes/egress_proxy), the one way out for engines that may fetch media by URL.
+Also the service of the egress proxy (manyeyes/egress_proxy), the only route out for engines that may fetch media by URL.
 """
 
 import json
@@ -13,18 +13,19 @@ from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, sleeps
 from manyeyes.render.compose_env import logging_options
 
 USER = "10001:10001"
-"""Whom an engine runs as. The downloader hands the cache volume to it."""
+"""User and group that an engine runs as. The downloader makes it the owner of the cache volume."""
 CACHE_DIR = "/cache"
 MPS_DIR = "/mps"
 MAX_ANSWERS = 8
-"""`n` of one request. vLLM's own 16,384 are more than any engine runs and queues: they would be 503 for ever."""
+"""Maximum `n` of a request. vLLM's default of 16,384 is more than any engine runs and queues: such a request would always get 503."""
 MAX_COMPLETION_PROMPTS = 16
-"""Prompts in one request for plain completions. Each counts as one request that the engine runs or queues."""
+"""Maximum number of prompts in a plain completion. Each counts as one request that the engine runs or queues."""
 CODE_DIR = "/app"
-"""The folder above manyeyes/ in the container of an engine and of the download."""
+"""The folder above manyeyes/ in the containers of engines and of the downloader."""
 POD_DIR = f"{CODE_DIR}/manyeyes/engine/pod"
 FRAME_PART = 5
-"""A video frame may have this part of the pixels of a picture: all frames of a video are decoded together. 10 million by default."""
+"""A video frame may have 1/FRAME_PART of the pixels of an image, because all frames of a video are decoded together.
+10 million by default."""
 
 
 def image_of(cluster: PlacedCluster, engine: Engine) -> str:
@@ -36,10 +37,10 @@ def image_of(cluster: PlacedCluster, engine: Engine) -> str:
 
 
 def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[str, str]:
-    # Opens /sleep, /wake_up and more of vLLM's own, without a key: to the cluster's network only, the gateway passes none of them.
+    # Enables /sleep, /wake_up and other vLLM endpoints without a key. Only the cluster's network reaches them; the gateway does not.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     environment = asleep | {
-        # Above nginx's 60 s, so that nginx, not the engine, closes idle connections: no reset on a reused one.
+        # Longer than nginx's 60 s, so that nginx closes idle connections and not the engine: a reused connection is never reset.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         "VLLM_MAX_IMAGE_PIXELS": str(pool.media.max_decoded_pixels),
         "VLLM_MAX_N_SEQUENCES": str(MAX_ANSWERS),
@@ -48,16 +49,16 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
     if engine.flavour == "emulated":
         return environment
     environment |= {
-        # The user has no name in the image, and Python's getpass wants one.
+        # The user has no name in the image, and Python's getpass requires a name.
         "USER": "engine",
         "TRITON_CACHE_DIR": f"{CACHE_DIR}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_DIR}/inductor",
         "HF_HOME": MODELS_DIR,
-        # The downloader has fetched everything; an engine that asked the hub again would race with the others.
+        # The downloader has fetched every model; an engine that contacts the hub again would race with the other engines.
         "HF_HUB_OFFLINE": "1",
         "HOME": CACHE_DIR,
         "VLLM_CACHE_ROOT": f"{CACHE_DIR}/vllm",
-        # Several vLLM on one host compete for cores: one thread each gives "significant throughput improvement"
+        # Several vLLM processes on one host compete for cores: one thread each gives "significant throughput improvement"
         # (vLLM's Qwen3-VL recipe).
         "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
@@ -69,7 +70,7 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
     if engine.flavour == "cpu":
         threads = 1 if pool.is_tiny else cluster.cpu_threads
         environment |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
-        # With --enforce-eager: no C++ compilation on the first request that asks for logprobs.
+        # With --enforce-eager this avoids C++ compilation on the first request with logprobs.
         environment |= {"TORCHDYNAMO_DISABLE": "1"}
     if uses_mps(cluster) and engine.gpu_fraction < 1:
         environment |= {
@@ -80,11 +81,11 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
 
 
 def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
-    """Of manyeyes/engine/pod/media_memory.py, and how many threads decode: together they must stay within memory_gb."""
+    """Settings of manyeyes/engine/pod/media_memory.py and the number of decoding threads. Together they stay within memory_gb."""
     memory = memory_gb(engine, pool)
     return {
         "VLLM_MEDIA_CONNECTOR": "bounded",
-        # One decoded pixel takes up to 8 bytes while it is converted, 400 MB for a picture of 50 million.
+        # One decoded pixel takes up to 8 bytes during conversion: 400 MB for an image of 50 million pixels.
         "VLLM_MEDIA_LOADING_THREAD_COUNT": str(max(1, min(8, int(memory / 4)))),
         "MANYEYES_MEDIA_MEMORY_MB": str(round(memory * 1024 / 8)),
         "MANYEYES_MEDIA_PIXELS": str(pool.media.max_pixels),
@@ -93,14 +94,14 @@ def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
 
 
 def logging_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
-    """What an engine says of requests. With manyeyes/observability/vllm.json a line has the request's id and nothing of its content."""
+    """Flags for request logs and traces. With manyeyes/observability/vllm.json a log line has the request's id and no content."""
     requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
     traced = cluster.tracing.enabled and engine.flavour != "emulated"
     return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
 
 
 def logging_environment(cluster: PlacedCluster, engine: Engine) -> dict[str, str]:
-    """For log lines and spans."""
+    """Environment for log lines and spans."""
     named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
     if engine.flavour == "emulated":
         return named
@@ -123,7 +124,7 @@ def logging_environment(cluster: PlacedCluster, engine: Engine) -> dict[str, str
 
 
 def shm_gb(engine: Engine) -> float:
-    """Docker's 64 MB makes vLLM hang or crash; tensor-parallel ranks talk through shared memory."""
+    """Size of /dev/shm. Docker's default of 64 MB makes vLLM hang or crash; tensor-parallel ranks communicate through it."""
     if engine.shm_gb:
         return engine.shm_gb
     if engine.flavour == "cpu":
@@ -132,13 +133,16 @@ def shm_gb(engine: Engine) -> float:
 
 
 def memory_gb(engine: Engine, pool: Pool) -> float:
-    """Limit of host memory."""
+    """Host memory limit."""
     by_flavour = {"cuda": 24.0 + 8 * engine.parallel, "cpu": 4.0 if pool.is_tiny else 14.0, "emulated": 0.25}
     return engine.memory_gb or by_flavour[engine.flavour]
 
 
 def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
-    """Of manyeyes/engine/model_download.py beyond one host, and of engines that wait for it. `wanted`: wanted_models()."""
+    """Environment of manyeyes/engine/model_download.py on Kubernetes and Swarm, and of engines that wait for it.
+
+    `wanted`: result of wanted_models().
+    """
     return {
         "MODELS": json.dumps(wanted),
         "HF_HOME": MODELS_DIR,
@@ -148,7 +152,7 @@ def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
 
 
 def wanted_models(cluster: PlacedCluster) -> list[dict[str, Any]]:
-    """What manyeyes/engine/model_download.py is told to bring, as $MODELS."""
+    """The models that manyeyes/engine/model_download.py downloads, for $MODELS."""
     pools = [
         cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
     ]
@@ -175,7 +179,7 @@ def fetches_media(cluster: PlacedCluster) -> bool:
 
 
 def media_domains(cluster: PlacedCluster) -> dict[str, bool]:
-    """{host that engines may fetch from: whether it may be at a private address}."""
+    """{host that engines may fetch from: whether it may have a private address}."""
     allowed: dict[str, bool] = {}
     for pool in (cluster.pool_of(engine) for engine in cluster.started_engines if engine.flavour != "emulated"):
         for domain in pool.media.allowed_domains:
@@ -189,7 +193,7 @@ def fetches(pool: Pool, engine: Engine) -> bool:
 
 
 def proxy_environment(pool: Pool, engine: Engine) -> dict[str, str]:
-    """vLLM's HTTP client heeds these: the engine has no way out of its own."""
+    """Proxy settings of vLLM's HTTP client. The engine has no other route out."""
     if not fetches(pool, engine):
         return {}
     proxy = f"http://media:{MEDIA_PORT}"
@@ -197,7 +201,7 @@ def proxy_environment(pool: Pool, engine: Engine) -> dict[str, str]:
 
 
 def media_service(cluster: PlacedCluster, allowed: dict[str, bool]) -> dict[str, Any]:
-    """The one way out for engines that may fetch pictures by URL: it checks where a name leads before it connects."""
+    """Egress proxy for engines that may fetch images by URL. It checks the address of a host name before it connects."""
     return {
         "image": "${CONTROLLER_IMAGE}",
         "entrypoint": ["python", "-m", "manyeyes.egress_proxy"],

@@ -1,4 +1,4 @@
-"""Cluster -> the files of Prometheus, Alertmanager and Grafana. Secrets are named as files, never written here."""
+"""Renders the files of Prometheus, Alertmanager and Grafana. Secrets are referenced as files and never written here."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from manyeyes.render.rendered_file import as_yaml
 
 @dataclass(frozen=True)
 class Targets:
-    """host:port of what is scraped. The defaults are those of the containers."""
+    """host:port of each scrape target. The defaults are the containers' names."""
 
     controller: str = "controller:8081"
     gateway: str = "nginx-exporter:9113"
@@ -53,7 +53,7 @@ def rules_yml(cluster: PlacedCluster) -> str:
 
 
 SECRETS = "/run/secrets/manyeyes"
-"""Where the service mounts the secrets folder."""
+"""Path at which the service mounts the secrets folder."""
 SEVERITIES = ("page", "ticket")
 
 
@@ -62,7 +62,7 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
     document = {
         "route": {
             "receiver": "ticket",
-            # One message for all engines of a pool that have the same.
+            # One message for all engines of a pool with the same alert.
             "group_by": ["alertname", "pool"],
             "group_wait": "10s",
             "group_interval": "1m",
@@ -73,9 +73,9 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
         "inhibit_rules": [
             _silences("ErrorBurnFast", "ErrorBurnSlow", "pool"),
             _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
-            # Nobody reaches a pool: what its users see says nothing new.
+            # No request reaches a pool, so alerts on requests add nothing.
             _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayConfigOutdated"),
-            # What it is asked while it goes down fails.
+            # Requests fail while an engine goes down.
             _silences("EngineFlapping", "EngineFailing", "pool", "engine"),
             _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
         ],
@@ -111,7 +111,7 @@ def _email(email: Email) -> dict[str, Any]:
 
 
 def _silences(alert: str, others: str, *same: str) -> dict[str, Any]:
-    """While `alert` is told, `others` are not."""
+    """Inhibits `others` while `alert` fires."""
     return {
         "source_matchers": [f'alertname="{alert}"'],
         "target_matchers": [f'alertname=~"{others}"'],

@@ -1,6 +1,6 @@
-"""One configuration -> the clusters it can be on several hosts, Kubernetes or Swarm: by flavour, laid out, as the gateway and the engines there need it.
+"""Derives the clusters for Kubernetes and Swarm from one configuration: one placed cluster for each flavour.
 
-Engines of a pool that are alike are one Deployment, or service: the same command line, environment and resources.
+Engines of a pool with the same command line, environment and resources form a group, which becomes one Deployment or service.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from manyeyes.render.engine_container import environment_of
 from manyeyes.render.rendered_file import plain_yaml
 
 LISTED = "listed"
-"""The name of what a configuration with a list of engines comes to."""
+"""Key of the cluster if the configuration has a list of engines."""
 ORDER: tuple[Flavour, ...] = ("cuda", "cpu", "emulated")
 
 
 def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
-    """{cuda, cpu, emulated: laid out}, those that the pools allow; {listed: ...} where engines are a list.
+    """{cuda, cpu, emulated: placed cluster} for the flavours that the pools allow; {listed: ...} if engines are a list.
 
-    Raises PlacementError with what cannot run there.
+    Raises PlacementError that lists what cannot run on several hosts.
     """
     if cluster.engines != "auto":
         return {LISTED: _fit(place_engines(cluster, Inventory()))}
@@ -30,12 +30,12 @@ def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
         if any(flavour in pool.flavours and not pool.remote and pool.gpu_weight for pool in cluster.pools):
             found[flavour] = _fit(place_engines(cluster, inventory(cluster, flavour)))
     if not found:
-        raise PlacementError("no pool can have engines; give one a flavour and a gpu_weight above 0.")
+        raise PlacementError("no pool can have engines. Give a pool a flavour and a gpu_weight above 0.")
     return found
 
 
 def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
-    """All hosts as if they were one."""
+    """The GPUs of all hosts as one inventory."""
     if flavour != "cuda":
         return Inventory(flavour=flavour)
     settings = cluster.kubernetes
@@ -44,16 +44,16 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
 
 
 def _fit(cluster: PlacedCluster) -> PlacedCluster:
-    """What Compose does on one host and the orchestrator does itself is taken out; what it cannot do is refused."""
+    """Removes the settings that the orchestrator replaces. Raises PlacementError for those that it cannot replace."""
     if problems := _refused(cluster):
         raise PlacementError("\n".join(problems))
     engines = tuple(engine for engine in cluster.engines if engine.time_shares_with is None)
     return cluster.model_copy(
         update={
             "engines": engines,
-            # A share of a GPU is the device plugin's to arrange, MPS included.
+            # The device plugin divides GPUs, including with MPS.
             "gpu_sharing": "time_slicing",
-            # Engines are added and drained by the orchestrator: membership is its Services'.
+            # The orchestrator adds and drains engines, and its Services decide membership.
             "controller": cluster.controller.model_copy(update={"containers": False, "expose_api": False}),
         }
     )
@@ -64,28 +64,30 @@ def _refused(cluster: PlacedCluster) -> list[str]:
     for pool in cluster.served_pools:
         if pool.is_local and not pool.remote:
             problems.append(
-                f"pools[{pool.name}].model is a folder of one host; give a hub id, and a mirror where there is no hub."
+                f"pools[{pool.name}].model: expected a hub id, got a folder of one host. Use a mirror where there is no hub."
             )
         if not pool.name[0].isalpha():
-            problems.append(f"pools[{pool.name}]: the name of a Service begins with a letter.")
+            problems.append(
+                f"pools[{pool.name}].name: expected a letter first, because it becomes the name of a Service."
+            )
         if pool.scaling and pool.scaling.actuator == "sleep":
             problems.append(
-                f"pools[{pool.name}].scaling.actuator is sleep, which needs the controller; use containers."
+                f"pools[{pool.name}].scaling.actuator: expected containers, got sleep, which requires the controller."
             )
     for engine in cluster.engines:
         if engine.endpoint:
             problems.append(
-                f"engines[{engine.name}].endpoint wants the adapter, which is not rendered for several hosts; use a pool with `remote`."
+                f"engines[{engine.name}].endpoint requires the adapter, which is not rendered for several hosts. Use a pool with `remote`."
             )
         elif engine.address:
             problems.append(
-                f"engines[{engine.name}] has an address; on several hosts engines are started. Give what runs elsewhere a pool with `remote`."
+                f"engines[{engine.name}].address is not supported on several hosts. Use a pool with `remote` for an engine that runs elsewhere."
             )
     return problems
 
 
 def multi_node_config(cluster: PlacedCluster) -> str:
-    """Engines by name, nothing that the controller does on one host alone."""
+    """cluster.yaml with engines listed by name, without the settings that apply to one host only."""
     pools = tuple(pool.model_copy(update={"scaling": None}) for pool in cluster.pools)
     document = cluster.model_copy(update={"pools": pools}).model_dump(mode="json", exclude_defaults=True)
     return plain_yaml(document)
@@ -93,25 +95,25 @@ def multi_node_config(cluster: PlacedCluster) -> str:
 
 @dataclass(frozen=True)
 class EngineGroup:
-    """Engines of one pool that differ in nothing but their GPU."""
+    """Engines of one pool that differ only in their GPU."""
 
     pool: Pool
     number: int
-    """1 for the pool's first."""
+    """1 for the first group of the pool."""
     engine: Engine
-    """One of them."""
+    """One engine of the group."""
     count: int
     most: int
-    """Requests that each of them takes at a time."""
+    """Requests that each engine takes at a time."""
 
     @property
     def name(self) -> str:
-        """The Deployment's."""
+        """Name of the Deployment."""
         return self.pool.name if self.number == 1 else f"{self.pool.name}-{self.number}"
 
 
 def group_engines(cluster: PlacedCluster) -> list[EngineGroup]:
-    """In the order of pools, then of engines."""
+    """All groups, in the order of pools, then of engines."""
     found = []
     for pool in cluster.pools:
         alike: dict[str, list[Engine]] = {}
@@ -124,7 +126,7 @@ def group_engines(cluster: PlacedCluster) -> list[EngineGroup]:
 
 
 def uniform_pools(cluster: PlacedCluster) -> list[EngineGroup]:
-    """Those that are the whole of their pool: what the pool as a whole has to do can be told of them."""
+    """Groups that contain all engines of their pool, so that settings of the pool apply to them."""
     every = group_engines(cluster)
     return [shape for shape in every if sum(other.pool is shape.pool for other in every) == 1]
 

@@ -1,4 +1,4 @@
-"""Rendered files: their header, their YAML, and writing them."""
+"""Formats rendered files (header, YAML) and writes them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ import yaml
 
 from manyeyes.atomic_write import atomic_write
 
-HEADER = "Made by `make render` from config/cluster.yaml. Do not edit: the next `make up` writes it anew."
-GATEWAY_HEADER = "Made by the controller from config/cluster.yaml. Do not edit: the next change writes it anew."
+HEADER = "Made by `make render` from config/cluster.yaml. Do not edit: the next `make up` overwrites it."
+GATEWAY_HEADER = "Made by the controller from config/cluster.yaml. Do not edit: the next change overwrites it."
 
 
 def with_header(text: str) -> str:
@@ -27,7 +27,7 @@ def as_yaml(document: Any) -> str:
 
 
 def plain_yaml(document: Any) -> str:
-    """As as_yaml(), without the line that says how to remake it."""
+    """As as_yaml(), without the header."""
     return yaml.dump(document, Dumper=_PlainDumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
@@ -37,14 +37,14 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = frozenset()) -> list[str]:
-    """The names of the files that changed. `kept` are somebody else's, and stay."""
+    """Writes `files` and deletes every other file in `folder` except `kept`. Returns the names of the files that changed."""
     changed = []
     for name, text in files.items():
         path = folder / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Containers read it as users of their own, whatever this one's umask is.
+        # Containers read it as other users, so the mode must not depend on the umask.
         path.parent.chmod(0o755)
         atomic_write(path, text, mode=0o644)
         changed.append(name)

@@ -1,6 +1,6 @@
-"""Configuration and host -> every file that Compose and Prometheus read. Pure: the same input gives the same bytes.
+"""Renders every file that Compose and Prometheus read. Pure: the same input gives the same bytes.
 
-What nginx reads of the configuration is the controller's to write: manyeyes/render/nginx/files.py.
+The controller writes nginx's files: manyeyes/render/nginx/files.py.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ def render(
     rendered_dir: Path,
     checkout: str = "",
 ) -> dict[str, str]:
-    """{path inside rendered_dir: text}. `inventory`: what the engines were placed by.
+    """{path inside rendered_dir: text}. `inventory`: the hardware that the engines were placed on.
 
-    `checkout` stands for the hand-written files that services mount; another value starts those services anew.
+    `checkout` identifies the version of the hand-written files that services mount; another value recreates those services.
     """
     files = {
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),

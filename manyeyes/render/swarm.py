@@ -1,6 +1,6 @@
-"""Cluster -> the file for `docker stack deploy`: the same pools on several hosts that have Docker and nothing else.
+"""Renders the file for `docker stack deploy`: the same pools on several hosts that have only Docker.
 
-A pool is a service; Docker's DNS names its tasks that are healthy, as tasks.<pool>, and the gateway asks it for them.
+A pool is a service. Docker's DNS lists its healthy tasks as tasks.<pool>, and the gateway queries it.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ Json = dict[str, Any]
 
 @dataclass
 class SwarmConfigs:
-    """The configs of one stack, collected while its services are made. `own` are the repository's files, by path."""
+    """The configs of one stack, collected while its services are rendered. `own`: {path: text} of the repository's files."""
 
     own: dict[str, str]
     up: str
-    """From the stack's file to the repository."""
+    """Path from the stack's file to the repository."""
     rendered: dict[str, str] = field(default_factory=dict)
-    """{path beside the stack's file: text}"""
+    """{path next to the stack's file: text}"""
     configs: dict[str, Json] = field(default_factory=dict)
 
     def of_repository(self, path: str, target: str) -> Json:
@@ -51,18 +51,18 @@ class SwarmConfigs:
     def _config(self, path: str, file: str, text: str, target: str) -> Json:
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         key = path.replace("/", "-").replace("_", "-")
-        # Names end at 64 characters.
+        # Names have at most 64 characters.
         self.configs[key] = {"file": file, "name": f"manyeyes-{key[-40:].lstrip('-.')}-{digest}"}
         return {"source": key, "target": target, "mode": 0o444}
 
 
-HEADER = "# Made by `manyeyes swarm` from config/cluster.yaml. Do not edit: the next `manyeyes swarm` writes it anew.\n"
+HEADER = "# Made by `manyeyes swarm` from config/cluster.yaml. Do not edit: the next `manyeyes swarm` overwrites it.\n"
 MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
 DOCKERS_DNS = "127.0.0.11"
 GPU = "NVIDIA-GPU"
-"""The generic resource that each node's daemon.json counts its GPUs under (node-generic-resources)."""
+"""The generic resource under which each node's daemon.json lists its GPUs (node-generic-resources)."""
 LEFT_DNS_S = 5
-"""Docker takes a task out of DNS, waits 2 s for the other nodes to hear of it, and sends TERM; gateways ask once a second."""
+"""Docker removes a task from DNS, waits 2 s for the other nodes, and sends TERM. Gateways query DNS once a second."""
 CODE_DIR, SCRIPTS_DIR, SECRETS_DIR = "/app", "/manyeyes", "/run/secrets/manyeyes"
 PROGRAM = {"cuda": ["vllm", "serve"], "cpu": ["vllm", "serve"], "emulated": ["python", "-m", "manyeyes.emulator"]}
 STARTS_WITHIN = {"cuda": "30m", "cpu": "5m", "emulated": "5m"}
@@ -70,7 +70,7 @@ WAIT_FOR_CONTROLLER = "until getent hosts controller >/dev/null; do sleep 1; don
 
 
 def read_of_repository(paths: list[str]) -> list[str]:
-    """Of all `paths` of a checkout those that containers on other hosts read too."""
+    """The subset of `paths` of a checkout that containers on other hosts read."""
     wanted = ("nginx/conf.d/", "nginx/njs/", "nginx/nginx.conf", "nginx/start.sh", "nginx/malloc.env")
     engines = (
         "manyeyes/engine/pod/run.sh",
@@ -86,8 +86,8 @@ def read_of_repository(paths: list[str]) -> list[str]:
 
 
 def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
-    """{file: text}, stack.yaml and what it reads beside it. `cluster` is of multi_node_clusters; `own` are the
-    repository's files, by path, and `up` leads to it."""
+    """{file: text}: stack.yaml and the files it reads. `cluster` comes from multi_node_clusters, `own` is {path: text} of the
+    repository's files, and `up` is the path to the repository."""
     files = SwarmConfigs(own, up)
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
@@ -104,7 +104,7 @@ def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -
         "configs": dict(sorted(files.configs.items())),
     }
     if runs_vllm(cluster):
-        # One on each node.
+        # One volume on each node.
         document["volumes"] = {"models": None, "compile-cache": None}
     if secrets := _secrets(cluster):
         document["secrets"] = {_secret_name(file): {"external": True} for file in secrets}
@@ -117,7 +117,7 @@ def _common(memory: str, pids: int) -> Json:
         "cap_drop": ["ALL"],
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "3"}},
         "deploy": {
-            # Names lead to tasks themselves: a virtual address wants IPVS in the kernel of every node.
+            # Names resolve to the tasks: a virtual address would require IPVS in the kernel of every node.
             "endpoint_mode": "dnsrr",
             "restart_policy": {"condition": "any", "delay": "1s"},
             "resources": {"limits": {"memory": memory, "pids": pids}},
@@ -134,9 +134,9 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
         "image": cluster.images.nginx,
         "user": "101:101",
         "command": ["/bin/sh", "-c", WAIT_FOR_CONTROLLER],
-        # nginx asks for the address that takes its log only when it reads its files: start.sh has it read them again.
+        # nginx resolves the address of its syslog server only when it loads its files: start.sh reloads it when the address changes.
         "environment": _malloc(files.own["nginx/malloc.env"]) | {"WATCHED_NAME": "controller"},
-        # On the node itself: the routing mesh would hide who asks.
+        # Published on the node: the routing mesh would hide the client's address.
         "ports": [{"target": 8080, "published": cluster.gateway.port, "mode": "host"}],
         "configs": [
             *[files.of_repository(path, f"/etc/{path}") for path in own],
@@ -157,7 +157,7 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
             for file in secrets
         ]
     service["deploy"] |= {
-        # One on each manager: their addresses are the cluster's.
+        # One on each manager: clients connect to the managers' addresses.
         "mode": "global",
         "placement": {"constraints": ["node.role == manager"]},
         "update_config": {"parallelism": 1, "order": "stop-first", "failure_action": "rollback"},
@@ -202,7 +202,7 @@ def _webui(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
 
 
 def _models(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
-    """Once on each node, which keeps its own copy."""
+    """Downloads the models once on each node, which stores a copy of them."""
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     service = _common("4096M", 512) | {
         "image": image_of(cluster, engine),
@@ -235,7 +235,7 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
     warm = ["python3", f"{SCRIPTS_DIR}/startup_probe.py", pool.name, "--mark=/tmp/warm", f"--timeout-s={silent_s - 5}"]
     if pool.media.images_per_prompt == 0:
         warm.append("--no-picture")
-    # $$ is Compose's own way to write $.
+    # Compose reads $$ as $.
     flags = [flag.replace("$", "$$") for flag in serve_flags(cluster, engine)]
     program = PROGRAM[engine.flavour]
     if vllm:
@@ -257,7 +257,7 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
         "volumes": [_tmpfs("/tmp", 2048)],
         "init": True,
         "stop_grace_period": f"{LEFT_DNS_S + shutdown.finish_s + shutdown.grace_s}s",
-        # Swarm names a task once it is healthy, and ends one that is not: patient, as a saturated vLLM answers late.
+        # Swarm lists a task in DNS once it is healthy and kills an unhealthy task. The timeout is long: a saturated vLLM answers late.
         "healthcheck": _asks(warm, "15s", f"{silent_s}s", start=STARTS_WITHIN[engine.flavour]),
         "labels": {"manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
     }
@@ -271,14 +271,14 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
         service["read_only"] = True
     service["deploy"] |= {
         "replicas": shape.count,
-        # No GPU is to spare for a new one beside an old one.
+        # There is no spare GPU for a new engine next to an old engine.
         "update_config": {"parallelism": 1, "order": "stop-first", "failure_action": "pause"},
     }
     if engine.flavour == "cuda":
         service["deploy"]["resources"]["reservations"] = {
             "generic_resources": [{"discrete_resource_spec": {"kind": GPU, "value": engine.parallel}}]
         }
-    # tasks.<name of the pool>, also where its engines are of several kinds.
+    # tasks.<pool>, also if the pool has several kinds of engines.
     names = [pool.name, f"{pool.name}-c{shape.most}"]
     service["networks"] = {"cluster": {"aliases": names}}
     return service

@@ -1,5 +1,5 @@
-"""The engine core: time passes in iterations. It has no clock of its own: it is told the time, and says when it wants to be
-told again. `FastForwardCore` passes iterations in which nothing changes but the tokens in one leap."""
+"""The engine core, which computes in iterations. It has no clock: the caller passes the time to `advance`, and `next_at` is the
+time of the next call. `FastForwardCore` combines iterations in which only the number of tokens changes into one step."""
 
 from dataclasses import dataclass, field
 from math import ceil, sqrt
@@ -10,8 +10,8 @@ from manyeyes.simulator.profile import TimingProfile
 from manyeyes.simulator.request import RunningSequence
 from manyeyes.simulator.scheduler import ScheduledBatch, Scheduler
 
-# Iterations follow each other without a gap even when the process is woken late, so that a busy machine does not make the
-# emulated GPU slower. A process that stood still for longer than this has lost the time.
+# Iterations follow one another without a gap even if the process wakes up late, so that a busy machine does not slow down the
+# emulated GPU. If the process was suspended for longer than this, the lost time is not made up.
 LOST_S = 1.0
 
 
@@ -27,12 +27,12 @@ def iteration_s(batch: ScheduledBatch, profile: TimingProfile) -> float:
 
 
 def prefill_s(batch: ScheduledBatch, profile: TimingProfile) -> float:
-    """Seconds of an iteration that its prompt tokens take."""
+    """Seconds of an iteration for its prompt tokens."""
     return profile.prefill_us / 1e6 * batch.prefill_tokens + profile.prefill_pair_ns / 1e9 * batch.prefill_pairs
 
 
 def encoding_s(encoded: list[int], profile: TimingProfile) -> float:
-    """Seconds of an iteration that items of so many vision tokens take."""
+    """Seconds of an iteration for encoding items with these numbers of vision tokens."""
     pairs = sum(tokens * tokens for tokens in encoded) / 2 if profile.encode_pair_ns else 0.0
     items_s, tokens_s = profile.encode_item_ms / 1e3 * len(encoded), profile.encode_us / 1e6 * sum(encoded)
     return items_s + tokens_s + profile.encode_pair_ns / 1e9 * pairs
@@ -41,16 +41,16 @@ def encoding_s(encoded: list[int], profile: TimingProfile) -> float:
 @dataclass
 class EngineStep:
     at: float  # seconds of the monotonic clock
-    produced: list[tuple[RunningSequence, int]] = field(default_factory=list)  # one token more, and how many that makes
+    produced: list[tuple[RunningSequence, int]] = field(default_factory=list)  # sequences and their token count
     queried: int = 0  # tokens looked up in the prefix cache
     found: int = 0  # tokens found there
     preempted: int = 0
-    took_s: float = 0.0  # how long the emulated GPU worked on it
+    took_s: float = 0.0  # time that the emulated GPU worked on it
 
 
 class EngineCore(Protocol):
-    next_at: float | None  # when to call `advance` again; None while there is nothing to do
-    slowness: float  # what every time is multiplied by
+    next_at: float | None  # when to call `advance` again; None if there is nothing to do
+    slowness: float  # factor for all times
 
     @property
     def running(self) -> int: ...
@@ -97,16 +97,16 @@ class BatchedCore:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
     def add(self, sequence: RunningSequence, now: float) -> None:
-        """Queue a sequence. An iteration under way is not interrupted."""
+        """Queue a sequence. The current iteration is not interrupted."""
         self.scheduler.waiting.append(sequence)
         self._start(now)
 
     def remove(self, sequence: RunningSequence) -> None:
-        """Give up a sequence; its blocks are free at once, its part of the iteration under way is lost."""
+        """Abort a sequence. Its blocks are free immediately; its part of the current iteration is lost."""
         self.scheduler.remove(sequence)
 
     def advance(self, now: float) -> list[EngineStep]:
-        """Everything that has happened until `now`."""
+        """Return all iterations that ended until `now`."""
         steps = []
         if self.next_at is not None and now - self.next_at > LOST_S:
             self.next_at = now
@@ -126,7 +126,7 @@ class BatchedCore:
         return steps
 
     def pause(self, *, new_only: bool) -> None:
-        """Take nothing from the queue; unless `new_only`, compute nothing at all either."""
+        """Stop admitting sequences from the queue; unless `new_only`, also stop computing."""
         self.scheduler.admits = False
         self._paused = not new_only
 
@@ -136,7 +136,7 @@ class BatchedCore:
         self._start(now)
 
     def forget(self) -> None:
-        """Empty the caches; who runs has to be computed again."""
+        """Empty the caches. Running sequences must be computed again."""
         self.scheduler.put_all_back()
         self.scheduler.kv.forget()
         self.scheduler.encoder.forget()
@@ -148,12 +148,12 @@ class BatchedCore:
 
 @dataclass
 class TimeSpent:
-    """Where the GPU's time went, and what requests in the queue waited for. Seconds."""
+    """How the GPU's time was used, and what requests in the queue waited for; in seconds."""
 
     busy_s: float = 0.0
     encode_s: float = 0.0
     prefill_s: float = 0.0
-    kv_s: float = 0.0  # the share of KV blocks in use, over time
+    kv_s: float = 0.0  # fraction of KV blocks in use, integrated over time
     waited_s: dict[str, float] = field(default_factory=dict)  # by Scheduler.blocked
     preempted: int = 0
     queried: int = 0  # tokens looked up in the prefix cache
@@ -161,23 +161,24 @@ class TimeSpent:
 
 
 class FastForwardCore:
-    """Continuous batching on one GPU, told only the times at which something changes."""
+    """Continuous batching on one GPU, advanced only at the times at which something changes."""
 
     def __init__(self, scheduler: Scheduler, profile: TimingProfile) -> None:
         self.scheduler = scheduler
         self.profile = profile
-        self.next_at: float | None = None  # when to call `advance`; it can become earlier by `add`
+        self.next_at: float | None = None  # when to call `advance`; `add` can make it earlier
         self.spent = TimeSpent()
         self._batch: ScheduledBatch | None = None
         self._began = 0.0
-        self._first_s = 0.0  # the leap's first iteration
-        self._more_s = 0.0  # by which each one is longer than the one before
+        self._first_s = 0.0  # duration of the first combined iteration
+        self._more_s = 0.0  # by which each iteration is longer than the iteration before
         self._times = 0
 
     def add(self, sequence: RunningSequence, now: float) -> None:
-        """Queue a sequence. The iteration under way is not interrupted; the ones planned after it are."""
+        """Queue a sequence. The current iteration is not interrupted; the combined iterations after it are."""
         scheduler = self.scheduler
-        waiting = bool(scheduler.waiting)  # then the first of them could not be let in, and this one comes after it
+        # If sequences wait already, the first of them cannot be admitted yet, and this sequence is behind them.
+        waiting = bool(scheduler.waiting)
         scheduler.waiting.append(sequence)
         if self.next_at is None:
             self.next_at = now
@@ -188,7 +189,7 @@ class FastForwardCore:
                 self.next_at = self._began + self._length(times)
 
     def advance(self) -> list[tuple[RunningSequence, int]]:
-        """What has happened until `next_at`: who got a token in the last iteration, and how many that makes."""
+        """Advance to `next_at`. Return the sequences with a new token in the last iteration, and their number of tokens."""
         assert self.next_at is not None
         at, scheduler, produced = self.next_at, self.scheduler, []
         if self._batch is not None:
@@ -217,7 +218,7 @@ class FastForwardCore:
         return produced
 
     def _repeats(self, batch: ScheduledBatch) -> int:
-        """How many iterations are alike, this one included."""
+        """Number of equal iterations, including the current iteration."""
         running = len(self.scheduler.running)
         if batch.prefilled or batch.preempted or len(batch.sequences) < running:
             return 1

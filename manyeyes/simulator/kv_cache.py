@@ -1,9 +1,9 @@
-"""The KV cache: which blocks are in use, and which unused ones still hold a prefix that may be asked for again.
+"""The KV cache: which blocks are in use, and which unused blocks contain a prefix that may be reused.
 
-After vLLM (vllm/v1/core/kv_cache_manager.py, block_pool.py): blocks that hold nothing are taken first, then the cached
-ones that nobody has used for longest; of one sequence the last block goes before the first. One difference: a block
-that two sequences computed at the same time is remembered once. `ConversationKvCache` is for simulations with millions of
-requests: one entry for all blocks of a conversation.
+It follows vLLM (vllm/v1/core/kv_cache_manager.py, block_pool.py): empty blocks are used first, then the least recently used
+cached blocks; of one sequence, the last block is evicted before the first. One difference: a block that two sequences
+computed at the same time is cached once. `ConversationKvCache` is for simulations with millions of requests: it has one
+entry for all blocks of a conversation.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,7 @@ BLOCK = 16  # tokens; vLLM's default
 
 
 def block_hashes(tokens: list[int]) -> list[int]:
-    """One for each full block."""
+    """One hash for each full block."""
     found, last = [], 0
     for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
         last = hash((last, *tokens[at : at + BLOCK]))
@@ -28,27 +28,27 @@ def blocks_needed(tokens: int) -> int:
 
 
 class KvCache:
-    """Counts blocks; there is nothing in them."""
+    """Counts blocks without storing data."""
 
     def __init__(self, tokens: int, *, prefix_caching: bool = True) -> None:
         self.capacity = tokens // BLOCK
         self.prefix_caching = prefix_caching
-        self._empty = self.capacity  # free blocks that hold nothing
+        self._empty = self.capacity  # free blocks without cached content
         self._idle: OrderedDict[int, None] = OrderedDict()  # free blocks by hash, the longest unused first
-        self._users: dict[int, int] = {}  # sequences that hold a block, by its hash
+        self._users: dict[int, int] = {}  # number of sequences that use a block, by its hash
 
     @property
     def free(self) -> int:
-        """Blocks that can be had."""
+        """Number of blocks that can be allocated."""
         return self._empty + len(self._idle)
 
     @property
     def usage(self) -> float:
-        """Share of blocks in use."""
+        """Fraction of blocks in use."""
         return 1 - self.free / self.capacity if self.capacity else 0.0
 
     def find(self, sequence: RunningSequence) -> list[int]:
-        """The blocks from its beginning that are there. The last token is always computed, so never all of it."""
+        """Return the cached blocks at its beginning. The last token is always computed, so they never cover all of it."""
         if not self.prefix_caching:
             return []
         most = (sequence.tokens - 1) // BLOCK
@@ -58,9 +58,9 @@ class KvCache:
         return sequence.hashes[:most]
 
     def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
-        """Hold the blocks that were found, and those for the first `tokens` tokens.
+        """Allocate the blocks that were found, and the blocks for the first `tokens` tokens.
 
-        False, and nothing held, unless there is room for all that is known of the sequence, as in vLLM
+        Returns False and allocates nothing unless all known tokens of the sequence fit, as in vLLM
         (`scheduler_reserve_full_isl`).
         """
         in_use = sum(block in self._users for block in found)
@@ -72,7 +72,7 @@ class KvCache:
         return self.grow(sequence, tokens)
 
     def grow(self, sequence: RunningSequence, tokens: int) -> bool:
-        """Hold the blocks for the first `tokens` tokens. False, and nothing changed, when there are too few."""
+        """Allocate the blocks for the first `tokens` tokens. Returns False and changes nothing if there are too few."""
         more = blocks_needed(tokens) - len(sequence.held) - sequence.private
         if more > 0:
             if more > self.free:
@@ -84,7 +84,7 @@ class KvCache:
         return True
 
     def release(self, sequence: RunningSequence) -> None:
-        """Give back all that a sequence holds; what it computed stays until the room is needed."""
+        """Release all blocks of a sequence. Their content stays cached until the space is needed."""
         for block in reversed(sequence.held):
             self._users[block] -= 1
             if not self._users[block]:
@@ -95,7 +95,7 @@ class KvCache:
         sequence.private = sequence.full = 0
 
     def forget(self) -> None:
-        """Drop what is cached and not in use."""
+        """Discard all cached blocks that are not in use."""
         self._empty += len(self._idle)
         self._idle.clear()
 
@@ -111,7 +111,7 @@ class KvCache:
         sequence.held.append(block)
 
     def _remember(self, sequence: RunningSequence, full: int) -> None:
-        """Make its blocks up to number `full` known to others. vLLM does so before they are computed."""
+        """Add its blocks up to number `full` to the prefix cache. vLLM does so before they are computed."""
         for block in sequence.hashes[sequence.full : full]:
             if block in self._users:
                 continue
@@ -124,32 +124,32 @@ class KvCache:
 
 
 class ConversationKvCache:
-    """As `KvCache`; a sequence says in `chain` which conversation it belongs to."""
+    """Like `KvCache`, but the attribute `chain` of a sequence identifies its conversation."""
 
     prefix_caching = True
 
     def __init__(self, tokens: int) -> None:
         self.capacity = tokens // BLOCK
-        self._empty = self.capacity  # free blocks that hold nothing
+        self._empty = self.capacity  # free blocks without cached content
         self._idle: OrderedDict[int, int] = OrderedDict()  # free blocks by chain, the longest unused chain first
         self._idle_blocks = 0
 
     @property
     def free(self) -> int:
-        """Blocks that can be had."""
+        """Number of blocks that can be allocated."""
         return self._empty + self._idle_blocks
 
     @property
     def usage(self) -> float:
-        """Share of blocks in use."""
+        """Fraction of blocks in use."""
         return 1 - self.free / self.capacity if self.capacity else 0.0
 
     def find(self, sequence: RunningSequence) -> Many[int]:
-        """The numbers of the blocks from its beginning that are there; never that of its last token."""
+        """Return the numbers of the cached blocks at its beginning, without the block of its last token."""
         return range(min(self._idle.get(sequence.chain, 0), (sequence.tokens - 1) // BLOCK))
 
     def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
-        """Hold the blocks that were found, and those for the first `tokens` tokens, if all that is known finds room."""
+        """Allocate the blocks that were found, and the blocks for the first `tokens` tokens, if all known tokens fit."""
         if blocks_needed(sequence.tokens) > self.free:
             return False
         idle = self._idle.pop(sequence.chain, 0)
@@ -159,7 +159,7 @@ class ConversationKvCache:
         return self.grow(sequence, tokens)
 
     def grow(self, sequence: RunningSequence, tokens: int) -> bool:
-        """Hold the blocks for the first `tokens` tokens. False, and nothing changed, when there are too few."""
+        """Allocate the blocks for the first `tokens` tokens. Returns False and changes nothing if there are too few."""
         more = blocks_needed(tokens) - sequence.full - sequence.private
         if more > 0:
             if more > self._empty + self._idle_blocks:
@@ -173,7 +173,7 @@ class ConversationKvCache:
         return True
 
     def release(self, sequence: RunningSequence) -> None:
-        """Give back all that a sequence holds; what it computed stays until the room is needed."""
+        """Release all blocks of a sequence. Their content stays cached until the space is needed."""
         if sequence.full:
             self._idle[sequence.chain] = sequence.full
             self._idle_blocks += sequence.full
@@ -181,7 +181,7 @@ class ConversationKvCache:
         sequence.private = sequence.full = 0
 
     def forget(self) -> None:
-        """Drop what is cached and not in use."""
+        """Discard all cached blocks that are not in use."""
         self._empty += self._idle_blocks
         self._idle_blocks = 0
         self._idle.clear()

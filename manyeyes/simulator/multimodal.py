@@ -1,5 +1,5 @@
-"""Pictures and videos in the engine: the cache of the vision encoder's outputs (vllm/v1/core/encoder_cache_manager.py), and what
-the API server does to media before the engine core sees them (vllm/renderers/base.py). Pure: no clock."""
+"""Images and videos in the engine: the cache of the vision encoder's outputs (vllm/v1/core/encoder_cache_manager.py), and the
+API server's work on media before the engine core gets them (vllm/renderers/base.py). Pure: no clock."""
 
 from collections import OrderedDict
 
@@ -8,17 +8,17 @@ from manyeyes.simulator.request import MediaItem, RunningSequence
 
 
 class EncoderCache:
-    """Which images and videos need not be encoded again. Its room counts vision tokens."""
+    """Images and videos that need not be encoded again. The capacity is in vision tokens."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._free = capacity
         self._sizes: dict[int, int] = {}
         self._users: dict[int, set[RunningSequence]] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()  # nobody uses them; the longest unused first
+        self._idle: OrderedDict[int, None] = OrderedDict()  # not in use; the longest unused first
 
     def use(self, medium: MediaItem, sequence: RunningSequence) -> bool:
-        """Whether it is there; if so it stays until the sequence gives it back."""
+        """Whether the medium is cached. If so, it stays cached until the sequence releases it."""
         if medium.key not in self._sizes:
             return False
         self._idle.pop(medium.key, None)
@@ -26,7 +26,7 @@ class EncoderCache:
         return True
 
     def make_room(self, tokens: int) -> bool:
-        """Whether so many vision tokens more can be kept. Drops what nobody uses, as far as needed."""
+        """Whether this number of vision tokens can be added. Evicts unused media as needed."""
         if tokens > self._free + sum(self._sizes[key] for key in self._idle):
             return False
         while tokens > self._free:
@@ -35,13 +35,13 @@ class EncoderCache:
         return True
 
     def add(self, medium: MediaItem, sequence: RunningSequence) -> None:
-        """Keep it for the sequence that has it encoded; `make_room` comes first."""
+        """Cache a medium for the sequence that encodes it. Call `make_room` first."""
         self._sizes[medium.key] = medium.tokens
         self._free -= medium.tokens
         self._users[medium.key] = {sequence}
 
     def release(self, sequence: RunningSequence, key: int) -> None:
-        """The sequence needs it no longer."""
+        """Release a medium that the sequence does not need any longer."""
         users = self._users.get(key)
         if users and sequence in users:
             users.discard(sequence)
@@ -50,7 +50,7 @@ class EncoderCache:
                 self._idle[key] = None
 
     def forget(self) -> None:
-        """Drop what nobody uses."""
+        """Evict all unused media."""
         for key in self._idle:
             self._free += self._sizes.pop(key)
         self._idle.clear()
@@ -61,7 +61,7 @@ BYTES_PER_PIXEL = 12  # 3 colours, each twice for the temporal patch, 2 bytes ea
 
 
 class ProcessorCache:
-    """Whose pixels are still there: keys of media, the longest unused first."""
+    """Media whose preprocessed pixels are cached: keys of media, the longest unused first."""
 
     def __init__(self, capacity_bytes: float) -> None:
         self._capacity = capacity_bytes
@@ -69,7 +69,7 @@ class ProcessorCache:
         self._sizes: OrderedDict[int, int] = OrderedDict()
 
     def use(self, medium: MediaItem) -> bool:
-        """Whether it was there. It is afterwards, unless it is too large."""
+        """Whether the medium was cached. Afterwards it is cached, unless it is too large."""
         if medium.key in self._sizes:
             self._sizes.move_to_end(medium.key)
             return True
@@ -87,12 +87,12 @@ class ProcessorCache:
 
 
 def decoding_s(medium: MediaItem, profile: TimingProfile) -> float:
-    """Seconds on one of the decoding threads."""
+    """Seconds of work on one of the decoding threads."""
     return profile.decode_ms / 1e3 * medium.source_pixels / 1e6
 
 
 def preprocessing_s(medium: MediaItem, profile: TimingProfile, *, cached: bool) -> float:
-    """Seconds on the only preprocessing thread."""
+    """Seconds of work on the single preprocessing thread."""
     if cached:
         return profile.cached_item_ms / 1e3
     return (profile.preprocess_item_ms + profile.preprocess_ms * medium.fitted_pixels / 1e6) / 1e3

@@ -1,4 +1,4 @@
-"""How long things take on one GPU with one model: read from profiles/*.yaml, where each number names its source."""
+"""Timing profile of one GPU with one model, read from profiles/*.yaml, where each number has its source."""
 
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -15,27 +15,27 @@ class TimingProfile:
 
     gpu: str
     model: str
-    kv_cache_tokens: int  # what the KV cache holds
+    kv_cache_tokens: int  # capacity of the KV cache
     # The API server: one process, one event loop.
-    render_ms: float  # template and tokens of one request
-    decode_ms: float  # one megapixel as sent, on one of eight threads
-    preprocess_item_ms: float  # one item, on the only thread there is for this
-    preprocess_ms: float  # one megapixel as the model sees it, on the same thread
-    cached_item_ms: float  # one item whose pixels are still known from before, on the same thread
-    health_ms: float  # what each request in rendering adds to the answer of /health
+    render_ms: float  # chat template and tokenising, per request
+    decode_ms: float  # per megapixel as sent, on one of eight threads
+    preprocess_item_ms: float  # per item, on the single preprocessing thread
+    preprocess_ms: float  # per megapixel after resizing, on the same thread
+    cached_item_ms: float  # per item whose preprocessed pixels are cached, on the same thread
+    health_ms: float  # added to the response time of /health by each request in rendering
     # The GPU.
-    iteration_ms: float  # one pass through the model, however little it has to do
-    prefill_us: float  # each prompt token in it
-    decode_us: float  # each sequence that gets its next token in it
-    context_ns: float  # each token of context that such a sequence looks back at
-    encode_item_ms: float  # each item that the vision encoder sees in it
-    encode_us: float  # each of its vision tokens
+    iteration_ms: float  # per iteration, the minimum duration
+    prefill_us: float  # per prompt token in an iteration
+    decode_us: float  # per sequence that gets its next token in an iteration
+    context_ns: float  # per token of context of such a sequence
+    encode_item_ms: float  # per item that the vision encoder encodes in an iteration
+    encode_us: float  # per vision token of such an item
     sleep_s: float
     wake_s: float
-    # What a profile may leave out.
-    prefill_pair_ns: float = 0.0  # each prompt token with each token before it: attention over long prompts
-    encode_pair_ns: float = 0.0  # each two vision tokens of one item: attention within a picture
-    tokens_per_word: float = 1.0  # of what users write; an answer's token is always one word of the canned text
+    # Optional in a profile.
+    prefill_pair_ns: float = 0.0  # per pair of a prompt token and a token before it: attention over long prompts
+    encode_pair_ns: float = 0.0  # per pair of vision tokens of one item: attention within an image
+    tokens_per_word: float = 1.0  # of the users' texts; an answer's token is always one word of the canned text
 
     def faster(self, speed: float) -> "TimingProfile":
         times = (field.name for field in fields(self) if field.name.endswith(TIME_UNITS))
@@ -43,26 +43,26 @@ class TimingProfile:
 
 
 def profile_names() -> list[str]:
-    """The profiles that come with the emulator."""
+    """Names of the profiles that ship with the emulator."""
     return sorted(file.stem for file in PROFILE_FOLDER.glob("*.yaml"))
 
 
 def load_profile(name_or_path: str) -> TimingProfile:
-    """Read a profile by its name or from a file. Raises ValueError with one sentence when it is wrong."""
+    """Read a profile by its name or from a file. Raises ValueError with a one-sentence message if it is invalid."""
     path = PROFILE_FOLDER / f"{name_or_path}.yaml" if name_or_path in profile_names() else Path(name_or_path)
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ValueError(f"{name_or_path}: {error.strerror}; known by name: {', '.join(profile_names())}") from None
+        raise ValueError(f"{name_or_path}: {error.strerror}; known profiles: {', '.join(profile_names())}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
     return parse_profile(document, str(path))
 
 
 def parse_profile(document: object, where: str) -> TimingProfile:
-    """Check each value. Raises ValueError."""
+    """Check each value. Raises ValueError if one is invalid."""
     if not isinstance(document, dict):
-        raise ValueError(f"{where} wants one value a line")
+        raise ValueError(f"{where}: expected lines of `name: value`")
     wanted = {field.name: field.type for field in fields(TimingProfile)}
     optional = {field.name: field.default for field in fields(TimingProfile) if field.default is not MISSING}
     document = {**optional, **document}
@@ -71,7 +71,7 @@ def parse_profile(document: object, where: str) -> TimingProfile:
     for name, kind in wanted.items():
         value = document[name]
         if kind is str and not isinstance(value, str):
-            raise ValueError(f"{where}: {name} wants a text, found {value!r}")
+            raise ValueError(f"{where}: {name}: expected a text, got {value!r}")
         if kind is not str and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
-            raise ValueError(f"{where}: {name} wants a number of at least 0, found {value!r}")
+            raise ValueError(f"{where}: {name}: expected a number of at least 0, got {value!r}")
     return TimingProfile(**document)

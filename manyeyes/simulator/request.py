@@ -1,4 +1,4 @@
-"""One request in the engine's terms, and as a sequence on its way through the engine."""
+"""A request as the engine sees it (tokens and media), and its state as a sequence in the engine."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from math import ceil, floor, sqrt
 from typing import Literal
 
 SQUARE = 32  # pixels: Qwen3-VL turns a square of 32 by 32 pixels into one token (patch 16, merged 2 by 2)
-LONG_WORD = 16  # characters: a longer word is several tokens, so that text without blanks is not free
+LONG_WORD = 16  # characters; a longer word is several tokens, so that text without spaces costs tokens, too
 PER_MESSAGE = 5  # `<|im_start|>`, the role and a line break before a message; `<|im_end|>` and a line break after it
 OPENING = 3  # `<|im_start|>`, `assistant` and a line break open the answer
-AROUND_VISION = 2  # the marks before and after an image or a video
+AROUND_VISION = 2  # the markers before and after an image or a video
 FRAMES_PER_TOKEN = 2  # Qwen3-VL merges two video frames
-PER_FRAME_PAIR = 8  # `<1.5 seconds>` is six tokens, and each pair of frames has marks of its own
+PER_FRAME_PAIR = 8  # `<1.5 seconds>` is six tokens, and each pair of frames has two markers
 
 START, END, LINE, VISION_START, VISION_END, SECONDS = map(
     hash, ("<|im_start|>", "<|im_end|>", "\n", "<|vision_start|>", "<|vision_end|>", "<seconds>")
@@ -20,7 +20,7 @@ START, END, LINE, VISION_START, VISION_END, SECONDS = map(
 
 
 def text_tokens(text: str, per_word: float = 1.0) -> list[int]:
-    """About `per_word` tokens a word. Equal words are equal tokens, in this process only (Python's own hash of the word)."""
+    """About `per_word` tokens per word. Equal words give equal tokens, within this process only (Python's hash of the word)."""
     found = []
     for word in text.split():
         if len(word) <= LONG_WORD:
@@ -29,7 +29,7 @@ def text_tokens(text: str, per_word: float = 1.0) -> list[int]:
             found += [hash(word[at : at + LONG_WORD]) for at in range(0, len(word), LONG_WORD)]
     if per_word == 1:
         return found
-    # The n-th word ends where n words would: two and three tokens in turn, for two and a half a word.
+    # The first n words have as many tokens as n words should: with 2.5 tokens per word, words alternate between 2 and 3.
     return [
         one for n, one in enumerate(found) for _ in range(words_tokens(n + 1, per_word) - words_tokens(n, per_word))
     ]
@@ -48,7 +48,7 @@ def after_message() -> list[int]:
 
 
 def fitted(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """The size an image is resized to: sides in multiples of 32, the area within the limits, the shape nearly kept.
+    """The size an image is resized to: sides in multiples of 32, area within the limits, nearly the same aspect ratio.
 
     Follows `smart_resize` of transformers' Qwen2-VL image processor.
     """
@@ -64,12 +64,12 @@ def fitted(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[i
 
 
 def image_tokens(wide: int, high: int) -> int:
-    """Vision tokens of one image of its fitted size."""
+    """Vision tokens of one image of this fitted size."""
     return wide * high // SQUARE**2
 
 
 def fitted_frame(width: int, height: int, frames: int, max_pixels: int) -> tuple[int, int]:
-    """The size each frame of a video is resized to; `max_pixels` is for all frames together.
+    """The size to which each frame of a video is resized; `max_pixels` is the limit for all frames together.
 
     Follows `smart_resize` of transformers' Qwen3-VL video processor.
     """
@@ -83,7 +83,7 @@ def fitted_frame(width: int, height: int, frames: int, max_pixels: int) -> tuple
 
 
 def video_tokens(wide: int, high: int, frames: int) -> int:
-    """Vision tokens of one video of its fitted size, with the time stamps and marks of each pair of frames."""
+    """Vision tokens of one video of this fitted size, with the time stamps and markers of each pair of frames."""
     pairs = max(1, ceil(frames / FRAMES_PER_TOKEN))
     return pairs * (image_tokens(wide, high) + PER_FRAME_PAIR)
 
@@ -91,23 +91,23 @@ def video_tokens(wide: int, high: int, frames: int) -> int:
 @dataclass(frozen=True)
 class MediaItem:
     kind: Literal["image", "video"]
-    key: int  # stands for its bytes: equal pictures have equal keys, in this process
+    key: int  # identifies its bytes: equal media have equal keys, within this process
     offset: int  # prompt tokens before its first vision token
-    tokens: int  # vision tokens, without the marks around them
+    tokens: int  # vision tokens, without the markers around them
     frames: int  # 1 for an image
     source_pixels: int  # of all frames, as sent
-    fitted_pixels: int  # of all frames, as the model sees them
+    fitted_pixels: int  # of all frames, after resizing
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What to answer, and what it costs."""
+    """The prompt with its media, and the answer to produce."""
 
     model: str
-    prompt: Sequence[int]  # one number a token: equal words, or places of one picture, have equal numbers
+    prompt: Sequence[int]  # one number per token: equal words, or equal positions in one image, have equal numbers
     media: tuple[MediaItem, ...]
     text: str  # all texts of the prompt
-    answer: Sequence[str]  # one token an entry, blanks included
+    answer: Sequence[str]  # one token per entry, including spaces
     finish_reason: str
     stream: bool
     include_usage: bool
@@ -119,25 +119,25 @@ class EngineRequest:
 
 @dataclass(eq=False, slots=True)
 class RunningSequence:
-    """How far a job has come. Times are seconds of one monotonic clock."""
+    """The state of a request in the engine. Times are seconds of one monotonic clock."""
 
     job: EngineRequest
     arrived: float  # before rendering, as vLLM counts
-    queued: float = 0.0  # handed to the scheduler
+    queued: float = 0.0  # passed to the scheduler
     scheduled: float = 0.0  # first iteration
     first_token: float = 0.0
     last_token: float = 0.0
-    computed: int = 0  # tokens whose KV there is
-    generated: int = 0  # tokens of the answer that there are
-    cached: int = 0  # prompt tokens found in the prefix cache at first
+    computed: int = 0  # tokens with computed KV
+    generated: int = 0  # generated tokens of the answer
+    cached: int = 0  # prompt tokens found in the prefix cache when first scheduled
     preemptions: int = 0
-    ended: bool = False  # answered, aborted or given up: nothing comes any more
+    ended: bool = False  # answered or aborted: no more tokens
     hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see kv_cache.py
-    chain: int = 0  # the conversation whose blocks it continues, where ConversationKvCache counts instead of hashes
-    full: int = 0  # blocks that were full when last looked at
-    held: list[int] = field(default_factory=list)  # hashes of blocks in the prefix cache that it holds
-    private: int = 0  # other blocks that it holds
-    waiter: asyncio.Future[None] | None = None  # who is to be told of more tokens
+    chain: int = 0  # the conversation whose blocks it continues; used by ConversationKvCache instead of hashes
+    full: int = 0  # full blocks at the last check
+    held: list[int] = field(default_factory=list)  # hashes of its blocks in the prefix cache
+    private: int = 0  # number of its other blocks
+    waiter: asyncio.Future[None] | None = None  # resolved when there are more tokens
     prompt_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class RunningSequence:
 
     @property
     def tokens(self) -> int:
-        """Prompt and answer as far as known."""
+        """Tokens of the prompt and of the answer so far."""
         return self.prompt_tokens + self.generated
 
     @property

@@ -1,7 +1,7 @@
-"""Who computes what in the next iteration: vllm/v1/core/sched/scheduler.py, first come first served, in little.
+"""Chooses what is computed in the next iteration: a reduced vllm/v1/core/sched/scheduler.py, first come, first served.
 
-Pure: no clock and no waiting. Each iteration has a budget of tokens: one for every sequence that already answers, the rest
-for prompts, in pieces when they are long.
+Pure: no clock and no waiting. Each iteration has a budget of tokens: one token for every sequence that is being answered, the
+rest for prompts; long prompts are split.
 """
 
 from collections import deque
@@ -13,19 +13,17 @@ from manyeyes.simulator.multimodal import EncoderCache
 from manyeyes.simulator.request import MediaItem, RunningSequence
 
 Blocked = Literal["arrival", "budget", "seats", "encoder", "kv"]
-"""What the first in the queue waits for: the next look at the queue, tokens of an iteration, max_num_seqs, room."""
+"""What the first sequence in the queue waits for: the next iteration, its token budget, max_num_seqs, or space in a cache."""
 
 
 @dataclass
 class ScheduledBatch:
     sequences: list[RunningSequence] = field(default_factory=list)
-    prefilled: list[RunningSequence] = field(
-        default_factory=list
-    )  # those of them whose prompt is computed, or a part of it
+    prefilled: list[RunningSequence] = field(default_factory=list)  # sequences that compute prompt tokens
     prefill_tokens: int = 0
-    prefill_pairs: int = 0  # of each of them with those before it
+    prefill_pairs: int = 0  # pairs of a prompt token and a token before it
     decode_sequences: int = 0
-    context_tokens: int = 0  # what the answering sequences look back at
+    context_tokens: int = 0  # context of the sequences that are being answered
     encoded: list[int] = field(default_factory=list)  # vision tokens of each item that is encoded
     queried: int = 0  # tokens looked up in the prefix cache
     found: int = 0  # tokens found there
@@ -42,11 +40,11 @@ class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[RunningSequence] = deque()
         self.running: list[RunningSequence] = []
-        self.admits = True  # takes from the queue; not while asleep
-        self.blocked: Blocked = "arrival"  # why the first in the queue was not let in, when last looked at
+        self.admits = True  # whether sequences are admitted from the queue; not while asleep
+        self.blocked: Blocked = "arrival"  # why the first sequence in the queue was not admitted at the last attempt
 
     def remove(self, sequence: RunningSequence) -> None:
-        """Forget a sequence that has ended, at whatever point."""
+        """Remove a sequence that has ended, in any state."""
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
@@ -54,7 +52,7 @@ class Scheduler:
         self._release(sequence)
 
     def put_all_back(self) -> None:
-        """Running sequences lose what was computed for them and wait again, in the same order."""
+        """Preempt all running sequences: they lose their computed blocks and wait again, in the same order."""
         while self.running:
             self._put_back()
 
@@ -66,9 +64,9 @@ class Scheduler:
         return batch
 
     def finish(self, batch: ScheduledBatch) -> list[tuple[RunningSequence, int]]:
-        """The iteration is over: one token more for each sequence that is computed to its end.
+        """Finish an iteration: each completely computed sequence gets one token.
 
-        Says which, and how many tokens it has.
+        Return these sequences and their number of tokens.
         """
         produced = []
         for sequence in batch.prefilled:
@@ -86,14 +84,14 @@ class Scheduler:
         return produced
 
     def _schedule_running(self, batch: ScheduledBatch, budget: int) -> int:
-        """Says what is left of the budget."""
+        """Schedule the running sequences. Return the rest of the budget."""
         at = 0
         while at < len(self.running) and budget > 0:
             sequence = self.running[at]
             computed = sequence.computed
             missing = sequence.prompt_tokens + sequence.generated - computed
             if missing == 1 and sequence.generated and computed % BLOCK not in (0, BLOCK - 1):
-                # One more token of an answer, in a block that it has and does not fill: most of all work there is.
+                # Fast path for the most frequent case: one more token of an answer, in a block that it does not fill.
                 batch.decode_sequences += 1
                 batch.context_tokens += computed
                 sequence.computed = computed + 1
@@ -103,7 +101,7 @@ class Scheduler:
                 continue
             new, encode = self._with_media(sequence, computed, min(missing, budget), batch)
             if new and not self._make_room(sequence, computed + new, batch):
-                break  # it was itself the last one that could be put back
+                break  # it was itself the last sequence that could be preempted
             if new:
                 self._take(sequence, new, encode, batch)
                 budget -= new
@@ -111,7 +109,7 @@ class Scheduler:
         return budget
 
     def _make_room(self, sequence: RunningSequence, tokens: int, batch: ScheduledBatch) -> bool:
-        """Blocks for a running sequence, if need be those of the sequences that came last. False if its own went too."""
+        """Get blocks for a running sequence, if needed by preempting the latest sequences. False if it was preempted itself."""
         while not self.kv.grow(sequence, tokens):
             batch.preempted += 1
             if self._put_back() is sequence:
@@ -119,7 +117,7 @@ class Scheduler:
         return True
 
     def _put_back(self) -> RunningSequence:
-        """Preempt the sequence that came last."""
+        """Preempt the latest sequence."""
         victim = self.running.pop()
         self._release(victim)
         victim.computed = 0
@@ -167,7 +165,10 @@ class Scheduler:
     def _with_media(
         self, sequence: RunningSequence, computed: int, new: int, batch: ScheduledBatch
     ) -> tuple[int, list[MediaItem]]:
-        """What has to be encoded for the `new` tokens after `computed`; fewer tokens where the encoder has no room."""
+        """Return how many of the `new` tokens after `computed` fit, and the media to encode for them.
+
+        Fewer tokens fit if the encoder cache has no space for a medium.
+        """
         encode: list[MediaItem] = []
         if not sequence.job.media or computed >= len(sequence.job.prompt):
             return new, encode
@@ -184,7 +185,7 @@ class Scheduler:
         return new, encode
 
     def _release_seen(self, sequence: RunningSequence) -> None:
-        """Encoder outputs that are computed into the KV cache are needed no longer."""
+        """Release encoder outputs that are already in the KV cache."""
         media = sequence.job.media
         needed = {medium.key for medium in media if medium.offset + medium.tokens > sequence.computed}
         for medium in media:

@@ -1,9 +1,10 @@
-// Who asks. Keys are looked up by their SHA-256 in a map made from the keys file, so comparing tells nothing about a key.
+// Authenticates clients. Keys are looked up by their SHA-256 in a map rendered from the keys file, so the time of a comparison reveals
+// nothing about a key.
 
 import crypto from 'crypto';
 
-// $manyeyes_key_hash: of the key in `Authorization: Bearer KEY`, or of the password in `Basic`, which browsers send.
-// The page says the name of its visitor's key instead.
+// $manyeyes_key_hash: hash of the key in `Authorization: Bearer KEY`, or of the password in `Basic`, which browsers send.
+// The web page sends the name of its user's key instead.
 function hash(r) {
     if (isPage(r)) {
         return `name:${r.headersIn['X-ManyEyes-Key'] || ''}`;
@@ -18,7 +19,7 @@ function password(encoded) {
     return text.slice(text.indexOf(':') + 1);
 }
 
-// Whether this caller may ask: the name of its key is known, or keys are not asked for.
+// Whether the client is authorized: its key is known, or no key is required.
 function known(r) {
     return isPage(r) || Boolean(r.variables.manyeyes_key) || r.variables.manyeyes_anonymous === '1';
 }
@@ -27,7 +28,7 @@ function isPage(r) {
     return r.variables.manyeyes_is_page === '1';
 }
 
-// What tells one asker from another when conversations are told apart: key, visit of the page, address.
+// Identifies a client in session affinity: its key, and its session of the page or its address.
 function asker(r) {
     return r.variables.manyeyes_key + '\0' + (r.headersIn['X-ManyEyes-Page'] || r.remoteAddress);
 }

@@ -1,10 +1,10 @@
-// `model: auto`: which pool a request goes to, and why. Pure.
+// `model: auto`: chooses the pool for a request and gives the reason. Pure.
 
-// -> { pool, reason }, or null when no rule fits.
+// -> { pool, reason }, or null if no rule matches.
 //
-// rules: [{ pool, min_images, min_videos, min_text_bytes, reasoning_effort: [..] }], the first that fits wins. A rule fits
-// when everything it names holds. facts: of request.read. budgetMs: what the client allows, or 0; a pool whose measured p95
-// exceeds it is passed over, unless all do: then the fastest is taken. p95Ms: pool -> ms, or 0 while not measured.
+// rules: [{ pool, min_images, min_videos, min_text_bytes, reasoning_effort: [..] }]. The first rule whose conditions are all met
+// is used. facts: the result of bodyScanner.read. budgetMs: the client's latency budget, or 0. A pool whose measured p95 exceeds the
+// budget is skipped; if all pools exceed it, the fastest is used. p95Ms: pool -> ms, or 0 while not measured.
 function choose(rules, facts, budgetMs, p95Ms) {
     const fitting = rules.map((rule, n) => ({ pool: rule.pool, reason: reason(rule, facts, n + 1) })).filter((one) => one.reason);
     if (!fitting.length) {
@@ -27,11 +27,11 @@ function choose(rules, facts, budgetMs, p95Ms) {
     return { pool: fastest.pool, reason: `${fastest.reason}; the fastest, though its p95 is over the budget of ${budgetMs} ms` };
 }
 
-// Why rule number `n` fits, or '' when it does not.
+// Why rule number `n` matches, or '' if it does not match.
 function reason(rule, facts, n) {
     const held = [];
     for (const [least, found, words] of [
-        [rule.min_images, facts.images, 'picture(s)'],
+        [rule.min_images, facts.images, 'image(s)'],
         [rule.min_videos, facts.videos, 'video(s)'],
         [rule.min_text_bytes, facts.textBytes, 'bytes of text'],
     ]) {

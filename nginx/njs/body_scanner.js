@@ -1,29 +1,29 @@
-// What the gateway needs to know of a request body, without parsing all of it. Pure: bytes in, facts out.
+// Extracts the facts that the gateway needs from a request body, without parsing all of it. Pure: bytes in, facts out.
 //
-// A large body is mostly a few long strings: pictures in base64, documents. They are found by a native search for quotes
-// (0.04 ms for 2 MB) and replaced by short marks; JSON.parse reads what is left, which is seldom more than a few kilobytes.
-// Parsing all of 2 MB takes 1.4 ms. What is inside long strings is the engine's to judge.
+// A large body is mostly a few long strings: images in base64, documents. They are found by a native search for quotes (0.04 ms for
+// 2 MB) and replaced by short marks; JSON.parse reads the rest, which is seldom more than a few kilobytes. Parsing all of 2 MB takes
+// 1.4 ms. The engine validates the content of long strings.
 
-// Bytes between the quotes of a string that becomes a mark. A body that is not longer has no such string.
+// A string with more bytes between its quotes is replaced by a mark. A body of at most this length has no such string.
 const LONG = 4096;
-// Of a text that is longer, its ends and its middle tell it from others.
+// A longer text is identified by its length, its ends and its middle.
 const TELLING = 512;
-// Limits of what one body may cost: together about 20 ms of a worker. They are counted while the body is walked.
+// Limits on the cost of one body: together about 20 ms of a worker. They are counted while the body is scanned.
 // A string costs as much as three escaped quotes or six backslashes.
 const MAX_STEPS = 75_000;
 const MAX_LONG_STRINGS = 1000;
 const MAX_SHORT_BYTES = 1024 * 1024;
-// Everything outside of strings: brackets, numbers, blanks.
+// Everything outside of strings: brackets, numbers, white space.
 const MAX_STRUCTURE_BYTES = 256 * 1024;
 // Messages and their content parts.
 const MAX_PARTS = 2000;
-// Keys of content parts that are none of the usual ones, and how deep they may be nested.
+// Number of unusual keys in content parts, and how deep they may be nested.
 const MAX_KEYS = 10_000;
 const MAX_DEPTH = 64;
 const MAX_LINK_BYTES = 8192;
 const MAX_LINKS_BYTES = 256 * 1024;
 const MAX_MODEL_BYTES = 256;
-// Of a long string its mark holds so many bytes, from both ends and from places between.
+// The mark of a long string contains this many bytes from both ends, and samples from between.
 const END_BYTES = 24;
 const SAMPLES = 6;
 const SAMPLE_BYTES = 15;
@@ -31,12 +31,12 @@ const SAMPLE_BYTES = 15;
 const QUOTE = 0x22, BACKSLASH = 0x5c, COMMA = 0x2c, COLON = 0x3a;
 const OPENS = [0x7b, 0x5b], CLOSES = [0x7d, 0x5d];  // { [ and } ]
 
-// Every request comes through here with cold caches, so what counts is how much is touched: a name of this module is found at
-// once where a global one (Array) is looked up twice, and `+` is an instruction where a template is a call.
+// Every request runs this code with cold caches, so the number of operations matters: a name of this module needs one lookup where a
+// global (Array) needs two, and `+` is an instruction where a template literal is a call.
 const isArray = Array.isArray, parse = JSON.parse;
 const NOTHING = { bytes: null, buffer: null, long: new Map() };
 
-// `code` is what a client's program sees.
+// `code` is for the client's program.
 class Refusal extends Error {
     constructor(message, code) {
         super(message);
@@ -46,12 +46,12 @@ class Refusal extends Error {
 
 // bytes: ArrayBuffer -> {
 //   model: string or null; stream: boolean; temperature: number or null; effort, cacheKey: string;
-//   images, videos: how many; textBytes: of all texts, roughly; firstImage: its URL or mark, or '';
+//   images, videos: counts; textBytes: approximate size of all texts; firstImage: its URL or mark, or '';
 //   links: media URLs that are not `data:`; marked: whether something that looks like a content part has a `uuid`;
-//   turns: of each message after the leading system messages its role, texts and media as one text, shortened;
-//   answered: how many of them stand before the last assistant turn, or 0; firstUser: the first user's turn, or ''
-// } Two long strings with the same mark are the same for every purpose here. Throws Refusal.
-// Where isServed(model) is false, only `model` is found out.
+//   turns: for each message after the leading system messages its role, texts and media as one shortened text;
+//   answered: number of turns before the last assistant turn, or 0; firstUser: the first user turn, or ''
+// } Two long strings with the same mark are treated as equal. Throws Refusal.
+// If isServed(model) is false, only `model` is returned.
 function read(arrayBuffer, isServed) {
     const buffer = Buffer.from(arrayBuffer);
     if (buffer.length <= LONG) {
@@ -61,7 +61,7 @@ function read(arrayBuffer, isServed) {
     return readText(skeleton(bytes, buffer, long), { bytes, buffer, long }, isServed);
 }
 
-// The same of a body that is at most MOST_SHORT long, as text.
+// As read(), for a body of at most MOST_SHORT bytes, as text.
 function readShort(text, isServed) {
     return readText(text, NOTHING, isServed);
 }
@@ -88,7 +88,7 @@ function readText(text, source, isServed) {
 
 // --- long strings -------------------------------------------------------------------------------------------------
 
-// The body as text, with a mark in place of every long string; `long` gets mark -> [from, to].
+// The body as text, with a mark in place of every long string. Fills `long`: mark -> [from, to].
 function skeleton(bytes, buffer, long) {
     let text = '', copied = 0, structure = 0, short = 0, longs = 0, steps = 0, to = -1, from = bytes.indexOf(QUOTE) + 1;
     while (from > 0) {
@@ -107,7 +107,7 @@ function skeleton(bytes, buffer, long) {
             to = bytes.indexOf(QUOTE, to + 1);
         }
         if (to < 0) {
-            throw new Refusal('The request body is not valid JSON: a string does not end.');
+            throw new Refusal('The request body is not valid JSON: a string is not terminated.');
         }
         if ((steps += 3) > MAX_STEPS) {
             throw tooManySteps();
@@ -131,7 +131,7 @@ function skeleton(bytes, buffer, long) {
     return text + buffer.toString('utf8', copied);
 }
 
-// How many backslashes stand before `at`, not before `from`. Looks at no more than about `most` of them.
+// Number of backslashes directly before `at` and after `from`. Counts at most about `most` of them.
 function backslashes(bytes, from, at, most) {
     let first = at - 1;
     const last = Math.max(from, at - most);
@@ -141,7 +141,7 @@ function backslashes(bytes, from, at, most) {
     return at - first;
 }
 
-// What differs between two pictures or texts differs in many places, or at an end.
+// Two different images or texts differ in many places or at an end, so samples are enough.
 function markOf(buffer, from, to) {
     const stride = Math.floor((to - from - 2 * END_BYTES) / SAMPLES);
     let mark = `${to - from}:${buffer.toString('base64', from, from + END_BYTES)}${buffer.toString('base64', to - END_BYTES, to)}`;
@@ -154,13 +154,13 @@ function markOf(buffer, from, to) {
 // --- facts --------------------------------------------------------------------------------------------------------
 
 const MEDIA_KEYS = new Set(['image_url', 'video_url', 'audio_url', 'file_url']);
-// What vLLM takes a `uuid` for.
+// Media for which vLLM accepts a `uuid`.
 const KEYED_MEDIA = ['image_url', 'video_url', 'audio_url', 'input_audio', 'image_embeds', 'audio_embeds', 'image_pil'];
 
 function facts(body, source, isServed) {
     const model = typeof body.model === 'string' ? body.model : null;
     if (isServed && (!model || model.length > MAX_MODEL_BYTES || !isServed(model))) {
-        // A long string's mark is no name.
+        // The mark of a long string is not a name.
         return { model: model && source.long.has(model) ? '(a name that is too long)' : model };
     }
     const found = {
@@ -170,7 +170,7 @@ function facts(body, source, isServed) {
         effort: word(body.reasoning_effort) || (body.reasoning ? word(body.reasoning.effort) : ''),
         cacheKey: word(body.prompt_cache_key),
         images: 0, videos: 0, textBytes: 0, firstImage: '', links: [], turns: [], answered: 0, firstUser: '', marked: false,
-        parts: 0, keys: 0, linkBytes: 0,  // looked at so far
+        parts: 0, keys: 0, linkBytes: 0,  // counted so far
     };
     const messages = isArray(body.messages) ? body.messages : listed(body.input);
     count(messages, found);
@@ -209,7 +209,7 @@ function readMessage(message, found, source) {
     if (!role) {
         linksOf(message, found, source);
     }
-    if (message.output && isArray(message.output)) {  // what a tool gave back may hold pictures too
+    if (message.output && isArray(message.output)) {  // the result of a tool may contain images too
         turn += parts(message.output, found, source);
     }
     if (message.tool_calls) {
@@ -235,7 +235,7 @@ function parts(list, found, source) {
     return told;
 }
 
-// What the part is, for telling turns apart. vLLM reads of a part with a type what belongs to that type, and nothing else.
+// Text that identifies the part, to distinguish turns. vLLM reads only the fields that belong to a part's type.
 function readPart(part, found, source) {
     if (typeof part !== 'object' || part === null) {
         return typeof part === 'string' ? text(part, found, source) : '';
@@ -275,13 +275,13 @@ function readPart(part, found, source) {
     return told;
 }
 
-// vLLM keeps media under their `uuid` for whoever names it next, with data or without: it never reaches an engine.
+// vLLM caches media by `uuid` and returns them to any client that sends the same uuid, so a uuid is never sent to an engine.
 function readUuid(part, found) {
     found.marked = true;
     const key = KEYED_MEDIA.find((one) => one === part.type || part[one] !== undefined) || (part.type === 'input_image' ? 'image_url' : '');
     const value = part[key];
     if (part.uuid !== null && key && (!value || typeof value === 'object' && 'url' in value && !value.url)) {
-        throw new Refusal(`A content part has a uuid and no ${key} of its own. Media are not kept under a uuid here: send the ${key} itself.`, 'media_missing');
+        throw new Refusal(`A content part has a uuid but no ${key}. Media are not cached by uuid: send the ${key} itself.`, 'media_missing');
     }
 }
 
@@ -307,7 +307,7 @@ function telling(words) {
     return '\0' + length + ':' + words.slice(0, 160) + words.slice(middle, middle + 160) + words.slice(-160);
 }
 
-// Every media URL in anything that stands in a message, however it is nested; keys called `except` are left out at the top.
+// Collects every media URL in a message, at any depth. The key `except` is skipped at the top level.
 function linksOf(value, found, source, except, depth) {
     if (typeof value !== 'object') {
         return;
@@ -331,7 +331,7 @@ function linksOf(value, found, source, except, depth) {
     }
 }
 
-// No blank before the type ends: URL parsers drop some of them.
+// No white space before the end of the type, because URL parsers drop some of it.
 const DATA = /^\s*data:[^\s,;]*[,;]/i;
 const FRAMES = /^\s*data:video\/jpe?g/i;
 
@@ -350,7 +350,7 @@ function link(url, found, source) {
         }
         found.links.push(start);
     } else if (FRAMES.test(start)) {
-        throw new Refusal('A data: URL of the type video/jpeg is a list of frames, which no limit of a pool counts. Send a video file, or the frames as images.', 'video_type_not_allowed');
+        throw new Refusal('A data: URL of type video/jpeg is a list of frames, to which the limits of a pool cannot apply. Send a video file, or the frames as images.', 'video_type_not_allowed');
     }
 }
 
@@ -359,7 +359,7 @@ function lengthOf(words, source) {
     return place ? place[1] - place[0] : words.length;
 }
 
-// The start of a long string, decoded; of one that is too long for a link, what no list of domains allows.
+// The decoded start of a long string. For a string that is too long for a link it is '', which no list of domains allows.
 function beginning(bytes, buffer, [from, to]) {
     if (bytes[from] === 0x64 && bytes[from + 1] === 0x61 && bytes[from + 2] === 0x74 && bytes[from + 3] === 0x61) {
         const head = buffer.toString('utf8', from, from + 16);
@@ -373,7 +373,7 @@ function beginning(bytes, buffer, [from, to]) {
         const url = JSON.parse(`"${text}"`);
         return to - from > MAX_LINK_BYTES && !/^\s*data:/i.test(url) ? '' : url;
     } catch (e) {
-        throw new Refusal('The request body is not valid JSON: a string holds an escape that does not exist.');
+        throw new Refusal('The request body is not valid JSON: a string contains an invalid escape.');
     }
 }
 
@@ -392,7 +392,7 @@ function count(list, found) {
 }
 
 function tooIntricate(what) {
-    return new Refusal(`The request body is too intricate: it has ${what}. Send a simpler or a smaller one.`, 'too_intricate');
+    return new Refusal(`The request body is too complex: it has ${what}. Send a simpler or smaller request.`, 'too_intricate');
 }
 
 function tooManySteps() {
@@ -408,18 +408,18 @@ function tooManyKeys() {
 }
 
 function tooDeep() {
-    return tooIntricate(`more than ${MAX_DEPTH} levels`);
+    return tooIntricate(`more than ${MAX_DEPTH} levels of nesting`);
 }
 
 // --- a changed body ---------------------------------------------------------------------------------------------------
 
-// The body with `name` as its top-level `model`, every other byte as it was. Only for bodies that `read` has taken.
+// The body with `name` as its top-level `model`; all other bytes are unchanged. Only for bodies that `read` accepted.
 function withModel(arrayBuffer, name) {
     return rewritten(arrayBuffer, name);
 }
 
-// The body without the `uuid` of content parts and, if there is a `name`, with that as its top-level `model`, every other byte as it
-// was. A model that is written twice or as `Model` gets the name everywhere: parsers differ in which one counts.
+// The body without the `uuid` of content parts and, if `name` is given, with it as the top-level `model`; all other bytes are unchanged.
+// If the model is written twice, or as `Model`, every occurrence is replaced: parsers differ in which occurrence they use.
 function rewritten(arrayBuffer, name) {
     const bytes = new Uint8Array(arrayBuffer), buffer = Buffer.from(arrayBuffer), length = bytes.length, model = JSON.stringify(name);
     const changes = [], outer = [];  // [from, to, text]
@@ -462,13 +462,13 @@ function rewritten(arrayBuffer, name) {
 const ROOT_KEYS = new Set(['messages', 'input']);
 const PART_KEYS = new Set(['content', 'output', ...KEYED_MEDIA]);
 
-// What is known of an object or array that begins. isMedia: it is in `messages` or `input`, and on a way that leads to content parts.
+// State for an object or array that begins. isMedia: it is in `messages` or `input`, on a path that leads to content parts.
 function inside(outer, isObject) {
     const isMedia = outer !== null && (outer.isRoot ? ROOT_KEYS.has(outer.key) : outer.isMedia && (!outer.isObject || PART_KEYS.has(outer.key)));
     return { isObject, isMedia, isRoot: outer === null, awaitsKey: isObject, key: '', start: 0, colon: 0, value: null, comma: -1 };
 }
 
-// A key with its value ends at `at`, where a comma stands if more follow.
+// Handles the end of a key with its value at `at`. `more`: a comma follows.
 function endMember(here, at, more, model, changes) {
     if (!here.isObject) {
         return;
@@ -491,7 +491,7 @@ function endMember(here, at, more, model, changes) {
     here.awaitsKey = more;
 }
 
-// Where the string that begins at `from` has its closing quote.
+// Position of the closing quote of the string that begins at `from`.
 function endOfString(bytes, from) {
     let at = bytes.indexOf(QUOTE, from);
     while (bytes[at - 1] === BACKSLASH && backslashes(bytes, from, at, at) % 2) {

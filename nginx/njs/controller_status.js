@@ -1,9 +1,9 @@
-// The controller's last status, kept in shared memory for all workers: "status" is its JSON as it came, "engine ADDRESS"
-// a name, "up POOL" and "p95 POOL" what single requests ask for.
+// The controller's last status, in shared memory for all workers: "status" is its JSON, "engine ADDRESS" an engine's name, "up POOL"
+// and "p95 POOL" the values that single requests need.
 
 const STALE_MS = 10_000;
 
-// Every second. While the controller does not answer, its last status stays.
+// Runs every second. While the controller does not answer, its last status remains.
 async function refresh(session) {
     let answer;
     try {

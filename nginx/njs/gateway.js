@@ -1,5 +1,5 @@
-// What the gateway does with a request: who asks, which pool, which conversation, and what it answers itself.
-// Balancing, retries and passing on are nginx's own; the deciding is in the modules beside this one.
+// Handles a request in the gateway: authentication, choice of pool and conversation, and the gateway's own answers.
+// nginx balances, retries and proxies; the decisions are in the other modules of this folder.
 
 import fs from 'fs';
 
@@ -14,33 +14,33 @@ import bodyScanner from 'body_scanner.js';
 
 const SECRETS = '/run/secrets/manyeyes/';
 
-// --- a request's way in ------------------------------------------------------------------------------------------
+// --- incoming requests -------------------------------------------------------------------------------------------
 
-// Before a byte of the body is read. Only where a key is asked for (rendered/access.inc).
+// Runs before the body is read, and only if a key is required (rendered/access.inc).
 function authorize(r) {
     if (!apiKeys.known(r)) {
         r.headersOut['WWW-Authenticate'] = 'Bearer';
-        refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'This gateway wants a known API key, as `Authorization: Bearer KEY`.');
+        refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'A valid API key is required. Send it as `Authorization: Bearer KEY`.');
     }
 }
 
-// The page asks in the browser's own words, and takes a key as the password.
+// The page uses the browser's login dialog and accepts the API key as the password.
 function authorizePage(r) {
     if (!apiKeys.known(r)) {
         r.headersOut['WWW-Authenticate'] = 'Basic realm="ManyEyes: any name, and your API key as the password", charset="UTF-8"';
         r.headersOut['Content-Type'] = 'text/plain';
-        r.return(401, 'This page wants an API key as the password.\n');
+        r.return(401, 'This page requires an API key as the password.\n');
     }
 }
 
-// Reads the body, chooses pool and conversation, and passes the request to the pool's location.
-// Refuses what no engine could answer.
+// Reads the body, chooses pool and conversation, and redirects the request to the pool's location.
+// Refuses requests that no engine could answer.
 function route(r) {
     if (r.method !== 'POST') {
         r.headersOut.Allow = 'POST';
-        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use POST.`);
+        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here. Use POST.`);
     }
-    // All of them give the whole body; the first two need no promise; the last copies large ones once less.
+    // All three variants return the whole body. The first two need no promise; the last copies a large body once less.
     const length = Number(r.headersIn['Content-Length']);
     if (length <= bodyScanner.MOST_SHORT) {
         return routeBody(r, bodyScanner.readShort, r.requestText);
@@ -64,7 +64,7 @@ function routeBody(r, read, body) {
         return refuse(r, 400, 'invalid_request_error', e.code, e.message);
     }
     if (!facts.model) {
-        return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request names no model. ${known()}`);
+        return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request has no \`model\`. ${known()}`);
     }
     v.manyeyes_model = facts.model.slice(0, bodyScanner.MAX_MODEL_BYTES);
     if (facts.stream) {
@@ -72,13 +72,13 @@ function routeBody(r, read, body) {
     }
     const pool = chosenPool(r, facts);
     if (!pool) {
-        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${facts.model.slice(0, 128)}'. ${known()}`);
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${facts.model.slice(0, 128)}' does not exist. ${known()}`);
     }
     const here = cluster.pools[pool];
     const link = facts.links.length ? mediaUrls.refused(facts.links, here.domains) : undefined;
     if (link !== undefined) {
         return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
-            `Pictures and videos come as data: URLs${here.domains.length ? `, or from ${here.domains.join(', ')}` : ''}; '${link.slice(0, 128)}' is neither.`);
+            `Images and videos must be data: URLs${here.domains.length ? ` or URLs of ${here.domains.join(', ')}` : ''}, got '${link.slice(0, 128)}'.`);
     }
     const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
     const found = sessionAffinity.identify(facts, apiKeys.asker(r), explicit, ngx.shared.conversations);
@@ -96,7 +96,7 @@ function routeBody(r, read, body) {
     r.internalRedirect((facts.marked ? '@rewritten-' : '@pool-') + pool + (here.cache ? cached(r, here, facts, body) : ''));
 }
 
-// nginx's map knows no case; engines do. A generation of an older controller has no names.
+// nginx's map ignores case; engines do not. The files of an older controller have no `names`.
 function poolOf(r, model) {
     r.variables.manyeyes_model = model;
     const pool = r.variables.manyeyes_pool_of_model, names = pool && cluster.pools[pool].names;
@@ -115,7 +115,7 @@ function chosenPool(r, facts) {
     return choice && choice.pool;
 }
 
-// '.cached' when the answer to this very request may be in the pool's cache.
+// '.cached' if the answer to this request may be in the pool's cache.
 function cached(r, pool, facts, body) {
     if (facts.stream || facts.temperature !== 0 || /no-cache|no-store/i.test(r.headersIn['Cache-Control'] || '')) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
@@ -127,12 +127,12 @@ function cached(r, pool, facts, body) {
 
 function known() {
     const names = controller.pools().map((pool) => pool.name);
-    return names.length ? `There are: ${names.join(', ')}.` : '';
+    return names.length ? `Available models: ${names.join(', ')}.` : '';
 }
 
-// --- when a pool could not answer -----------------------------------------------------------------------------------
+// --- retries and fallbacks ------------------------------------------------------------------------------------------
 
-// $manyeyes_next_location: where a request goes that its pool could not answer.
+// $manyeyes_next_location: the next location of a request that its pool could not answer.
 function next(r) {
     const v = r.variables;
     const inTime = Number(v.request_time) < Number(v.manyeyes_total_timeout_s);
@@ -151,25 +151,25 @@ function soFar(v) {
     return retryPolicy.read(v.upstream_addr, v.upstream_status, v.upstream_connect_time, v.upstream_header_time);
 }
 
-// No pool of the chain gave an answer.
+// No pool of the fallback chain answered.
 function noEngine(r) {
     const v = r.variables;
     const pool = v.manyeyes_asked_pool;
     const outcome = retryPolicy.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
     switch (outcome) {
     case 'busy':
-        return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Try again after Retry-After seconds.`);
+        return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Retry after the time in the Retry-After header.`);
     case 'late':
-        return refuse(r, 504, 'server_error', 'engine_timeout', `The engine of '${pool}' gave no answer in time.`);
+        return refuse(r, 504, 'server_error', 'engine_timeout', `The engine of '${pool}' did not answer in time.`);
     case 'lost':
         return refuse(r, 502, 'server_error', 'engine_lost',
-            `Engines of '${pool}' were lost while they worked on this request; it is not handed on again. Try a smaller one.`);
+            `Engines of '${pool}' failed while they processed this request, so it is not retried. Send a smaller request.`);
     default:
-        return refuse(r, 503, 'server_error', 'no_engine', `No engine of '${pool}' is up. Look at /healthz, or try again after Retry-After seconds.`);
+        return refuse(r, 503, 'server_error', 'no_engine', `No engine of '${pool}' is up. See /healthz, or retry after the time in the Retry-After header.`);
     }
 }
 
-// --- pools that run elsewhere -----------------------------------------------------------------------------------------
+// --- remote pools -----------------------------------------------------------------------------------------------------
 
 // $manyeyes_remote_authorization: the key of the pool's endpoint, read from its secret file.
 function remoteAuthorization(r) {
@@ -180,17 +180,17 @@ function remoteAuthorization(r) {
     try {
         return `Bearer ${fs.readFileSync(SECRETS + file, 'utf8').trim()}`;
     } catch (e) {
-        r.error(`the key of pool ${r.variables.manyeyes_pool} cannot be read from ${SECRETS}${file}`);
+        r.error(`cannot read the key of pool ${r.variables.manyeyes_pool} from ${SECRETS}${file}`);
         return '';
     }
 }
 
-// $manyeyes_remote_body: the request with the model's name as the endpoint knows it.
+// $manyeyes_remote_body: the request with the endpoint's name of the model.
 function remoteBody(r) {
     return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
-// $manyeyes_renamed_body: the request under a name that the pool's engines accept: they were started before it got another one.
+// $manyeyes_renamed_body: the request with a model name that the pool's engines accept: they started before the pool was renamed.
 function renamedBody(r) {
     return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
 }
@@ -201,16 +201,16 @@ function rewrittenBody(r) {
 }
 
 function remoteRefusesKey(r) {
-    refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' refuses the key it was given (${r.variables.upstream_status}).`);
+    refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' rejected the gateway's key (${r.variables.upstream_status}). The operator must replace it.`);
 }
 
 // --- cached answers -----------------------------------------------------------------------------------------------------
 
-// nginx stores an answer before anyone has read it. One that was cut short (vLLM says "abort" with status 200 while it
-// shuts down) is marked here and not used; the next one replaces it and lifts the mark.
+// nginx stores an answer before its content is checked. An incomplete answer (vLLM sends "abort" with status 200 while it shuts down)
+// is marked here and not used; the next complete answer replaces it and removes the mark.
 function judge(r, data, flags) {
     const v = r.variables, doubts = ngx.shared.doubts;
-    const told = v.manyeyes_last_bytes + data;  // a buffer may end in the middle of it
+    const told = v.manyeyes_last_bytes + data;  // a buffer may end inside the pattern
     v.manyeyes_last_bytes = told.slice(-64);
     if (/"finish_reason":\s*"(abort|error)"/.test(told)) {
         v.manyeyes_cut_short = '1';
@@ -221,14 +221,14 @@ function judge(r, data, flags) {
     r.sendBuffer(data, flags);
 }
 
-// $manyeyes_cache_doubt: not empty when the stored answer must not be used.
+// $manyeyes_cache_doubt: not empty if the stored answer must not be used.
 function doubt(r) {
     return ngx.shared.doubts.get(r.variables.manyeyes_cache_key) || '';
 }
 
-// --- what the gateway answers itself ------------------------------------------------------------------------------
+// --- answers of the gateway itself --------------------------------------------------------------------------------
 
-// The OpenAI error object; `code` is what a program can act on.
+// Sends OpenAI's error object. `code` is for programs.
 function refuse(r, status, type, code, message) {
     r.headersOut['Content-Type'] = 'application/json';
     if (status === 429 || status === 503) {
@@ -238,39 +238,39 @@ function refuse(r, status, type, code, message) {
 }
 
 const OWN_ERRORS = {
-    404: ['not_found', 'There is nothing at this path. The API is under /v1/: chat/completions, completions, responses, models.'],
+    404: ['not_found', 'Unknown path. The API is under /v1/: chat/completions, completions, responses, models.'],
     408: ['request_timeout', 'The request did not arrive in time.'],
 };
 
-// nginx's own errors, which would be HTML.
+// Replaces nginx's HTML error pages.
 function error(r) {
     const status = Number(r.variables.status) || 500;
     switch (status) {
     case 413:
         return refuse(r, 413, 'invalid_request_error', 'request_too_large',
-            `The request is larger than ${r.variables.manyeyes_max_body_mb} MB (gateway.max_body_mb). Send fewer or smaller pictures; base64 makes them a third larger.`);
+            `The request is larger than ${r.variables.manyeyes_max_body_mb} MB (gateway.max_body_mb). Send fewer or smaller images; base64 makes them a third larger.`);
     case 429:
         return refuse(r, 429, 'rate_limit_error', 'rate_limit_exceeded',
-            `The key '${r.variables.manyeyes_key}' is over its limit of requests per minute or at once. Try again after Retry-After seconds.`);
+            `The key '${r.variables.manyeyes_key}' exceeds its limit of requests per minute or of concurrent requests. Retry after the time in the Retry-After header.`);
     case 500:
-        return refuse(r, 500, 'server_error', 'internal_error', 'The gateway failed on this request; its log says why.');
+        return refuse(r, 500, 'server_error', 'internal_error', 'The gateway failed on this request. Its log has the reason.');
     case 502: case 503: case 504:
         return noEngine(r);
     }
-    const [code, message] = OWN_ERRORS[status] || [`http_${status}`, 'The request cannot be understood.'];
+    const [code, message] = OWN_ERRORS[status] || [`http_${status}`, 'The request is malformed.'];
     refuse(r, status, 'invalid_request_error', code, message);
 }
 
-// These two nginx tells apart only before it answers: their status is 400.
+// nginx has internal codes for these two errors; the status that it sends is 400.
 function headersTooLarge(r) {
-    refuse(r, 400, 'invalid_request_error', 'headers_too_large', 'The request has too many headers, or too large ones.');
+    refuse(r, 400, 'invalid_request_error', 'headers_too_large', 'The request headers are too many or too large.');
 }
 
 function httpsExpected(r) {
-    refuse(r, 400, 'invalid_request_error', 'https_expected', 'This address speaks HTTPS: begin the URL with https://.');
+    refuse(r, 400, 'invalid_request_error', 'https_expected', 'This address serves HTTPS. Use a URL that begins with https://.');
 }
 
-// GET /healthz: 200 while at least one pool has an engine up. Made from the controller's last status, so it costs nothing.
+// GET /healthz: 200 while at least one pool has an engine up. It uses the controller's last status, so it is cheap.
 function healthz(r) {
     const { pools, ageS, isFresh } = controller.status();
     const up = pools.some((pool) => pool.up > 0);
@@ -280,11 +280,11 @@ function healthz(r) {
     r.return(up ? 200 : 503, JSON.stringify(body) + '\n');
 }
 
-// GET /v1/models and /v1/models/NAME in OpenAI's form: one entry for every name a client may use.
+// GET /v1/models and /v1/models/NAME in OpenAI's format: one entry for every name that a client may use.
 function models(r) {
     if (r.method !== 'GET' && r.method !== 'HEAD') {
         r.headersOut.Allow = 'GET, HEAD';
-        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here; use GET.`);
+        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here. Use GET.`);
     }
     const data = [];
     const entry = (id, root, length) => ({ id, object: 'model', created: 0, owned_by: 'manyeyes', root, parent: null, max_model_len: length });
@@ -295,13 +295,13 @@ function models(r) {
     const wanted = r.uri.slice('/v1/models/'.length).replace(/\/$/, '');
     const one = wanted && data.find((model) => model.id === wanted);
     if (wanted && !one) {
-        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `There is no model '${wanted.slice(0, 128)}'. ${known()}`);
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${wanted.slice(0, 128)}' does not exist. ${known()}`);
     }
     r.headersOut['Content-Type'] = 'application/json';
     r.return(200, JSON.stringify(one || { object: 'list', data }) + '\n');
 }
 
-// $manyeyes_engine: the name of the engine that answered last; its address while the name is not known.
+// $manyeyes_engine: the name of the engine that answered last, or its address if the name is unknown.
 function engine(r) {
     const v = r.variables, address = v.upstream_addr;
     if (!address) {
@@ -312,7 +312,7 @@ function engine(r) {
         return name;
     }
     const pool = cluster.pools[v.manyeyes_pool];
-    // nginx writes the upstream's name where no member was there to ask.
+    // nginx writes the upstream's name if the upstream had no member.
     return !/:\d+$/.test(last) ? '' : pool && pool.host ? pool.host : last;
 }
 

@@ -1,11 +1,11 @@
-// What became of a request so far, read from nginx's upstream variables, and where it goes next. Pure.
+// Reads a request's attempts from nginx's upstream variables and decides the next attempt. Pure.
 //
 // nginx joins the attempts within one pool by ', ' and the pools of one request by ' : '.
 
-// A request is not handed on for ever: two engines lost while they worked on it are enough (it may be what kills them).
+// The retry budget: after two engines failed while they processed a request, it is not retried. The request may be what kills them.
 const MOST_LOST = 2;
 
-// -> [{ address, status, connected, answered }], oldest first. Where a pool had no engine to ask, nginx writes its name.
+// -> [{ address, status, connected, answered }], oldest first. If a pool had no engine, nginx writes the pool's name as address.
 function read(addresses, statuses, connectTimes, headerTimes) {
     const [status, connect, header] = [statuses, connectTimes, headerTimes].map(split);
     return split(addresses).map((address, n) => ({
@@ -21,22 +21,22 @@ function split(text) {
     return text ? text.split(/, | : /) : [];
 }
 
-// Lost while it worked: the connection was cut before any answer, or the engine answered that it failed.
+// The engine failed on the request: the connection was cut before any answer, or the engine answered 500.
 function isLost(attempt) {
     return attempt.asked && ((attempt.connected && !attempt.answered && attempt.status !== 0) || attempt.status === 500);
 }
 
-// The number of engines a request may still be given to.
+// The remaining retry budget: the number of engines that the request may still be sent to.
 function left(attempts) {
     return Math.max(0, MOST_LOST - attempts.filter(isLost).length);
 }
 
-// -> { pool, how } to ask next, or null when all has been tried. how: '' as any request, 'once' a single engine, because one
-// was lost already; 'again' more engines of the same pool.
+// -> { pool, how } of the next attempt, or null if there is none. how: '' for a normal attempt; 'once' for a single engine, because
+// the request already lost an engine; 'again' for more engines of the same pool.
 //
-// asked: the pools asked so far, oldest first, with repetitions; following(pool): its fallback or ''.
-// A pool is asked twice where it may hold an engine that was not asked: nginx gives up after a single one when members come
-// or go meanwhile; and engines that just died have the fewest connections, so least_conn takes them first.
+// asked: the pools tried so far, oldest first, with repetitions; following(pool): its fallback or ''.
+// A pool is tried twice if it may have an untried engine: nginx gives up after a single engine if members come or go during the
+// attempt; and engines that have just died have the fewest connections, so least_conn chooses them first.
 function next(attempts, asked, following) {
     const remaining = left(attempts);
     if (!remaining) {
@@ -45,8 +45,8 @@ function next(attempts, asked, following) {
     const pool = asked[asked.length - 1];
     const engines = attempts.filter((one) => one.asked);
     const nobodyThere = engines.length > 0 && engines.every((one) => !one.connected);
-    // Beside the engine there may be the pool's name: nginx does so when it looked for a second one and its list had changed,
-    // as it does while requests wait on an engine that hangs and is taken out.
+    // The pool's name may follow the engine: nginx writes it when its member list changed before the second attempt, for example
+    // while requests wait for a hung engine that is removed.
     const gaveUpEarly = engines.length === 1 && !isBusy(engines[0]);
     if (asked.length === 1 && (nobodyThere || gaveUpEarly)) {
         return { pool, how: remaining === 1 ? 'once' : 'again' };
@@ -62,8 +62,8 @@ function isBusy(attempt) {
     return attempt.status === 503 || attempt.status === 429;
 }
 
-// Why nothing answered: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the asked pools is known to be up, so where
-// nginx found none to ask, all are at their limit.
+// Why the request failed: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the tried pools is known to be up, so if nginx found
+// no engine, all engines are at their limit.
 function outcome(attempts, someUp) {
     const last = attempts[attempts.length - 1];
     if (last && last.asked && last.status === 504 && last.connected) {

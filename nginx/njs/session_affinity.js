@@ -1,17 +1,17 @@
-// Which conversation a request belongs to, so that its later turns go back to the engine that holds its KV, picture and
-// encoder caches. Found from the request itself: every OpenAI client resends all turns each time. Pure but for the memory
-// it is given.
+// Finds the conversation of a request, so that its later turns go to the engine with its KV, image and encoder caches. It is found
+// from the request, because every OpenAI client resends all turns each time. Pure except for the `memory` argument.
 
 import crypto from 'crypto';
 
-// -> { id, known }: `known` is empty while no engine can have anything of this conversation.
+// -> { id, known }: `known` is empty if no engine can have cached this conversation.
 //
-// A first turn is never known: equal first requests of a batch must spread. A later turn is known by the turns before the
-// assistant's last one, which are all the turns of the request before it. Where a client rewrote them (agents drop old
-// screenshots) it is known by its first user message. Assistant turns that nobody here made (examples in a prompt) make
-// nothing known, or a batch with the same examples would pile up on one engine.
+// A first turn is never known: identical first requests of a batch must spread over the engines. A later turn is recognized by the
+// turns before the last assistant turn, which are all turns of the previous request. If the client changed them (agents drop old
+// screenshots), it is recognized by its first user message. Assistant turns that were not generated here (examples in a prompt) are
+// not known; otherwise a batch with the same examples would pile up on one engine.
 //
-// facts: of request.read; who: who asks; explicit: an id the client gave, or ''; memory: { get(key), set(key, id) }.
+// facts: the result of bodyScanner.read; who: the client (apiKeys.asker); explicit: an id from the client, or '';
+// memory: { get(key), set(key, id) }.
 function identify(facts, who, explicit, memory) {
     if (explicit) {
         const id = digest(who + '\0explicit\0' + explicit);
@@ -26,7 +26,7 @@ function identify(facts, who, explicit, memory) {
         memory.set(id, id);
         return { id, known: '' };
     }
-    // All turns of one request are, in the next, the turns before the answer.
+    // All turns of a request are the turns before the answer in the next request.
     const before = who + '\0turns\0' + turns.slice(0, answered).join('\n');
     const now = digest(before + '\n' + turns.slice(answered).join('\n'));
     const known = memory.get(digest(before)) || memory.get(first(facts, who)) || '';
@@ -38,12 +38,12 @@ function first(facts, who) {
     return digest(who + '\0first\0' + (facts.firstUser || facts.turns[0]));
 }
 
-// The same first picture, whoever asks: for many questions about one document.
+// Identifies the first image, for all clients: many questions about one document go to one engine.
 function picture(facts) {
     return facts.firstImage ? digest(facts.firstImage) : '';
 }
 
-// Of every byte, for what must be exactly the same.
+// Hash of every byte, for requests that must be identical.
 function whole(arrayBuffer) {
     return crypto.createHash('sha256').update(new Uint8Array(arrayBuffer)).digest('hex');
 }

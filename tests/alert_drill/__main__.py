@@ -1,4 +1,4 @@
-"""`tests/run alert-drill`: every fault in turn on one cluster of processes; a line of JSON each, and the table of docs/alert-drill.md."""
+"""`tests/run alert-drill`: every fault in turn on one cluster of processes; a line of JSON each, and the table of docs/benchmarks/alert-drill.md."""
 
 import argparse
 import contextlib

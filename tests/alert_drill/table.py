@@ -1,4 +1,4 @@
-"""docs/alert-drill.md, from the raw lines beside it."""
+"""docs/benchmarks/alert-drill.md, from the raw lines beside it."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.alert_drill.faults import FAULTS
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs/benchmarks"
 RAW = DOCS / "alert-drill.jsonl"
 PAGE = DOCS / "alert-drill.md"
 BEGIN, END = "<!-- made by `tests/run alert-drill` -->\n", "<!-- until here -->\n"

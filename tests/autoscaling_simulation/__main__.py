@@ -1,4 +1,4 @@
-"""`python -m tests.autoscaling_simulation`: simulated days under some policies, as a table between two marks of docs/scaling.md."""
+"""`python -m tests.autoscaling_simulation`: simulated days under some policies, as a table between two marks of docs/benchmarks/autoscaling.md."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from manyeyes.config.scaling import ScaleDown, Scaling, ScheduledEngines, Target
 from tests.autoscaling_simulation.day import Outcome, Setting, play
 
-PAGE = Path(__file__).resolve().parents[2] / "docs/scaling.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/benchmarks/autoscaling.md"
 BEGIN, END = (
     "<!-- simulated days: made by `.venv/bin/python -m tests.autoscaling_simulation` -->",
     "<!-- end of simulated days -->",

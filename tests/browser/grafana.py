@@ -1,4 +1,4 @@
-"""Whether the cluster under test has Grafana: its image can only be pulled (docs/air-gapped.md)."""
+"""Whether the cluster under test has Grafana: its image can only be pulled (docs/no-registry.md)."""
 
 import os
 

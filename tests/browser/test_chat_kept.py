@@ -27,7 +27,7 @@ def test_a_picture_a_video_and_a_pdf_are_priced_then_sent(visit: Visit) -> None:
     )
     visit.ask("What are these?")
     note = visit.wait_for_note(0)
-    expect(note).to_contain_text("letter.pdf: 2 pages sent as pictures")
+    expect(note).to_contain_text("letter.pdf: 2 pages sent as images")
     expect(note).to_contain_text(re.compile(r"ball\.webm: \d+ of 72 frames"))
     expect(visit.page.locator(ANSWERS)).to_contain_text("You sent 3 pictures")
     expect(visit.page.locator(f"{QUESTIONS} img")).to_have_count(3)
@@ -38,9 +38,9 @@ def test_a_file_that_is_no_picture_is_told_before_and_after_and_the_question_is_
 ) -> None:
     (tmp_path / "cat.png").write_bytes(b"no picture at all")
     visit.page.locator("#question input[type=file]").set_input_files(tmp_path / "cat.png")
-    expect(visit.page.locator(".estimate")).to_contain_text("cat.png is not a picture")
+    expect(visit.page.locator(".estimate")).to_contain_text("cat.png is not an image")
     visit.ask("What is this?")
-    expect(visit.wait_for_note(0)).to_contain_text("cat.png is not a picture that can be read. Attach another one.")
+    expect(visit.wait_for_note(0)).to_contain_text("cat.png is not an image that can be read. Attach another file.")
     expect(visit.page.locator("#question textarea")).to_have_value("What is this?")
 
 
@@ -110,7 +110,7 @@ def test_a_task_sets_the_sampling_and_the_system_prompt(visit: Visit) -> None:
     task.click()
     visit.page.get_by_role("option", name="Read text (OCR)").click()
     expect(visit.page.get_by_label("System prompt").first).to_have_value(re.compile("transcribe"))
-    expect(visit.page.locator("#question textarea")).to_have_value("Transcribe all text in this picture.")
+    expect(visit.page.locator("#question textarea")).to_have_value("Transcribe all text in this image.")
 
 
 def test_two_visits_at_once_get_each_their_own_answer(browser: Browser, running: LocalCluster) -> None:
@@ -134,8 +134,8 @@ def test_an_answer_goes_on_when_its_engine_is_killed(visit: Visit, running: Loca
     answering = max(gauges, key=lambda name: gauges[name])
     running.kill(answering)
     note = visit.wait_for_note(0)
-    expect(note).to_contain_text(f"went on after {answering} went away")
-    expect(visit.page.locator(ANSWERS).last).to_contain_text(f"another engine goes on, {answering} went away")
+    expect(note).to_contain_text(f"continued after {answering} failed")
+    expect(visit.page.locator(ANSWERS).last).to_contain_text(f"another engine continues, {answering} failed")
     expect(visit.page.locator(NOTES).last.locator("strong")).to_have_count(0)
 
 

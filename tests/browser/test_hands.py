@@ -198,12 +198,12 @@ def test_enter_while_an_answer_comes_keeps_the_answer_and_the_next_question(visi
 def test_a_button_pressed_with_nothing_filled_in_changes_nothing_in_any_tab(visit: Visit) -> None:
     page = visit.page
     for tab, button, hint in (
-        ("Documents", "Read", "Add pictures or a PDF first"),
-        ("Documents", "Retry failed", "There is no failed page"),
+        ("Documents", "Read", "Add images or a PDF first"),
+        ("Documents", "Retry failed", "There are no failed pages"),
         ("Individual", "Run all", "Give at least one model"),
         ("Agent", "Next step", "Add a screenshot first"),
         ("Agent", "All steps", "Add a screenshot first"),
-        ("Compare", "", "Choose two or more models and ask something."),
+        ("Compare", "", "Choose at least two models and enter a question."),
         ("Fallback", "Run", "Write a prompt first."),
     ):
         panel = open_tab(page, tab)

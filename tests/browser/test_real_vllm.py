@@ -124,9 +124,9 @@ def test_an_answer_goes_on_when_the_container_of_its_engine_is_killed(visit: Vis
     docker("kill", f"{PROJECT}-{killed}-1")
     try:
         note = visit.wait_for_note(0)
-        expect(note).to_contain_text(f"went on after {killed} went away")
+        expect(note).to_contain_text(f"continued after {killed} failed")
         expect(note.locator("strong")).to_have_count(0)
-        expect(visit.page.locator(ANSWERS).last).to_contain_text(f"another engine goes on, {killed} went away")
+        expect(visit.page.locator(ANSWERS).last).to_contain_text(f"another engine continues, {killed} failed")
         shoot(visit.page, "went-on")
     finally:
         docker("start", f"{PROJECT}-{killed}-1")

@@ -9,7 +9,7 @@ from manyeyes.planner import plan_validation
 from tests.alert_drill import table
 from tests.alert_drill.faults import FAULTS
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs/benchmarks"
 
 
 def test_the_planners_error_is_what_its_runs_say() -> None:

@@ -126,5 +126,5 @@ def test_make_status_and_make_report_work_on_this_host(name: str, tmp_path: Path
     said = done.stdout + (tmp_path / "report.html").read_text() if more else done.stdout
     assert done.returncode == 0, done.stdout + done.stderr
     assert "qwen3-vl-tiny" in said
-    assert "began: chats of a test" in said
+    assert "annotation started: chats of a test" in said
     assert "does not answer" not in said

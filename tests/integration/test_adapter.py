@@ -228,12 +228,12 @@ def test_a_client_that_leaves_ends_the_question_to_the_endpoint(behaved: Any) ->
     ("change", "words"),
     [
         ({"messages": []}, "at least one message"),
-        ({"messages": [{"role": "king", "content": "x"}]}, "wants a role"),
+        ({"messages": [{"role": "king", "content": "x"}]}, "must have one of the roles"),
         ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,x"}}]}]}, "not 'video_url'"),
         ({"n": 2}, "n must be 1"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"max_tokens": 0}, "max_tokens must be"),
-        ({"tools": [{"type": "function"}]}, "calls no tools"),
+        ({"tools": [{"type": "function"}]}, "does not support tools"),
     ],
 )  # fmt: skip
 def test_a_request_it_cannot_pass_on_is_refused_with_a_sentence(
@@ -266,8 +266,8 @@ def test_a_template_without_a_place_for_pictures_serves_a_pool_without_them(beha
         ({"answer": "$.a["}, (422, "invalid_request"), "a JSONPath such as"),
         ({"headers": {"Host": "elsewhere"}}, (422, "invalid_request"), "belongs to the connection"),
         ({"headers": {"X-Two": "a\r\nX-Other: b"}}, (422, "invalid_request"), "headers"),
-        ({"headers": {"X-Key": "{SECRET:missing.key}"}}, (422, "secret_file_unusable"), "is not there"),
-        ({"headers": {"X-Key": "{SECRET:admin.key}"}}, (403, "secret_not_allowed"), "sent to nobody"),
+        ({"headers": {"X-Key": "{SECRET:missing.key}"}}, (422, "secret_file_unusable"), "does not exist"),
+        ({"headers": {"X-Key": "{SECRET:admin.key}"}}, (403, "secret_not_allowed"), "never sent"),
         ({"url": "http://169.254.169.254/latest"}, (403, "address_not_allowed"), "metadata"),
         ({"url": "ftp://127.0.0.1/x"}, (422, "invalid_request"), "an address such as"),
     ],

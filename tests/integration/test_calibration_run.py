@@ -61,7 +61,7 @@ def test_a_model_that_is_not_served_is_named_with_those_that_are(
 
 @pytest.mark.parametrize("program", [main, emulator_validation.main], ids=["calibrate", "error"])
 @pytest.mark.parametrize(
-    ("url", "says"), [("http://127.0.0.1:9", "cannot be reached"), ("localhost", "URL wants http://host:port")]
+    ("url", "says"), [("http://127.0.0.1:9", "cannot be reached"), ("localhost", "URL: expected http://host:port")]
 )
 def test_nobody_at_that_address_is_one_line(
     program: Callable[[list[str]], int], url: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

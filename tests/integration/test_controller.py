@@ -30,7 +30,7 @@ def test_it_tells_life_readiness_targets_metrics_and_events(tmp_path: Path) -> N
         up = 'manyeyes_engine_state{engine="big-0",flavour="emulated",pool="big",state="up"} 1.0'
         eventually(lambda: up in controller(running, "/metrics").text, 15)
         assert states(running) == {"big-0": "up", "late-1": "starting"}
-        assert "big-0 is up: its warm-up picture was answered" in sentences(running)
+        assert "big-0 is up: its warm-up request succeeded" in sentences(running)
 
 
 def test_before_every_engine_was_seen_it_is_not_ready(tmp_path: Path) -> None:

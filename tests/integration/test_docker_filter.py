@@ -209,7 +209,7 @@ async def test_the_controllers_client_says_what_is_wrong(behind: tuple[FakeDocke
         await mine.start(engines[1])  # 304 is as good
         assert docker.states["mine-gpu-1-1"] == "running"
         assert (await mine.started_at("gpu-0")).year == 2020
-        with pytest.raises(ActuatorError, match="not allowed by the filter"):
+        with pytest.raises(ActuatorError, match="filter in front of Docker's socket does not allow"):
             await mine.stop(engines[2])
         del docker.states["mine-gpu-0-1"]
         with pytest.raises(ActuatorError, match="no such container"):

@@ -77,7 +77,7 @@ def test_models_are_listed_as_openai_does_and_an_unknown_one_is_404_with_those_t
         with pytest.raises(openai.NotFoundError) as caught:
             client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
     assert caught.value.code == "model_not_found"
-    assert "There is no model 'gpt-9'. There are: big, linked." in str(caught.value)
+    assert "The model 'gpt-9' does not exist. Available models: big, linked." in str(caught.value)
 
 
 def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(open_to_all: LocalCluster) -> None:

@@ -1,4 +1,4 @@
-"""Each fault of an engine with its promised time (docs/operations.md), with the settings that ship."""
+"""Each fault of an engine with its promised time (docs/benchmarks/faults.md), with the settings that ship."""
 
 import os
 import re
@@ -55,8 +55,8 @@ def test_killed_it_is_out_within_2_s_and_back_within_3_s_of_its_warm_up(tmp_path
         within(3, time.monotonic(), lambda: rotation(running) == BOTH, "listening, warmed up, in rotation")
         assert [sentence for sentence in sentences(running) if sentence.startswith("big-0")][-3:] == [
             "big-0 is down: nothing listens there",
-            "big-0 answers /health and gets its warm-up picture",
-            "big-0 is up: its warm-up picture was answered",
+            "big-0 answers /health and gets its warm-up request",
+            "big-0 is up: its warm-up request succeeded",
         ]
         assert "big-0 is down: nothing listens there" in running.log("controller")
         assert re.search(
@@ -73,9 +73,9 @@ def test_stopped_in_its_tracks_it_is_out_within_10_s_and_back_when_it_goes_on(tm
         goes_on_s = send(running, "big-0", signal.SIGCONT)
         within(3, goes_on_s, lambda: rotation(running) == BOTH, "SIGCONT, in rotation")
         said = [sentence for sentence in sentences(running) if sentence.startswith("big-0 is")][-3:]
-        assert said[0].startswith("big-0 is suspect: /health is not answered")
+        assert said[0].startswith("big-0 is suspect: no answer to /health for")
         assert said[1].startswith("big-0 is down: no answer to /health and no progress for")
-        assert said[2] == "big-0 is up: its warm-up picture was answered"
+        assert said[2] == "big-0 is up: its warm-up request succeeded"
 
 
 def test_all_stopped_at_once_stay_because_silence_proves_nothing_and_all_killed_are_out(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_500s_behind_a_healthy_face_take_it_out_within_5_s_and_back_when_they_en
         began_s = time.monotonic()
         fault(running, "big-0", kind="errors", status=500)
         within(5, began_s, lambda: rotation(running) == {"big-1"}, "500s, out of rotation")
-        assert any("it could not answer about a picture: status 500" in one for one in sentences(running))
+        assert any("a canary request failed: status 500" in one for one in sentences(running))
         assert rotation(running) == {"big-1"}
         ended_s = time.monotonic()
         fault(running, "big-0")
@@ -127,8 +127,8 @@ def test_hung_behind_a_healthy_face_it_is_asked_about_a_picture_and_out(tmp_path
         with httpx.Client(timeout=60) as client, client.stream("POST", url, json=STREAMED):
             within(8, began_s, lambda: rotation(running) == {"big-1"}, "stalled, out of rotation")
         said = sentences(running)
-        assert any(one.startswith("big-0 is suspect: it answers /health, but its work stands still") for one in said)
-        assert said[-1].startswith("big-0 is down: it did not answer about a picture in time") or "warm-up" in said[-1]
+        assert any(one.startswith("big-0 is suspect: it answers /health, but has made no progress") for one in said)
+        assert said[-1].startswith("big-0 is down: it did not answer a canary request in time") or "warm-up" in said[-1]
         fault(running, "big-0")
         eventually(lambda: rotation(running) == BOTH, 150, 0.2)
 
@@ -153,7 +153,7 @@ def test_dead_inside_it_is_out_within_3_s(tmp_path: Path) -> None:
         died_s = time.monotonic()
         fault(running, "big-0", kind="dead", exit_s=30)
         within(3, died_s, lambda: rotation(running) == {"big-1"}, "503 at /health, out of rotation")
-        assert "it answers that it cannot serve" in engines(running)["big-0"]["reason"]
+        assert "it reports that it cannot serve" in engines(running)["big-0"]["reason"]
 
 
 def test_starting_slowly_it_is_starting_and_in_within_3_s_of_listening(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_flapping_it_has_to_stay_good_for_longer_before_it_is_in_again(tmp_path:
             running.start_engine("big-0")
             eventually(lambda: rotation(running) == BOTH, 30, 0.05)
         assert time.monotonic() - back_s >= 2
-        assert "big-0 stays out: it went down 3 times in 10 minutes, so it has to stay good for 2 s" in sentences(
+        assert "big-0 stays out: it went down 3 times in 10 minutes, so it must be healthy for 2 s" in sentences(
             running
         )
 

@@ -26,11 +26,11 @@ RULES = [
     ("facts", "budget_ms", "p95_ms", "pool", "words"),
     [
         ({}, 0, {}, "small", "rule 4: any request"),
-        ({"images": 2}, 0, {}, "big", "rule 2: 2 picture(s)"),
+        ({"images": 2}, 0, {}, "big", "rule 2: 2 image(s)"),
         ({"textBytes": 5000}, 0, {}, "big", "rule 3: 5000 bytes of text"),
         ({"effort": "high", "images": 9}, 0, {}, "think", "rule 1: reasoning effort high"),
         ({"effort": "low", "images": 1}, 0, {}, "small", "rule 4"),
-        ({"images": 3}, 800, {"big": 700}, "big", "rule 2: 3 picture(s)"),
+        ({"images": 3}, 800, {"big": 700}, "big", "rule 2: 3 image(s)"),
         ({"images": 3}, 800, {"big": 900, "small": 300}, "small", "p95 of big is 900 ms, over the budget of 800 ms"),
         ({"images": 3}, 800, {"big": 900}, "small", "rule 4"),  # not measured yet: it gets its chance
         ({"images": 3}, 100, {"big": 900, "small": 300}, "small", "the fastest, though its p95 is over the budget"),

@@ -230,7 +230,7 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     cluster.configure(with_pool(changed(cluster), name="far", model="org/Far", remote=far))
     trouble = eventually(lambda: cluster.configuration()["gateway"]["trouble"], SOON_S, 0.1, "nginx refuses")
     assert "far.crt" in trouble
-    assert any(line.startswith("the gateway does not run on its new files") for line in sentences(cluster))
+    assert any(line.startswith("the gateway does not run its newest configuration") for line in sentences(cluster))
     assert '"event":"configuration_refused"' in cluster.log("nginx")
     assert cluster.configuration()["gateway"]["in_force"] == before
     assert metric(cluster, "manyeyes_gateway_config_outdated") == 1
@@ -245,7 +245,7 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     crt.rename(cluster.folder / "secrets/far.crt")
     in_force(cluster)
     assert metric(cluster, "manyeyes_gateway_config_outdated") == 0
-    assert "the gateway runs on the configuration in force again" in sentences(cluster)
+    assert "the gateway runs the active configuration again" in sentences(cluster)
 
 
 def test_a_new_key_works_within_seconds_and_an_emptied_file_lets_nobody_in(cluster: LocalCluster) -> None:

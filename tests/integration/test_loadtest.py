@@ -112,7 +112,7 @@ def test_a_search_says_what_the_most_is(cluster: LocalCluster, tmp_path: Path) -
     arguments = ("--rate=2", "--shape=saturate", "--duration=4s", "--slo=first=5,total=5")
     ended = done(cluster, tmp_path, *arguments)
     assert ended.returncode == 0, ended.stdout
-    assert "most under the objective" in ended.stdout
+    assert "highest load within the objective" in ended.stdout
     assert summary(tmp_path)["search"]["best"] >= 2
 
 
@@ -133,16 +133,16 @@ def test_a_gate_that_was_missed_fails(cluster: LocalCluster, tmp_path: Path) -> 
     ("arguments", "said"),
     [
         (("--users=1",), "refuses the key (401"),
-        (("--users=0",), "USERS=0 makes no load"),
+        (("--users=0",), "USERS=0: expected"),
         (("--users=1.5",), "a whole number of users"),
-        (("--rate=-1",), "RATE=-1 makes no load"),
-        ((), "say how many"),
-        (("--users=1", "--rate=1"), "choose one"),
-        (("--users=1", "--scenario=film"), "no scenario 'film'"),
-        (("--users=1", "--shape=cube"), "no shape 'cube'"),
-        (("--users=1", "--duration=soon"), "a duration is written"),
+        (("--rate=-1",), "RATE=-1: expected"),
+        ((), "set USERS= or RATE="),
+        (("--users=1", "--rate=1"), "not both"),
+        (("--users=1", "--scenario=film"), "unknown scenario 'film'"),
+        (("--users=1", "--shape=cube"), "unknown shape 'cube'"),
+        (("--users=1", "--duration=soon"), "duration: expected"),
         (("--users=1", "--url=http://127.0.0.1:9"), "does not answer: [Errno 111]"),
-        (("--users=1", "--url=gateway"), "URL wants http://"),
+        (("--users=1", "--url=gateway"), "URL: expected http://"),
         (("--users=1", "--model=huge"), "has no model 'huge'; it has big"),
         (("--users=1", "--out=/proc/nowhere"), "Nothing was measured"),
     ],
@@ -241,4 +241,4 @@ def test_what_is_no_run_cannot_be_compared(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "loadtest.compare", str(tmp_path), str(tmp_path)]
     ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert "is no run" in ended.stdout
+    assert "is not a run" in ended.stdout

@@ -113,13 +113,13 @@ def test_a_request_is_followed_through_the_gateway_the_engine_that_died_and_the_
     told = trace_request(lines(cluster), request)
     text = "\n".join(f"{one.who}: {one.what}" for one in told)
     assert re.search(r"gateway: POST /v1/chat/completions from \S+ with key alice, model big, \d+ bytes", text), text
-    assert re.search(r"gateway: asked big-0 \(\S+\): cut before its answer began", text), text
-    assert re.search(r"gateway: asked big-1 \(\S+\): 200, first byte after", text), text
+    assert re.search(r"gateway: sent to big-0 \(\S+\): connection lost before the answer began", text), text
+    assert re.search(r"gateway: sent to big-1 \(\S+\): 200, first byte after", text), text
     assert "gateway: answered 200 by big-1 of big after" in text
     assert "big-0: request received" in text
-    assert "big-0: meanwhile: killed" in text
+    assert "big-0: at the same time: killed" in text
     assert "big-1: request received" in text
-    assert re.search(r"controller: knew since \S+: big-0 ", text), text
+    assert re.search(r"controller: state since \S+: big-0 ", text), text
     assert "controller: big-0 is down" in text
     assert "upstream prematurely closed connection" in text, "what nginx itself said of it"
     assert [one.at_s for one in told] == sorted(one.at_s for one in told)

@@ -45,9 +45,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluste
         (at("/health", b"\x00\xffgarbage\r\n\r\n" * 100), "it does not speak HTTP"),
         (
             at("/health", http(b"", 302, "Location: http://127.0.0.1:1/")),
-            "it answers /health with status 302",
+            "it responds to /health with status 302",
         ),
-        (at("/health", endless("")), "its answer to /health does not end"),
+        (at("/health", endless("")), "its response to /health does not end"),
         (at("/health", http(b"x" * (10 << 20))), "it sends more than 64 KB"),
         (at("/metrics", http(b"x" * (10 << 20))), "it sends more than 4096 KB at /metrics"),
         (at("/metrics", endless("")), "it sends metrics that do not end at /metrics"),
@@ -124,5 +124,5 @@ def test_a_remote_endpoint_that_is_not_there_is_not_called_up(tmp_path: Path) ->
             eventually(lambda: {pool["name"]: pool for pool in running.healthz()["pools"]}["cloud"]["up"] == 1, 5)
             assert running.ask("cloud").status_code == 200
         said = sentences(running)
-        assert f"127.0.0.1 of pool cloud cannot be reached: nothing listens at 127.0.0.1:{port}" in said
-        assert "127.0.0.1 of pool cloud can be reached" in said
+        assert f"127.0.0.1 of pool cloud is unreachable: nothing listens at 127.0.0.1:{port}" in said
+        assert "127.0.0.1 of pool cloud is reachable" in said

@@ -124,7 +124,7 @@ def test_one_failed_page_loses_no_other_and_pages_spread_over_engines(
     files = [handle_file(str(tmp_path / name)) for name in ("book.pdf", "broken.png")]
     found = client.predict(files, model="qwen3-vl-8b", at_once=4, api_name="/documents")["pages"]
     assert [page["state"] for page in found] == ["done"] * 7 + ["failed"]
-    assert "broken.png is not a picture" in found[7]["error"]
+    assert "broken.png is not an image" in found[7]["error"]
     assert {page["engine"] for page in found[:7]} == {"gpu-0", "gpu-1"}
 
 
@@ -173,7 +173,7 @@ def test_an_address_that_the_operator_did_not_name_is_not_asked(client: Client, 
             f"http://127.0.0.1:{cluster.ports['page']}/v1?x=",
             "file:///etc/passwd",
         ):
-            for way in ("Primary as it is", "Primary with a wrong address", "Through the gateway"):
+            for way in ("Primary as configured", "Primary with a wrong address", "Through the gateway"):
                 with pytest.raises(AppError, match="is not among the addresses of this page"):
                     client.predict("hi", way, **{f"{card}_base_url": url}, api_name="/fallback")
 
@@ -205,7 +205,7 @@ def test_an_answer_that_an_engine_cuts_goes_on_on_another_one(client: Client, cl
     found = eventually(cut_and_whole, 30, 0, "the engine that cuts is asked")
     assert found
     whole = client.predict("Tell me a long story", [], "qwen3-vl-4b", api_name="/chat")["text"]
-    words = found["text"].replace(" *⟨another engine goes on, gpu-0 went away⟩* ", "")
+    words = found["text"].replace(" *⟨another engine continues, gpu-0 failed⟩* ", "")
     assert words == whole  # no word twice, none lost
 
 

@@ -1,6 +1,6 @@
 """The planner beside emulated engines behind the real nginx: both see the same requests, and none fails.
 
-How near their times are is tests/nightly/test_planner_accuracy.py and docs/planner.md: it needs a quiet machine.
+How near their times are is tests/nightly/test_planner_accuracy.py and docs/benchmarks/planner.md: it needs a quiet machine.
 """
 
 from manyeyes.planner.plan_validation import FOUR_B, ValidationCase, emulated, figures, planned

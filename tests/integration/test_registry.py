@@ -129,7 +129,7 @@ def test_an_engine_registered_under_a_model_that_exists_shares_its_load_until_it
     assert reply.status_code == 201, reply.text
     told_of = reply.json()
     assert (told_of["pool"], told_of["address"], told_of["registered"], told_of["weight"]) == ("big", address, True, 1)
-    assert "It does not answer to large, auto, and clients" in told_of["notice"]
+    assert "The engine does not serve large, auto, so requests" in told_of["notice"]
     assert "--served-model-name big org/Big-VL large auto" in told_of["notice"]
     cluster.answers_from("big", {"big-0", "big-1", "extra"})
     assert registered_engines(cluster)["extra"]["state"] == "up"
@@ -186,7 +186,7 @@ def test_pools_come_and_go_and_one_with_engines_stays(cluster: LocalCluster) -> 
 
 
 def test_what_cluster_yaml_says_cannot_be_removed_by_api(cluster: LocalCluster) -> None:
-    for path, words in (("/engines/big-0", "drain it"), ("/pools/big", "take it out of cluster.yaml")):
+    for path, words in (("/engines/big-0", "drain it"), ("/pools/big", "remove it from cluster.yaml")):
         reply = call(cluster, "DELETE", path)
         assert refusal(reply) == (409, "is_written")
         assert words in reply.json()["error"]["message"]
@@ -200,10 +200,10 @@ GOOD = {"name": "new", "pool": "big", "address": "127.0.0.1:9"}
     [
         (GOOD | {"name": "x" * 1_000_000}, (422, "invalid_request"), "name wants a name of small letters"),
         (GOOD | {"name": "Ä b"}, (422, "invalid_request"), "at most 40"),
-        (GOOD | {"pool": "nowhere"}, (422, "pool_not_found"), "there are big, small"),
+        (GOOD | {"pool": "nowhere"}, (422, "pool_not_found"), "Pools: big, small"),
         (GOOD | {"pool": None, "model": "nothing"}, (422, "model_not_found"), "POST /api/pools"),
-        (GOOD | {"model": "big"}, (422, "invalid_request"), "one of the two"),
-        (GOOD | {"url": "http://127.0.0.1:9"}, (422, "invalid_request"), "found address and url"),
+        (GOOD | {"model": "big"}, (422, "invalid_request"), "exactly one of pool and model"),
+        (GOOD | {"url": "http://127.0.0.1:9"}, (422, "invalid_request"), "got address and url"),
         (GOOD | {"weigth": 2}, (422, "invalid_request"), "weigth is not a setting; did you mean weight"),
         (GOOD | {"address": "127.0.0.1:99999"}, (422, "invalid_request"), "port from 1 to 65535"),
         (GOOD | {"address": "[::1]:80"}, (422, "invalid_request"), "an address such as host:8000"),
@@ -211,14 +211,14 @@ GOOD = {"name": "new", "pool": "big", "address": "127.0.0.1:9"}
         (GOOD | {"address": "0.0.0.0:8000"}, (403, "address_not_allowed"), "no address of one machine"),
         (GOOD | {"address": "10.213.77.2:8081"}, (403, "address_not_allowed"), "own controller"),
         (GOOD | {"address": "gateway:8080"}, (403, "address_not_allowed"), "part of this cluster"),
-        (GOOD | {"address": "no.such.host.invalid:80"}, (422, "address_unknown"), "does not resolve"),
+        (GOOD | {"address": "no.such.host.invalid:80"}, (422, "address_unknown"), "cannot resolve"),
         ({"name": "new", "pool": "big", "url": "ftp://127.0.0.1/"}, (422, "invalid_url"), "begin with http://"),
         ({"name": "new", "pool": "big", "url": "file:///etc/passwd"}, (422, "invalid_url"), "begin with http://"),
         ({"name": "new", "pool": "big", "url": "https://127.0.0.1/"}, (422, "invalid_url"), "`remote`"),
         ({"name": "new", "pool": "big", "url": "http://a:b@127.0.0.1/"}, (422, "invalid_url"), "password"),
         ({"name": "new", "pool": "big", "url": "http://127.0.0.1:9/other"}, (422, "invalid_url"), "under /v1"),
-        ({"name": "new", "pool": "big", "url": "http://127.0.0.1:99999/"}, (422, "invalid_url"), "it is no URL"),
-        ({"name": "new", "pool": "big"}, (422, "invalid_request"), "found none"),
+        ({"name": "new", "pool": "big", "url": "http://127.0.0.1:99999/"}, (422, "invalid_url"), "it is not a URL"),
+        ({"name": "new", "pool": "big"}, (422, "invalid_request"), "got none"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, str) else "",
 )  # fmt: skip
@@ -302,7 +302,7 @@ def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster)
     assert call(cluster, "DELETE", "/annotations/another%20driver").status_code == 200
     assert series() == ""
     assert refusal(call(cluster, "DELETE", "/annotations/another%20driver")) == (404, "mark_not_found")
-    assert sentences()[:2] == ["ended: another driver", "began: another driver"]
+    assert sentences()[:2] == ["annotation ended: another driver", "annotation started: another driver"]
     assert call(cluster, "POST", "/annotations", json={"text": "short", "seconds": 0.2}).status_code == 201
     eventually(lambda: series() == "", 10, 0.1, "a mark ends by itself")
 

@@ -108,7 +108,7 @@ def test_one_that_the_new_cluster_yaml_has_no_room_for_waits_and_comes_back_with
     restart(cluster, signal.SIGTERM)
     assert "extra" not in registered_engines(cluster)
     assert any(
-        one.startswith("extra, registered by API, is left out: engines[extra].pool") for one in sentences(cluster)
+        one.startswith("extra, registered by API, is not applied: engines[extra].pool") for one in sentences(cluster)
     )
     file.write_text(with_small)
     restart(cluster, signal.SIGTERM)

@@ -1,5 +1,5 @@
 """`manyeyes scaling-report` as its user has it, with everything small: that it measures, goes on where it stopped, and judges.
-What its figures are is in docs/scale-proof.md, and no test's business on a shared machine."""
+What its figures are is in docs/benchmarks/scale-proof.md, and no test's business on a shared machine."""
 
 import os
 import signal
@@ -50,13 +50,13 @@ def left_behind(folder: Path) -> list[str]:
 
 def test_wrong_words_are_one_line(tmp_path: Path) -> None:
     for arguments, said in (
-        (("--phases=all",), "no phase 'all'"),
-        (("--speed=0",), "--speed wants a number above 0"),
-        (("--repeats=0",), "want 1 or more"),
-        (("--users-per-engine=0",), "makes no load"),
-        (("--profile=rtx9090",), "no profile 'rtx9090'"),
-        (("--scenario=film",), "no scenario 'film'"),
-        (("--slo=p95",), "an SLO is written"),
+        (("--phases=all",), "unknown phase 'all'"),
+        (("--speed=0",), "--speed: expected a number above 0"),
+        (("--repeats=0",), "expected 1 or more"),
+        (("--users-per-engine=0",), "--users-per-engine: expected 1 or more, got 0"),
+        (("--profile=rtx9090",), "unknown profile 'rtx9090'"),
+        (("--scenario=film",), "unknown scenario 'film'"),
+        (("--slo=p95",), "SLO: expected"),
         (("--on=compose", "--url=http://127.0.0.1:9"), "does not answer"),
     ):
         ended = done(tmp_path / "x", *arguments, timeout_s=30)
@@ -76,4 +76,4 @@ def test_a_command_that_cannot_scale_ends_the_proof_with_its_last_line(tmp_path:
         running.all_up({"gpu-0"})
         told = done(tmp_path / "out", "--on=compose", f"--url={running.url}", f"--scale={scale} {{count}}", *SMALL)
     assert told.returncode == 2
-    assert "ended with 3: there is no second GPU" in told.stdout
+    assert "exited with code 3: there is no second GPU" in told.stdout

@@ -169,15 +169,15 @@ def test_a_count_set_by_hand_is_reached_told_and_outlives_the_controller(tmp_pat
         done = by_hand(running, "1")
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "big: 1 engine serves"
-        assert "  big-2 finishes what it has" in done.stdout.splitlines()
-        assert "  big-2 rests" in done.stdout.splitlines()
+        assert "  big-2 is draining" in done.stdout.splitlines()
+        assert "  big-2 is stopped" in done.stdout.splitlines()
         restart_controller(running)
         eventually(lambda: scaling(running)["fixed"] == 1, 20)
         settle(running, {"big-0": "serving", "big-1": "off", "big-2": "off"})
         assert by_hand(running, "3").stdout.splitlines()[-1] == "big: 3 engines serve"
         refused = by_hand(running, "4")
         assert refused.returncode == 2
-        assert refused.stderr.startswith("big has 3 engines, 4 were asked for. Give it more in config/cluster.yaml")
+        assert refused.stderr.startswith("big has 3 engines, but 4 were requested. Add engines in config/cluster.yaml")
         assert by_hand(running, "many").returncode == 2
         for path, engines, headers, status in (
             ("/pools/big/scale", 1, {}, 401),
@@ -197,7 +197,7 @@ def test_a_broken_engine_is_replaced_and_one_that_somebody_started_stays_for_a_w
         assert stages(running)["big-0"] == "away"
         docker.do("manyeyes-big-2-1", "start")
         eventually(lambda: stages(running)["big-2"] == "serving", 20, 0.3, "what somebody started serves")
-        told = "big has 2 engines up, more than the 1 wanted; they stay while needed"
+        told = "big has 2 engines up, more than the desired 1; they stay while they are needed"
         eventually(lambda: told in sentences(running), 20, 0.3, "it is told")
         eventually(lambda: list(stages(running).values()).count("serving") == 1, 60, 0.3, "one goes again")
 
@@ -209,7 +209,7 @@ def test_a_hung_engine_is_restarted_and_serves_again(tmp_path: Path) -> None:
         hung = running.processes["big-1"]
         os.killpg(hung.pid, signal.SIGSTOP)
         eventually(lambda: "POST /containers/manyeyes-big-1-1/restart" in docker.seen, 60, 0.3, "it is restarted")
-        assert any(said.startswith("big-1 is restarted: it runs and has not answered") for said in sentences(running))
+        assert any(said.startswith("big-1 is restarted: it runs but has not responded") for said in sentences(running))
         running.all_up({"big-0", "big-1"}, 60)
         assert docker.seen.count("POST /containers/manyeyes-big-1-1/restart") == 1
         assert "POST /containers/manyeyes-big-0-1/restart" not in docker.seen

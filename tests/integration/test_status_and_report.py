@@ -165,14 +165,14 @@ def test_the_report_is_one_file_with_promises_charts_marks_and_events(seen: Seen
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         text = file.read_text()
-        assert "Nobody asked" not in text
+        assert "No requests" not in text
         assert "Nothing to draw" not in text, re.findall(r"<b>([^<]+)</b>[^<]*</figcaption><p", text)
         return text
 
     text = eventually(written, WITHIN_S, 1, "every chart has a line")
     assert "promised 95 % in 7 s" in text.replace("\u00a0", " ")
     assert "Blue spans are marks: a load test" in text
-    assert "began: a load test" in text
+    assert "annotation started: a load test" in text
     assert "emulated, so no model runs" in text
     assert text.count("<svg") == 10
     assert text.count(">emulated</text>") == 10, "every chart says so"

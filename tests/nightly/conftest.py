@@ -22,7 +22,7 @@ def commit() -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     # The page that this run writes is no change of what it tested.
-    changed = git("status", "--porcelain", "--", ".", ":!docs/nightly.md")
+    changed = git("status", "--porcelain", "--", ".", ":!docs/benchmarks/nightly.md")
     return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
 
 

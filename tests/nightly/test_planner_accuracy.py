@@ -1,4 +1,4 @@
-"""How near the planner comes to emulated engines behind the real nginx. Narrower bounds, from many runs: docs/planner.md."""
+"""How near the planner comes to emulated engines behind the real nginx. Narrower bounds, from many runs: docs/benchmarks/planner.md."""
 
 import pytest
 

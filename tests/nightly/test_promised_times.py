@@ -1,4 +1,4 @@
-"""The faults of tests/integration, each held to the time that docs/operations.md promises (conftest.py)."""
+"""The faults of tests/integration, each held to the time that docs/benchmarks/faults.md promises (conftest.py)."""
 
 from tests.integration.test_controller_faults import (
     test_a_full_disk_costs_the_memory_and_not_the_service,

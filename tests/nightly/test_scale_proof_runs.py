@@ -28,7 +28,7 @@ def test_one_and_two_engines_are_measured_judged_and_shown_and_nothing_is_measur
     again = done(tmp_path, *SMALL, "--min-efficiency=1.9", timeout_s=30)
     assert again.returncode == 1
     assert "0 visits to do" in again.stdout
-    assert "wanted at least 1.9" in again.stdout
+    assert "expected at least 1.9" in again.stdout
     assert len(results.read_good_results(tmp_path / "runs.jsonl")) == len(lines)
 
     other = done(tmp_path, *SMALL, "--scenario=text", timeout_s=30)

@@ -62,7 +62,7 @@ def test_an_item_that_also_holds_the_prompt_is_never_repeated_or_lost() -> None:
     template = [{"prompt": "{USER_PROMPT}", "image": "{IMAGE_URL}"}]
     assert filled(template, question(pictures=("u",))) == [{"prompt": "Hello", "image": "u"}]
     assert filled(template, question()) == [{"prompt": "Hello"}]
-    with pytest.raises(ApiError, match="one picture"):
+    with pytest.raises(ApiError, match="one image"):
         filled(template, question(pictures=("u1", "u2")))
 
 
@@ -73,7 +73,7 @@ def test_a_picture_inside_the_prompts_own_string_is_empty_where_there_is_none() 
 
 
 def test_pictures_without_a_place_are_refused() -> None:
-    with pytest.raises(ApiError, match="takes no pictures"):
+    with pytest.raises(ApiError, match="does not accept images"):
         filled({"p": "{USER_PROMPT}"}, question(pictures=("u",)))
 
 
@@ -208,7 +208,7 @@ def test_the_answer_is_found_by_its_path(path: str, expected: str | None) -> Non
 
 
 def test_a_path_to_what_is_no_text_is_told() -> None:
-    with pytest.raises(response_mapping.ExtractionError, match="leads to a dict"):
+    with pytest.raises(response_mapping.ExtractionError, match="selects a dict"):
         response_mapping.extract_text("$.a", {"a": {}})
 
 

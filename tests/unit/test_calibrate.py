@@ -115,7 +115,7 @@ def test_a_slope_that_would_be_negative_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "why"),
-    [([[1, 1]], "1 measurements cannot tell 2 numbers"), ([[1, 2]] * 3, "do not tell these numbers apart")],
+    [([[1, 1]], "1 measurements are too few to determine 2 numbers"), ([[1, 2]] * 3, "cannot separate these numbers")],
 )
 def test_measurements_that_tell_too_little_are_refused(rows: list[list[float]], why: str) -> None:
     with pytest.raises(ValueError, match=why):

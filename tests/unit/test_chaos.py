@@ -99,7 +99,7 @@ def test_a_fault_may_cost_what_its_row_says_and_no_more(costs: Any, bad: dict[st
 
 def test_a_failure_long_after_everything_is_back_is_never_allowed() -> None:
     one = seen(Fault("x", "x", "kill", ("gateway",), "in flight"), sample("a", 124, failed="status 503", status=503))
-    assert "although everything was back" in one.broken
+    assert "after the cluster had recovered" in one.broken
 
 
 def test_a_client_that_asks_again_is_counted_by_what_it_had_to_do() -> None:
@@ -133,7 +133,7 @@ def test_every_part_that_runs_is_killed_once_and_the_engine_that_is_alone_may_co
 def test_faults_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> None:
     faults = fault_table(parts(("a", "p"), ("b", "p")))
     assert [fault.name for fault in choose_faults(faults, "kill-b, dns-away")] == ["kill-b", "dns-away"]
-    with pytest.raises(ValueError, match="no fault kill-z; there are kill-a, kill-b"):
+    with pytest.raises(ValueError, match="unknown fault kill-z. Use kill-a, kill-b"):
         choose_faults(faults, "kill-z")
 
 
@@ -142,7 +142,7 @@ def test_the_report_says_what_was_not_kept_and_escapes_what_it_shows() -> None:
     outcomes = [seen(KILL, sample("a", 111, failed="status 503", status=503)), seen(KILL, sample("b", 111))]
     text, html = markdown(about, outcomes), page(about, outcomes)
     for told in (text, html):
-        assert "was to cost only what had begun: 1 failed" in told
+        assert "expected to lose only answers that had begun, but 1 failed" in told
         assert "interrupted by Ctrl-C" in told
         assert "1 of 2" in told
         assert "Emulated" in told
@@ -179,7 +179,10 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
     monkeypatch.setattr("benchmarks.chaos.experiment.GatewayClient.up", lambda self: {"a"})
     config = tmp_path / "cluster.yaml"
     assert experiment.find_target(config, "", "", confirmed=True).engines == {"a"}
-    with pytest.raises(experiment.UnfitTarget, match="has cuda engines, and its users would feel this: CONFIRM=yes"):
+    with pytest.raises(
+        experiment.UnfitTarget,
+        match="has cuda engines, and the faults would affect its users. Confirm with CONFIRM=yes",
+    ):
         experiment.find_target(config, "", "", confirmed=False)
 
 

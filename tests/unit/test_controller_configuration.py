@@ -55,14 +55,17 @@ def test_a_file_that_is_missing_empty_or_closed_is_refused(cluster: str | None, 
 @pytest.mark.parametrize("keys", [None, "", " \n"])
 def test_a_keys_file_that_is_gone_or_empty_does_not_let_everybody_in(keys: str | None) -> None:
     problems, reasons = refused(texts(keys=keys), HAD)
-    assert "while there are keys in force; `keys: []` in it lets everybody in" in problems[0]
+    assert "but API keys are active; to allow access without a key, write `keys: []` in it" in problems[0]
     assert reasons == {"keys"}
     assert validate(texts(keys=keys), CONFIG, ApiKeys()).keys == ApiKeys()
     assert validate(texts(keys="keys: []"), CONFIG, HAD).keys == ApiKeys()
 
 
 def test_a_host_that_cannot_be_read_is_a_problem_like_any_other() -> None:
-    assert "what `make up` found on this host cannot be read" in refused(texts(inventory="gpus: 3"))[0][0]
+    assert (
+        "the inventory of this host, which `make up` writes, cannot be read"
+        in refused(texts(inventory="gpus: 3"))[0][0]
+    )
 
 
 def test_a_configuration_has_a_name_that_changes_with_it() -> None:

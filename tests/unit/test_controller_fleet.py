@@ -81,7 +81,7 @@ def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     fleet.hold("a", "drained by ops")
     assert names(fleet) == ["b"]
     assert fleet.members["a"].health.shown is EngineState.DRAINING
-    assert fleet.events[-1]["sentence"] == "a is held back: drained by ops"
+    assert fleet.events[-1]["sentence"] == "a is drained: drained by ops"
     fleet.hold("b", "drained by ops")
     assert fleet.serving("big") == []
     fleet.release("a", "resumed by ops")

@@ -89,11 +89,12 @@ def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: Ng
     assert not files.is_current
     assert files.offered.proven == first
     assert told == [
-        "the gateway runs on the configuration in force",
-        "the gateway does not run on its new files: it refuses them and goes on with those before: [emerg] no such file",
+        "the gateway runs the active configuration",
+        "the gateway does not run its newest configuration: "
+        "nginx refused it and continues with the previous configuration: [emerg] no such file",
     ]
     files.record_status(GenerationStatus(second))
-    assert told[-1] == "the gateway runs on the configuration in force again"
+    assert told[-1] == "the gateway runs the active configuration again"
     assert (files.trouble, files.offered.proven) == ("", second)
 
 
@@ -106,7 +107,7 @@ def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(
     assert told == []
     files.record_status(GenerationStatus("another"))
     files.record_status(GenerationStatus("another"))
-    assert [sentence for sentence in told if "did not take them over within" in sentence] == told
+    assert [sentence for sentence in told if "did not load it within" in sentence] == told
     assert len(told) == 1
 
 

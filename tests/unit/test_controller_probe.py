@@ -79,7 +79,7 @@ async def look(probe: Probe, wait_s: float = 5, counters: bool = False) -> Probe
         (http(200), ProbeResult.HEALTHY, ""),
         (http(503), ProbeResult.DEAD, ""),
         (http(500), ProbeResult.DEAD, ""),
-        (http(404), ProbeResult.ODD, "it answers /health with status 404"),
+        (http(404), ProbeResult.ODD, "it responds to /health with status 404"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", ProbeResult.ODD, "it does not speak HTTP"),
     ],
 )
@@ -191,8 +191,8 @@ async def test_metrics_that_are_not_answered_leave_an_engine_healthy() -> None:
         ),
         (http(500, b"broken"), CanaryResult.FAILED, "status 500: broken"),
         (http(503, b"full"), CanaryResult.BUSY, "status 503: full"),
-        (http(200, b"<html>"), CanaryResult.FAILED, "an answer that is no completion: <html>"),
-        (http(200, b"[]"), CanaryResult.FAILED, "an answer that is no completion: []"),
+        (http(200, b"<html>"), CanaryResult.FAILED, "the response is not a completion: <html>"),
+        (http(200, b"[]"), CanaryResult.FAILED, "the response is not a completion: []"),
         (b"what\r\n\r\n", CanaryResult.FAILED, "it does not speak HTTP"),
     ],
 )
@@ -205,7 +205,7 @@ async def test_each_outcome_of_a_picture(reply: bytes, outcome: CanaryResult, sa
 async def test_a_picture_that_is_not_answered_is_given_up() -> None:
     async with engine(silence) as (probe, _, _):
         await look(probe, 0.05)
-        assert await probe.picture("m", True, 0.2) == (CanaryResult.SILENT, "no answer within 0.2 s")
+        assert await probe.picture("m", True, 0.2) == (CanaryResult.SILENT, "no response within 0.2 s")
 
 
 async def test_a_picture_is_sent_where_the_pool_takes_pictures() -> None:

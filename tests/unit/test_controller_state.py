@@ -166,7 +166,7 @@ def test_one_answer_ends_the_suspicion() -> None:
     life = up()
     life.sees(ProbeResult.SILENT, times=4)
     assert life.sees(ProbeResult.HEALTHY) is EngineState.UP
-    assert life.sentences[-1] == "is up again: it works as it should"
+    assert life.sentences[-1] == "is up again: its health checks pass"
 
 
 # Hung is not healthy
@@ -182,10 +182,10 @@ def stalled() -> Life:
 
 def test_an_engine_whose_work_stands_still_behind_a_healthy_face_is_suspect_asked_and_out() -> None:
     life = stalled()
-    assert life.sentences[-1] == "is suspect: it answers /health, but its work stands still since 20 s"
+    assert life.sentences[-1] == "is suspect: it answers /health, but has made no progress for 20 s"
     assert life.wants_canary(idle=False)
     assert life.sees(ProbeResult.HEALTHY, progressed=False, busy=True, canary=CanaryResult.SILENT) is EngineState.DOWN
-    assert life.sentences[-1] == "is down: it did not answer about a picture in time"
+    assert life.sentences[-1] == "is down: it did not answer a canary request in time"
     assert life.engine.timed_out
 
 
@@ -224,7 +224,7 @@ def test_two_failed_pictures_take_an_idle_engine_out_and_one_does_not() -> None:
     assert life.wants_canary()
     assert life.sees(ProbeResult.HEALTHY) is EngineState.SUSPECT
     assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_said="status 500") is EngineState.DOWN
-    assert life.sentences[-1] == "is down: it could not answer about a picture: status 500"
+    assert life.sentences[-1] == "is down: a canary request failed: status 500"
     assert not life.engine.timed_out
     life = up()
     life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED)
@@ -269,7 +269,7 @@ def test_an_engine_asleep_gets_nothing_and_is_warmed_up_when_it_wakes() -> None:
     assert eligible_members({"a": life.engine, "b": up().engine}) == ["b"]
     assert life.sees(ProbeResult.HEALTHY, times=100) is EngineState.SLEEPING
     assert life.sees(ProbeResult.HEALTHY, asleep=False) is EngineState.WARMING
-    assert life.sentences[-1] == "is awake again and gets its warm-up picture"
+    assert life.sentences[-1] == "is awake again and gets its warm-up request"
 
 
 def test_an_engine_that_dies_asleep_is_down_and_has_not_flapped() -> None:
@@ -302,7 +302,7 @@ def test_an_engine_that_flaps_has_to_stay_good_for_longer_each_time() -> None:
         waited.append(life.now_s - began_s - STEP_S)
         life.engine = finish_warm_up(life.engine, life.now_s).engine
     assert waited == [10, 20, 40]
-    assert "stays out: it went down 5 times in 10 minutes, so it has to stay good for 40 s" in life.sentences
+    assert "stays out: it went down 5 times in 10 minutes, so it must be healthy for 40 s" in life.sentences
 
 
 def test_flapping_is_forgiven_while_nobody_else_serves_and_when_somebody_wanted_it() -> None:
@@ -370,5 +370,5 @@ def test_a_held_engine_is_shown_as_draining_while_it_serves() -> None:
     assert suspect.shown is EngineState.DRAINING
     assert Life(held).sees(ProbeResult.GONE) is EngineState.DOWN
     away = state_machine.observe(held, seen(ProbeResult.GONE), RULES)
-    assert away.sentence == "went away while it was held back: nothing listens there"
+    assert away.sentence == "stopped while it was drained: nothing listens there"
     assert state_machine.release(held, "ops").engine.held_for == ""

@@ -47,7 +47,7 @@ def test_an_engine_with_other_flags_goes_on_and_needs_a_rolling_restart() -> Non
     found = reach(POOLS.replace("model: org/Big}", "model: org/Big, max_model_len: 4096}"))
     assert [engine.name for engine in found.cluster.engines] == ["e-0", "e-1", "e-2"]
     assert found.needs == (
-        "engines e-0, e-1 run with older settings: `make restart-rolling` or `make up` takes the new ones over",
+        "engines e-0, e-1 run with older settings: run `make restart-rolling` or `make up` to apply the new settings",
     )
 
 
@@ -62,7 +62,7 @@ def test_it_is_known_which_names_each_running_engine_accepts() -> None:
 def test_an_engine_given_to_another_pool_stays_with_the_model_it_has_loaded() -> None:
     found = reach(POOLS.replace("name: e-1, pool: big", "name: e-1, pool: small"))
     assert {engine.name: engine.pool for engine in found.cluster.engines}["e-1"] == "big"
-    assert "engine e-1 still serves big: `make up` gives it to small" in found.needs
+    assert "engine e-1 still serves big: run `make up` to move it to small" in found.needs
 
 
 def pools_of(found: ApplyPlan) -> dict[str, str]:
@@ -73,7 +73,7 @@ def test_a_pool_with_another_name_keeps_its_engines_which_a_rolling_restart_brin
     found = reach(POOLS.replace("name: small", "name: tiny").replace("pool: small", "pool: tiny"))
     assert pools_of(found) == {"e-0": "big", "e-1": "big", "e-2": "tiny"}
     assert found.needs == (
-        "engine e-2 runs with older settings: `make restart-rolling` or `make up` takes the new ones over",
+        "engine e-2 runs with older settings: run `make restart-rolling` or `make up` to apply the new settings",
     )
 
 
@@ -114,7 +114,8 @@ def test_an_engine_with_another_name_serves_until_the_new_one_is_started() -> No
     )
     assert pools_of(reach(text)) == {"e-0": "big", "e-1": "big", "f-2": "tiny", "e-2": "tiny"}
     assert (
-        "engine e-2 serves until the engine that the file has instead is up: `make up` starts that" in reach(text).needs
+        "engine e-2 serves until its replacement in the file is up: run `make up` to start the replacement"
+        in reach(text).needs
     )
     assert pools_of(reach(text, was=text)) == {"e-0": "big", "e-1": "big", "f-2": "tiny"}
 
@@ -130,17 +131,17 @@ def test_a_fallback_whose_engines_are_not_its_own_yet_is_passed_over() -> None:
 
 def test_engines_that_are_new_or_too_many_are_told() -> None:
     found = reach(POOLS.replace("name: e-2", "name: e-9"))
-    assert "engine e-9 is not started yet: `make up` starts it" in found.needs
+    assert "engine e-9 is not started yet: run `make up` to start it" in found.needs
     found = reach(POOLS.replace("  - {name: e-1, pool: big, flavour: emulated}\n", ""))
-    assert "engine e-1 still runs and gets no requests: `make up` removes it" in found.needs
+    assert "engine e-1 still runs and gets no requests: run `make up` to remove it" in found.needs
 
 
 def test_ports_images_and_the_network_wait_for_make_up() -> None:
     text = POOLS + "gateway: {port: 9999}\nimages: {nginx: nginx:1.31}\nnetwork: {domain: other.internal}\n"
     found = reach(text)
-    assert "gateway.host and gateway.port: `make up` applies it" in found.needs
-    assert "images.nginx: `make up` applies it" in found.needs
-    assert "network is another one: `make up` moves the cluster there" in found.needs
+    assert "gateway.host and gateway.port changed: run `make up` to apply it" in found.needs
+    assert "images.nginx changed: run `make up` to apply it" in found.needs
+    assert "network changed: run `make up` to move the cluster to the new network" in found.needs
     assert found.cluster.network == Network()
 
 

@@ -73,7 +73,7 @@ def test_an_unknown_model_gets_404() -> None:
         (body(max_tokens=0), "max_tokens must be at least 1"),
         (body(max_tokens="7"), "valid integer"),
         (body(max_tokens=501), "cannot be greater than max_model_len=500"),
-        (body(n=2), "one answer a request"),
+        (body(n=2), "one answer per request"),
         (body(stream="yes"), "valid boolean"),
         (body(stream_options=3), "should be an object"),
     ],

@@ -146,11 +146,11 @@ def test_every_number_of_a_profile_names_its_source(name: str) -> None:
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [
-        ("", "wants one value a line"),
+        ("", "expected lines of `name: value`"),
         ({"gpu": "x"}, "missing or unknown: cached_item_ms"),
         ({**vars(PROFILE), "speed": 1}, "missing or unknown: speed"),
-        ({**vars(PROFILE), "wake_s": -1}, "wake_s wants a number of at least 0, found -1"),
-        ({**vars(PROFILE), "gpu": 4090}, "gpu wants a text, found 4090"),
+        ({**vars(PROFILE), "wake_s": -1}, "wake_s: expected a number of at least 0, got -1"),
+        ({**vars(PROFILE), "gpu": 4090}, "gpu: expected a text, got 4090"),
     ],
 )
 def test_a_wrong_profile_is_refused_with_its_reason(document: object, complaint: str) -> None:
@@ -159,7 +159,7 @@ def test_a_wrong_profile_is_refused_with_its_reason(document: object, complaint:
 
 
 def test_an_unknown_profile_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ValueError, match=r"known by name: .*rtx4090-qwen3-vl-4b-fp8"):
+    with pytest.raises(ValueError, match=r"known profiles: .*rtx4090-qwen3-vl-4b-fp8"):
         profile.load_profile("no-such-gpu")
 
 

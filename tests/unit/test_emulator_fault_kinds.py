@@ -11,13 +11,13 @@ from tests.unit.emulated import medium, sequence
 @pytest.mark.parametrize(
     ("document", "complaint"),
     [
-        ({}, "kind wants one of dead, hung"),
-        ("hung", "kind wants one of dead, hung"),
-        ({"kind": "broken"}, "kind wants one of dead, hung"),
-        ({"kind": "slow", "times": 3}, "slow has no times; it has factor, for_s"),
-        ({"kind": "slow", "factor": "3"}, "factor wants a number of at least 0, found '3'"),
-        ({"kind": "hung", "health": 1}, "health wants true or false, found 1"),
-        ({"kind": "poison"}, "marker wants a text, found None"),
+        ({}, "kind: expected one of dead, hung"),
+        ("hung", "kind: expected one of dead, hung"),
+        ({"kind": "broken"}, "kind: expected one of dead, hung"),
+        ({"kind": "slow", "times": 3}, "slow: unknown values times; expected factor, for_s"),
+        ({"kind": "slow", "factor": "3"}, "factor: expected a number of at least 0, got '3'"),
+        ({"kind": "hung", "health": 1}, "health: expected true or false, got 1"),
+        ({"kind": "poison"}, "marker: expected a text, got None"),
         ({"kind": "refuse", "for_s": 0}, "a closed port"),
     ],
 )

@@ -21,8 +21,8 @@ from tests.placed import placed
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = [ROOT / "config/cluster.yaml", *sorted((ROOT / "config/examples").glob("*.yaml"))]
 NOT_THERE = {
-    "scaled": "pools[assistant].scaling.actuator is sleep",
-    "with-foreign-endpoint": "engines[captions-0].endpoint wants the adapter",
+    "scaled": "pools[assistant].scaling.actuator: expected containers, got sleep",
+    "with-foreign-endpoint": "engines[captions-0].endpoint requires the adapter",
 }
 
 

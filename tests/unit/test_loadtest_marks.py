@@ -54,7 +54,7 @@ def test_a_grafana_that_refuses_is_said_once_and_nothing_fails(
     marks.mark("one", 1, 2)
     marks.mark("two", 2, 3)
     assert len(Grafana.asked) == 1
-    assert capsys.readouterr().out.count("Grafana takes no marks") == 1
+    assert capsys.readouterr().out.count("Grafana accepts no annotations") == 1
 
 
 def test_without_a_url_nobody_is_asked() -> None:

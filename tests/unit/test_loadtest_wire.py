@@ -122,5 +122,5 @@ def test_a_url_may_have_a_path_and_a_v1(url: str, expected: TargetUrl) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://host", ""])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="URL wants"):
+    with pytest.raises(ValueError, match="URL: expected"):
         parse_target(url)

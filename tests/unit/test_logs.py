@@ -117,10 +117,10 @@ def test_a_story_holds_what_is_about_the_request_and_nothing_else() -> None:
     told = [f"{one.who}: {one.what}" for one in trace_request(lines(), "try-1")]
     assert told == [
         "gateway: POST /v1/chat/completions from 10.0.0.9 with key alice, model big, 1000 bytes",
-        "gateway: asked gpu-0 (10.0.0.2:8000): no connection after 0.100 s",
-        "controller: knew since 20:01:00: gpu-0 is up",
+        "gateway: sent to gpu-0 (10.0.0.2:8000): no connection after 0.100 s",
+        "controller: state since 20:01:00: gpu-0 is up",
         "gateway: connect() failed",
-        "gateway: asked gpu-1 (10.0.0.3:8000): 200, first byte after 0.080 s, done after 1.100 s",
+        "gateway: sent to gpu-1 (10.0.0.3:8000): 200, first byte after 0.080 s, done after 1.100 s",
         "gpu-1: request received",
         "controller: gpu-0 is down",
         "gateway: answered 200 by gpu-1 of big after 1.2 s, 500 bytes",

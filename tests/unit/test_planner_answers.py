@@ -20,10 +20,10 @@ def test_a_plan_says_how_many_gpus_where_it_breaks_and_what_it_costs(
     assert plan(tmp_path, "--rps", "20", "--p95", "2", "--price", "0.4") == 0
     said = capsys.readouterr().out
     assert "GPUs are enough" in said
-    assert "It holds up to" in said
+    assert "The limit is" in said
     assert "Estimate: simulated" in said
     page, text = (tmp_path / "plan.html").read_text(), (tmp_path / "plan.md").read_text()
-    assert "cost per million pictures" in text
+    assert "cost per million images" in text
     assert "No GPU was used" in text
     assert "<svg" in page
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -50,8 +50,8 @@ def test_an_objective_that_no_gpu_can_meet_is_said_in_one_line(
         ([], "RPS= is missing"),
         (["--rps", "0"], "wants a number of at least 0.001, found '0'"),
         (["--rps", "many"], "found 'many'"),
-        (["--rps", "1", "--image", "1280"], "wants WIDTHxHEIGHT in pixels, like 1280x720"),
-        (["--rps", "1", "--image", "0x720"], "wants WIDTHxHEIGHT"),
+        (["--rps", "1", "--image", "1280"], "expected WIDTHxHEIGHT in pixels, like 1280x720"),
+        (["--rps", "1", "--image", "0x720"], "expected WIDTHxHEIGHT"),
         (["--rps", "1", "--pool", "nobody"], "there is no such pool; known: qwen3-vl-8b, qwen3-vl-4b"),
         (["--rps", "1", "--gpu", "voodoo2"], "there is no profile of"),
         (["--rps", "1", "--gpu", "nowhere.yaml"], "No such file"),

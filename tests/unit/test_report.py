@@ -42,9 +42,9 @@ def line(*values: float, step_s: float = 15, start_s: float = START, **labels: s
 
 
 def test_the_headline_says_whether_users_were_well() -> None:
-    assert figures.verdict(about(WELL, IDLE)) == ("Users were well", True)
-    assert figures.verdict(about(WELL, LATE)) == ("Users were not well: small missed its objective", False)
-    assert figures.verdict(about(IDLE)) == ("Nobody asked anything", None)
+    assert figures.verdict(about(WELL, IDLE)) == ("All objectives met", True)
+    assert figures.verdict(about(WELL, LATE)) == ("Objective missed: small", False)
+    assert figures.verdict(about(IDLE)) == ("No requests", None)
     assert figures.verdict(about())[1] is None
 
 
@@ -114,7 +114,7 @@ def test_the_page_shows_what_was_missed_alerts_that_last_and_events_of_its_time_
     text = render_report(
         about(WELL, LATE, lines=lines, alerts=alerts, marks=marks), "cluster", events, [], "manyeyes report"
     )
-    assert '<h1 class="bad">Users were not well: small missed its objective</h1>' in text
+    assert '<h1 class="bad">Objective missed: small</h1>' in text
     assert '<td class="bad">90.0 %' in text
     assert "PoolEmpty<small>big, page</small>" in text
     assert "<td>still</td>" in text

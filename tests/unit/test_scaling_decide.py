@@ -47,7 +47,7 @@ def test_more_engines_come_when_the_load_lasts_and_a_sentence_says_why() -> None
     assert played.wanted == 1
     decision = played.goes_on(20, 25)
     assert (decision.wanted, decision.reason) == (3, DecisionReason.LOAD)
-    assert decision.sentence == "wants 3 engines instead of 1: 25 in flight at 10 an engine"
+    assert decision.sentence == "scales from 1 to 3 engines: 25 requests in flight, target 10 per engine"
 
 
 def test_a_spike_shorter_than_the_window_starts_nothing() -> None:
@@ -122,9 +122,10 @@ def test_reversals_are_counted_for_an_hour() -> None:
 
 def test_limits_hold_whatever_the_load() -> None:
     played = Played(Scaling(min=2, max=3, target=TEN))
-    assert played.goes_on(5, 0).sentence == "wants 2 engines instead of 1: min is 2"
+    assert played.goes_on(5, 0).sentence == "scales from 1 to 2 engines: min is 2"
     assert played.goes_on(120, 90).wanted == 3
-    assert played.goes_on(5, 90).sentence == "stays at 3: 90 in flight at 10 an engine, but there may be 3 at most"
+    why = "90 requests in flight, target 10 per engine, but the maximum is 3"
+    assert played.goes_on(5, 90).sentence == f"stays at 3: {why}"
 
 
 def test_while_nothing_is_known_of_the_load_nothing_changes() -> None:
@@ -147,7 +148,7 @@ def test_a_missing_measure_may_add_engines_and_never_take_any() -> None:
 def test_the_measure_that_asks_for_most_wins() -> None:
     target = Target(in_flight=10, p95_s=4, gpu=0.5)
     found = demand.compute_demand(PoolLoad(0, 2, 10, None, 12, 0.6), target, 0.1)
-    assert (found.least, found.why) == (6, "95 % of requests take up to 12 s, wanted 4 s")
+    assert (found.least, found.why) == (6, "the 95th percentile of request times is 12 s, target 4 s")
     assert demand.compute_demand(PoolLoad(0, 2, 10, None, 3, 0.9), target, 0.1).least == 4
 
 
@@ -210,4 +211,4 @@ def test_hours_ask_for_engines_in_their_time_zone(day: str, clock: str, engines:
 
 def test_a_decision_for_the_hour_says_so() -> None:
     played = Played(Scaling(target=TEN, schedule=(ScheduledEngines(engines=4),)))
-    assert played.goes_on(5, 0).sentence == "wants 4 engines instead of 1: these hours ask for it"
+    assert played.goes_on(5, 0).sentence == "scales from 1 to 4 engines: the schedule requires it"

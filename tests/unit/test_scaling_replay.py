@@ -42,9 +42,9 @@ def test_a_record_that_was_cut_short_is_read_to_its_last_whole_line() -> None:
 
 
 def test_anything_else_is_told_with_its_line() -> None:
-    with pytest.raises(InvalidRecord, match="line 2 is no record"):
+    with pytest.raises(InvalidRecord, match="line 2 is not a record"):
         parse_record(lines(recorded()[:1]) + "nonsense\n" + lines(recorded()[:1]), "big")
-    with pytest.raises(InvalidRecord, match="nothing of pool 'small'"):
+    with pytest.raises(InvalidRecord, match="no records of pool 'small'"):
         parse_record(lines(recorded()), "small")
 
 
@@ -88,6 +88,6 @@ def test_another_policy_is_compared_on_the_same_record(tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert "as configured:" in said
-    assert "wants 3 engines instead of 1: 35 in flight at 10 an engine" in said
-    assert "wants 2 engines instead of 1: 35 in flight at 20 an engine" in said
+    assert "scales from 1 to 3 engines: 35 requests in flight, target 10 per engine" in said
+    assert "scales from 1 to 2 engines: 35 requests in flight, target 20 per engine" in said
     assert said.count("of 3 always on") == 2

@@ -98,7 +98,7 @@ def test_firing_alerts_are_told_with_their_age_and_pending_ones_are_not() -> Non
     assert "ErrorsBurnFast big fails 4 % of its requests." in text
     assert "7 min" in text
     assert "SlowBurn" not in text
-    assert "no alert fires" in shown(seen(pool("big", engine("gpu-0"))))
+    assert "no alerts are firing" in shown(seen(pool("big", engine("gpu-0"))))
 
 
 def test_nothing_is_wider_than_eighty_columns_whatever_the_names() -> None:
@@ -116,7 +116,7 @@ def test_without_prometheus_the_controllers_part_is_shown_and_the_rest_is_said_t
 
     text = shown(cluster_status.collect_status(controller, None))
     assert "monitoring.enabled: false" in text
-    assert "alerts are not known" in text
+    assert "alerts are unknown" in text
     assert ["gpu-0", "up", "3", "0", "61", "42%", "–", "–"] in words(text)
     assert "1.2 s" in text, "the controller knows the P95 by itself"
     text = shown(cluster_status.collect_status(controller, PrometheusClient("http://127.0.0.1:1")))

@@ -27,12 +27,12 @@ def complete(**changed: object) -> StreamedAnswer:
     [
         ({}, "cpu-0 · qwen3-vl-tiny · first token 140 ms · 61 tokens/s · 212 in / 96 out"),
         (
-            {"served": ServedBy("gpu-3", "qwen3-vl-4b", fallback="qwen3-vl-8b", route="rule 2: 1 picture(s)")},
-            "gpu-3 · qwen3-vl-4b · fallback from qwen3-vl-8b · chosen by rule 2: 1 picture(s) · "
+            {"served": ServedBy("gpu-3", "qwen3-vl-4b", fallback="qwen3-vl-8b", route="rule 2: 1 image(s)")},
+            "gpu-3 · qwen3-vl-4b · fallback from qwen3-vl-8b · chosen by rule 2: 1 image(s) · "
             "first token 140 ms · 61 tokens/s · 212 in / 96 out",
         ),
         ({"cached_tokens": 180}, "… · 212 in (180 cached) / 96 out"),
-        ({"finish_reason": "length"}, "… · 212 in / 96 out · cut at max tokens"),
+        ({"finish_reason": "length"}, "… · 212 in / 96 out · truncated at max tokens"),
         (
             {"stopped": True, "prompt_tokens": None, "completion_tokens": None, "finish_reason": None},
             "cpu-0 · qwen3-vl-tiny · first token 140 ms · stopped",
@@ -61,7 +61,9 @@ def test_an_answer_that_did_not_end_by_itself_is_a_failure(reason: str | None) -
         assert answer.failure is None
     else:
         assert answer.failure == answer_cut_error()
-        assert answer_note(answer).startswith("**The answer was cut: the engine went away.** Press retry.\n\ncpu-0 · ")
+        assert answer_note(answer).startswith(
+            "**The answer was cut off: the connection to the engine was lost.** Press retry.\n\ncpu-0 · "
+        )
 
 
 def test_a_failure_tells_the_request_so_that_its_log_line_can_be_found() -> None:

@@ -50,7 +50,7 @@ async def test_a_page_that_fails_in_any_way_loses_no_other() -> None:
     async def read(page: BatchPage) -> StreamedAnswer:
         match page.number:
             case 1:
-                raise UserError("page-1.png is empty.", "Attach another one.")
+                raise UserError("page-1.png is empty.", "Attach another file.")
             case 2:
                 raise ZeroDivisionError
             case 3:
@@ -101,7 +101,7 @@ async def test_an_answer_that_is_no_json_is_a_failed_page_that_says_why() -> Non
 
     found = pages(2)
     await read_all(found, read, wants_json=True)
-    assert "cut at max tokens" in found.pages[0].failure
+    assert "truncated at max tokens" in found.pages[0].failure
     assert found.pages[1].fields == {"total": 1}
 
 

@@ -39,7 +39,7 @@ def test_a_kept_chat_says_which_files_are_gone(history: list[dict[str, Any]], up
     kept = chat_storage.pack_chat(history)
     (uploads_folder / "cat.png").unlink()
     [question, *_] = chat_storage.unpack_chat(kept)
-    assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer held by the page: cat.png)"}]
+    assert question["content"] == [{"type": "text", "text": "What is\nthis?\n\n(No longer on the server: cat.png)"}]
 
 
 @pytest.mark.parametrize("made_up", [None, [], "x", {"messages": 3}, {"messages": ["x", 4]}])
@@ -67,13 +67,13 @@ def test_a_saved_chat_comes_back_with_its_files(history: list[dict[str, Any]], u
     ["", "[]", "{}", '{"kind": "manyeyes-chat"}', '{"kind": "manyeyes-chat", "messages": [{"role": "x", "text": ""}]}'],
 )
 def test_another_file_is_refused_in_words(text: str) -> None:
-    with pytest.raises(UserError, match="not a chat that was saved here"):
+    with pytest.raises(UserError, match="not a saved chat"):
         chat_storage.parse_export(text)
 
 
 def test_a_saved_chat_brings_no_program_among_the_uploads() -> None:
     bad = {"role": "user", "text": "", "files": [{"name": "../x.html", "data": "PGI+"}]}
-    with pytest.raises(UserError, match="neither a picture nor a video"):
+    with pytest.raises(UserError, match="neither an image nor a video"):
         chat_storage.parse_export(json.dumps({"kind": "manyeyes-chat", "messages": [bad]}))
 
 

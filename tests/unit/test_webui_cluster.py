@@ -97,7 +97,7 @@ async def test_a_change_carries_the_typed_key_and_a_refusal_is_told_in_its_words
 
     controller = ControllerClient("http://controller:8081", "http://prometheus:9090")
     answering(controller, handler)
-    assert "2 it has in flight goes on" in await controller.drain("gpu 0", " key ")
+    assert "Draining gpu 0. Requests in flight: 2." in await controller.drain("gpu 0", " key ")
     assert asked[0].headers["authorization"] == "Bearer key"
     assert asked[0].url.raw_path == b"/api/engines/gpu%200/drain"
     with pytest.raises(UserError, match="served elsewhere"):
@@ -120,9 +120,9 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
 
     run = LocustClient("http://loadtest:8089/locust")
     answering(run, handler)
-    assert await run.start(20, 2.0) == "20 people begin, 2 a second."
+    assert await run.start(20, 2.0) == "Starting 20 users, 2 per second."
     shown = controller_client.load_run_html(await run.stats())
-    assert "running · 20 people · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
+    assert "running · 20 users · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
     with pytest.raises(UserError, match="1 to 500"):
         await run.start(5000, 1)
 
@@ -132,8 +132,10 @@ def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     one, two = AttachmentCost("a.png", 900, "10 × 10", pictures=1), AttachmentCost("b.png", 1300, "10 × 10", pictures=1)
     assert "900 vision tokens" in attachments.estimate_html([one], "", pool)
     assert "alert" not in attachments.estimate_html([one], "", pool)
-    assert "big takes 1 pictures" in attachments.estimate_html([one, two], "", pool)
-    assert "does not fit" in attachments.estimate_html([AttachmentCost("c.png", 2500, "", pictures=1)], "", pool)
+    assert "big accepts at most 1 images" in attachments.estimate_html([one, two], "", pool)
+    assert "exceeds the context length" in attachments.estimate_html(
+        [AttachmentCost("c.png", 2500, "", pictures=1)], "", pool
+    )
     assert attachments.estimate_html([], "long text", pool) == ""
 
 

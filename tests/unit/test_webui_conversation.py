@@ -115,7 +115,7 @@ def test_too_large_a_chat_is_told_with_both_sizes(tmp_path: Path) -> None:
     path.write_bytes(b"\0" * 2_000_000)
     history = [user_message("Watch", [str(path)])]
     check_request_size(history, "", max_bytes=3 * 1024 * 1024)
-    with pytest.raises(UserError, match=r"2\.5 MB to send; the limit is 2 MB\. Send fewer or smaller files"):
+    with pytest.raises(UserError, match=r"2\.5 MB; the limit is 2 MB\. Send fewer or smaller files"):
         check_request_size(history, "", max_bytes=2 * 1024 * 1024)
 
 
@@ -150,7 +150,7 @@ def test_deleting_takes_a_question_with_its_answer(index: int) -> None:
 def test_more_pictures_than_the_model_takes_are_explained(picture: str) -> None:
     history = [user_message("a", [picture, picture]), assistant_message("b", ""), user_message("c", [picture])]
     message_builder.check_media_count(history, "big", 3, 1)
-    with pytest.raises(UserError, match="3 pictures; big takes 2 in one chat"):
+    with pytest.raises(UserError, match="3 images; big accepts at most 2 in one chat"):
         message_builder.check_media_count(history, "big", 2, 1)
 
 

@@ -81,7 +81,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(
 def test_what_only_looks_like_a_picture_that_engines_take_is_not_read(uploads_folder: Path, kind: str) -> None:
     path = uploads_folder / "icon.png"
     Image.new("RGB", (64, 64)).save(path, kind)
-    with pytest.raises(UserError, match="not a picture that can be read"):
+    with pytest.raises(UserError, match="not an image that can be read"):
         images.read_image(path)
 
 

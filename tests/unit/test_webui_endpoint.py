@@ -96,7 +96,7 @@ def test_the_gateway_is_offered_first_and_an_endpoint_by_its_host() -> None:
     ]
 
 
-REFUSED = "Link-local addresses are not asked from here."
+REFUSED = "The page does not connect to link-local addresses."
 
 
 def looked_at(url: str) -> str:
@@ -160,5 +160,5 @@ async def test_another_port_is_another_place() -> None:
 
 
 def test_an_endpoint_that_is_no_address_is_told_when_the_page_starts() -> None:
-    with pytest.raises(SettingsError, match="FALLBACK_BASE_URL wants an address like"):
+    with pytest.raises(SettingsError, match="FALLBACK_BASE_URL: expected an address like"):
         settings.read_settings({"FALLBACK_BASE_URL": "api.example.com/v1"})

@@ -28,7 +28,7 @@ def refused(status: int, body: str, **headers: str) -> UserError:
         (400, "Change the message or the settings"),
         (401, "MANYEYES_API_KEY"),
         (404, "Choose another model"),
-        (413, "Remove a picture or a video"),
+        (413, "Remove an image or a video"),
         (429, "Press retry in 7 s."),
         (503, "The engines may be starting. Press retry in 7 s."),
     ],

@@ -83,7 +83,7 @@ def test_a_video_is_thinned_to_the_frames_that_are_wanted_and_keeps_its_length(u
 def test_each_page_of_a_pdf_becomes_a_picture(uploads_folder: Path) -> None:
     found = prepare_attachments([a_pdf(uploads_folder, 3)], LIMITS, MEDIA)
     assert [images.image_size(one.path) for one in found] == [(905, 1280)] * 3
-    assert found[0].note == "letter.pdf: 3 pages sent as pictures"
+    assert found[0].note == "letter.pdf: 3 pages sent as images"
 
 
 def test_what_is_told_before_is_what_is_counted_after(uploads_folder: Path) -> None:
@@ -107,12 +107,12 @@ def test_32_by_32_pixels_are_a_token_within_the_pools_limits(size: tuple[int, in
     ("name", "data", "said"),
     [
         ("cat.png", b"", "cat.png is empty"),
-        ("cat.png", b"no picture at all", "cat.png is not a picture"),
+        ("cat.png", b"no picture at all", "cat.png is not an image"),
         ("walk.mp4", b"", "walk.mp4 is empty"),
         ("walk.mp4", b"\0\0\0\x18ftypmp42" + b"x" * 900, "walk.mp4 is not a video"),
         ("letter.pdf", b"", "letter.pdf is empty"),
         ("letter.pdf", b"%PDF-1.7 and nothing", "letter.pdf is not a PDF"),
-        ("notes.txt", b"hello", "notes.txt is neither a picture nor a video"),
+        ("notes.txt", b"hello", "notes.txt is neither an image nor a video"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(uploads_folder: Path, name: str, data: bytes, said: str) -> None:
@@ -178,12 +178,12 @@ def test_the_size_on_the_wire_is_known_without_reading(tmp_path: Path, size: int
 
 
 def test_a_file_that_is_no_picture_or_video_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"notes\.pdf is neither a picture nor a video.*png"):
+    with pytest.raises(UserError, match=r"notes\.pdf is neither an image nor a video.*png"):
         attachments.mime_type(tmp_path / "notes.pdf")
 
 
 def test_a_file_the_page_no_longer_holds_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no longer holds gone\.png.*attach it again"):
+    with pytest.raises(UserError, match=r"gone\.png is no longer on the server.*attach it again"):
         attachments.data_url(tmp_path / "gone.png")
-    with pytest.raises(UserError, match=r"no longer holds gone\.png"):
+    with pytest.raises(UserError, match=r"gone\.png is no longer on the server"):
         attachments.wire_bytes(tmp_path / "gone.png")

@@ -64,8 +64,8 @@ async def test_the_rest_is_asked_for_with_what_has_come() -> None:
     assert sent["messages"] == [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "onetwo"}]
     assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
     assert sent["max_tokens"] == 98
-    assert answer.rendered()[1] == "onetwo *⟨another engine goes on, gpu-0 went away⟩* three"
-    assert "went on after gpu-0 went away" in answer_note(answer)
+    assert answer.rendered()[1] == "onetwo *⟨another engine continues, gpu-0 failed⟩* three"
+    assert "continued after gpu-0 failed" in answer_note(answer)
     assert answer.completion_tokens == 3
 
 

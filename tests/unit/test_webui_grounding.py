@@ -63,4 +63,4 @@ def test_boxes_and_points_are_drawn_where_they_are() -> None:
 
 def test_an_answer_without_marks_says_what_to_do() -> None:
     step = AgentStep(Path("a.png"), StreamedAnswer(0.0, text="A window.", finish_reason="stop"))
-    assert "ask more plainly" in screenshot_agent.describe_step(step)
+    assert "rephrase the instruction" in screenshot_agent.describe_step(step)

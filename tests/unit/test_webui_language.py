@@ -99,9 +99,9 @@ def test_no_text_is_given_to_gradio_or_to_an_error_unmarked() -> None:
 
 
 def test_what_is_said_depends_on_the_language_of_the_moment() -> None:
-    assert str(answer_cut_error()) == "The answer was cut: the engine went away. Press retry."
+    assert str(answer_cut_error()) == "The answer was cut off: the connection to the engine was lost. Press retry."
     with use_language(ZH):
-        assert str(answer_cut_error()) == "回答中断：引擎已离线。 请点击重试。"
+        assert str(answer_cut_error()) == "回答中断：与引擎的连接已断开。 请点击重试。"
         assert ngettext("{count} page", "{count} pages", 1) == "1 页"
         assert _("A greeting of {somebody's} own") == "A greeting of {somebody's} own"
         assert _("") == ""

@@ -54,9 +54,9 @@ def test_every_problem_is_told_at_once() -> None:
             {"MANYEYES_GATEWAY_URL": "gateway", "MANYEYES_WEBUI_PORT": "x", "MANYEYES_MAX_BODY_MB": "0"}
         )
     assert str(caught.value).splitlines() == [
-        "MANYEYES_GATEWAY_URL wants an address like http://gateway:8079, found 'gateway'",
-        "MANYEYES_WEBUI_PORT wants a whole number from 1 to 65535, found 'x'",
-        "MANYEYES_MAX_BODY_MB wants a whole number from 1 to 4096, found '0'",
+        "MANYEYES_GATEWAY_URL: expected an address like http://gateway:8079, got 'gateway'",
+        "MANYEYES_WEBUI_PORT: expected a whole number from 1 to 65535, got 'x'",
+        "MANYEYES_MAX_BODY_MB: expected a whole number from 1 to 4096, got '0'",
     ]
 
 

@@ -1,7 +1,8 @@
-"""The login of the page, where there is a users file: nobody sees anything of the page before.
+"""Login of the page. If a users file exists, users must log in before they see the page.
 
-What a visitor carries is a signed cookie, so that every copy of the page knows it, and a new password ends it. It is signed with the
-hash of the user's own password, which nobody but the server has. Programs log in as gradio_client does it: POST /login.
+The login is a signed cookie, so every replica of the page accepts it. It is signed with the hash of the user's
+password, which only the server has, so a new password invalidates it. Programs log in like gradio_client, with POST
+/login.
 """
 
 import asyncio
@@ -25,14 +26,14 @@ from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
 NAME_COOKIE = "manyeyes-user"
-"""The name, for the page to show; believed by nobody."""
+"""The user name, for display only. The server never trusts it."""
 MAX_FORM_BYTES = 4096
 CONCURRENT_HASHES = 2
 LOGIN_CSS = Path(__file__).parent / "login.css"
 
 
 def users_file(path: Path | None) -> ReloadedFile[Users]:
-    """Who may log in. A file that is gone while users were in force changes nothing. Raises UsersError."""
+    """Loads the users and reloads a changed file. If the file disappears, the users stay valid. Raises UsersError."""
     if path is None:
         return ReloadedFile(None, Users(), Users, _log_refused)
     in_force = load_users(path)
@@ -41,7 +42,7 @@ def users_file(path: Path | None) -> ReloadedFile[Users]:
         nonlocal in_force
         found = load_users(path)
         if in_force.users and not found.users:
-            raise UsersError(path, ["the file is gone; those in force stay until the page starts anew"])
+            raise UsersError(path, ["the file is missing; the loaded users stay valid until the page restarts"])
         in_force = found
         return found
 
@@ -67,7 +68,7 @@ class LoginMiddleware:
         path = scope["path"] if scope["type"] == "http" else ""
         users = self._users()
         if scope["type"] == "lifespan" or not users.users:
-            was_login = path in _paths_ending("login")  # a link that was kept from when there were users
+            was_login = path in _paths_ending("login")  # a bookmark from a time when a login was required
             await (RedirectResponse("/", 303) if was_login else self._app)(scope, receive, send)
             return
         request = Request(scope, receive)
@@ -87,7 +88,7 @@ class LoginMiddleware:
         await answer(scope, receive, send)
 
     def user(self, request: Request, users: Users) -> str | None:
-        """Who it is, if the cookie is genuine and young enough."""
+        """Returns the user name if the cookie is genuine and not expired."""
         try:
             name, until, signature = request.cookies[LOGIN_COOKIE].split(".")
             user = users.named(_decode_name(name))
@@ -161,7 +162,7 @@ def _login_page(request: Request, status: int, message: str = "") -> HTMLRespons
 
 
 async def _read_form(request: Request) -> tuple[str, str]:
-    """Name and password of a form; empty where there is none."""
+    """Returns the name and password of a form; empty if they are missing."""
     body = b""
     async for part in request.stream():
         body += part
@@ -176,7 +177,7 @@ def _sign(user: User, until: str) -> str:
 
 
 def _encode_name(name: str) -> str:
-    """Without the signs that a cookie or its own dots could not bear."""
+    """Encodes the name without dots, which separate the fields, and without characters that cookies forbid."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
@@ -185,7 +186,7 @@ def _decode_name(letters: str) -> str:
 
 
 def _client_address(request: Request) -> str:
-    """The visitor's, as nginx appends it; what stands before may be anybody's invention."""
+    """Returns the client address that nginx appended to X-Forwarded-For. Earlier entries can be forged."""
     forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
     return forwarded or (request.client.host if request.client else "")
 
@@ -203,15 +204,17 @@ FIRST_DELAY_S = 2.0
 LONGEST_DELAY_S = 120.0
 FORGET_AFTER_S = 900.0
 MAX_ADDRESSES = 10_000
-"""Addresses remembered; the one that failed longest ago is forgotten first."""
+"""Maximum number of tracked addresses. The address with the oldest failure is dropped first."""
 
 
 class LoginThrottle:
+    """Exponential back-off per address after five failed logins. It resets after 15 minutes."""
+
     def __init__(self) -> None:
         self._failed: dict[str, tuple[int, float]] = {}
 
     def wait_s(self, address: str, now_s: float) -> float:
-        """0 or less: it may try."""
+        """Returns the seconds until the next attempt is allowed; 0 or less: it is allowed."""
         count, last_s = self._failed.get(address, (0, 0.0))
         if now_s - last_s > FORGET_AFTER_S:
             self._failed.pop(address, None)

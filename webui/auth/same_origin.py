@@ -1,10 +1,10 @@
-"""Keeps every request of the page on its own origin, and refuses requests that pages of another origin make.
+"""Restricts the page to its own origin: a content security policy, and refusal of cross-origin requests.
 
-A picture in an answer's Markdown would otherwise make the reader's browser ask a stranger's server.
+Without the policy, an image in an answer's Markdown would make the user's browser send a request to an unknown server.
 Gradio needs inline scripts and styles, and `new Function` for the scripts of its events.
 
-A page of another origin may open this one by a link, and do nothing else: Gradio by itself lets any origin call every event and
-read the answer. A browser says where a request comes from in Sec-Fetch-Site (over TLS and on localhost only) and in Origin;
+A page of another origin may only link to this page. Gradio alone would let any origin call every event and read the
+response. Browsers report the source of a request in Sec-Fetch-Site (over TLS and on localhost only) and in Origin;
 programs send neither.
 """
 
@@ -33,18 +33,18 @@ POLICY = "; ".join(
     )
 )
 OWN_SITES = ("same-origin", "none")
-"""Of Sec-Fetch-Site: this page's own scripts, and what a person typed or chose from the bookmarks."""
+"""Values of Sec-Fetch-Site for scripts of this page, and for typed addresses and bookmarks."""
 PORTS = {"http": 80, "https": 443}
 LINKABLE_PATHS = {linkable for path in PATHS.values() for linkable in (path, path.rstrip("/"), f"{path}login")}
 """Paths that a link on another site may lead to."""
 FOREIGN_ORIGIN_MESSAGE = (
-    "This request comes from a page of another origin, and ManyEyes answers its own page only. "
-    "Open ManyEyes by its own address. A proxy before it has to pass on the Host header with its port.\n"
+    "This request comes from a page of another origin. ManyEyes accepts requests from its own page only. "
+    "Open ManyEyes at its own address. A proxy in front of it must forward the Host header with its port.\n"
 )
 
 
 class SameOriginMiddleware:
-    """ASGI middleware; adds headers and touches no body, so that streams stay streams."""
+    """ASGI middleware that adds headers. It does not buffer bodies, so that streaming works."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,9 +59,9 @@ class SameOriginMiddleware:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name in {name for name in headers if name.startswith("access-control-")}:
-                    del headers[name]  # Gradio's own: it allows every origin
+                    del headers[name]  # Gradio sets them to allow every origin
                 headers["content-security-policy"] = POLICY
-                # Not "no-referrer": with it browsers send `Origin: null` with the login's own form.
+                # Not "no-referrer": it makes browsers send `Origin: null` with the login form.
                 headers["referrer-policy"] = "same-origin"
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
@@ -76,7 +76,7 @@ class SameOriginMiddleware:
 
 
 def is_foreign(scope: Scope) -> bool:
-    """Whether a page of another origin makes this request, and it does more than open the page."""
+    """Returns True if a page of another origin sent this request and the request does more than open the page."""
     headers = Headers(scope=scope)
     if sites := headers.getlist("sec-fetch-site"):
         return any(site not in OWN_SITES for site in sites) and not _opens_the_page(scope, headers)
@@ -86,7 +86,7 @@ def is_foreign(scope: Scope) -> bool:
 
 
 def _own_hosts(headers: Headers) -> list[str]:
-    """The names of this page, as the browser or a proxy says them. No script of another origin can set any of these headers."""
+    """Returns the hosts of this page as sent by the browser or a proxy. Scripts of other origins cannot set them."""
     names = [*headers.getlist("host"), *headers.getlist("x-forwarded-host")]
     hosts = [host.strip() for name in names for host in name.split(",")]
     port = headers.get("x-forwarded-port", "").strip()
@@ -94,7 +94,7 @@ def _own_hosts(headers: Headers) -> list[str]:
 
 
 def _opens_the_page(scope: Scope, headers: Headers) -> bool:
-    """A link on another site, in a window of its own. Without access-control headers a script of that site reads nothing of it."""
+    """Returns True for a link on another site. Without access-control headers, that site cannot read the response."""
     return (
         scope.get("method") in ("GET", "HEAD")
         and scope["path"] in LINKABLE_PATHS
@@ -104,7 +104,7 @@ def _opens_the_page(scope: Scope, headers: Headers) -> bool:
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Host and port alone: TLS may end at a proxy before this page. `null` and what is no origin are the same as nothing."""
+    """Compares host and port only, because a proxy may terminate TLS. `null` and invalid origins never match."""
     try:
         theirs, own = urlsplit(origin.strip()), urlsplit(f"//{host.strip()}")
         standard = PORTS[theirs.scheme]
@@ -114,11 +114,11 @@ def _is_same(origin: str, host: str) -> bool:
 
 
 MAX_DISCARDED_BYTES = 1 << 20
-"""Of a body that nobody wants; a longer one costs its sender the connection."""
+"""How much of a refused request body is read. With a longer body, the connection closes."""
 
 
 async def discard_body(scope: Scope, receive: Receive) -> None:
-    """Reads and drops a request's body, or its first MiB, so that a refusal leaves the connection usable."""
+    """Reads and discards up to 1 MiB of the request body, so that the connection stays usable after a refusal."""
     read, more = 0, scope["type"] == "http"
     while more and read < MAX_DISCARDED_BYTES:
         message = await receive()

@@ -1,8 +1,8 @@
-"""Whose an upload is, and how long it is needed: read by nobody else, and deleted with the last chat that could send it.
+"""Tracks ownership and lifetime of uploads. Only the owner can read a file; it is deleted with its last chat.
 
-Gradio puts an upload into a folder named after its bytes, so two visitors with the same picture share one folder. An owner is a
-browser (by a cookie; all its tabs are one owner) or, without cookie, whoever calls by program. All of it is in memory, as the
-uploads are: a page that starts anew has none.
+Gradio stores an upload in a folder named after its hash, so two users with the same image share a folder. An owner is
+a browser, identified by a cookie (all its tabs are one owner). All programs without a cookie are one owner. The
+records are in memory, like the uploads, so a restart of the page deletes both.
 """
 
 import filecmp
@@ -39,9 +39,9 @@ _owner: ContextVar[str | None] = ContextVar("owner", default=None)
 class UploadFolder:
     owners: set[str] = field(default_factory=set)
     fresh: Counter[str] = field(default_factory=Counter)
-    """Uploads by owner that no event has used yet."""
+    """Number of uploads by owner that no event has used yet."""
     needed: set[tuple[str, str]] = field(default_factory=set)
-    """(visit, what for)"""
+    """(visit, use) pairs that need the folder."""
 
 
 _lock = threading.Lock()
@@ -51,7 +51,7 @@ _needs: dict[tuple[str, str], set[Path]] = {}
 
 @contextmanager
 def acting_as(owner: str) -> Iterator[None]:
-    """What happens inside happens for `owner`; threads and tasks that it starts know too."""
+    """Sets the owner inside the block, and in threads and tasks started there."""
     token = _owner.set(owner)
     try:
         yield
@@ -71,14 +71,14 @@ def record_upload(path: Path, owner: str) -> None:
 
 
 def record_created_file(path: Path) -> None:
-    """`path` was made here, for whoever acts."""
+    """Records that the page created `path` for the current owner."""
     if owner := _owner.get():
         with _lock:
             _folders.setdefault(path.parent, UploadFolder()).owners.add(owner)
 
 
 def may_read(path: Path, owner: str | None = None) -> bool:
-    """Whether `owner` (else whoever acts) may read it. What nobody acts for is the page's own doing."""
+    """Returns True if `owner` (default: the current owner) may read the file. Without an owner, the page reads it."""
     owner = owner or _owner.get()
     if owner is None or is_sample(path):
         return True
@@ -88,7 +88,7 @@ def may_read(path: Path, owner: str | None = None) -> bool:
 
 
 def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
-    """From here on `visit` needs these files for `use`, and for it no others: what nobody else needs is deleted."""
+    """Replaces the files that `visit` needs for `use`. Files that no visit needs are deleted."""
     now = {Path(file).resolve().parent for file in files}
     with _lock:
         before = _needs.pop((visit, use), set())
@@ -108,13 +108,13 @@ def hold_files(visit: str, use: str, files: Iterable[str | Path]) -> None:
 def end_visit(visit: str) -> None:
     for use in [use for holder, use in list(_needs) if holder == visit]:
         hold_files(visit, use, ())
-    with _lock:  # what Gradio deleted for its age
+    with _lock:  # folders that Gradio deleted because of their age
         for parent in [parent for parent in _folders if not parent.exists()]:
             del _folders[parent]
 
 
 def is_sample(path: Path) -> bool:
-    """Everybody's: one of the page's own samples, or Gradio's copy of it."""
+    """Returns True for a sample of the page or Gradio's copy of it. All users may read samples."""
     own = samples.HERE / path.name
     return path == own or (own.is_file() and path.is_file() and filecmp.cmp(path, own))
 
@@ -128,12 +128,12 @@ def _delete_unneeded(parent: Path, folder: UploadFolder) -> None:
 
 
 def upload_folder() -> Path:
-    """Gradio's, as it finds it itself."""
+    """Returns Gradio's upload folder, found in the same way as Gradio finds it."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio").resolve()
 
 
 def resolve_upload(path: str | Path) -> Path:
-    """`path`, if a visitor may name it. Raises UserError: a browser can put any path into a request."""
+    """Resolves `path` if the user may read it, else raises UserError. A browser can send any path in a request."""
     found = Path(path).resolve()
     if not (found.is_relative_to(upload_folder()) or found.is_relative_to(samples.HERE)):
         raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
@@ -141,13 +141,13 @@ def resolve_upload(path: str | Path) -> Path:
         raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
     if not found.is_file():
         raise UserError(
-            _("The page no longer holds {name}.", name=found.name), _("Attach it again, or begin a new chat.")
+            _("{name} is no longer on the server.", name=found.name), _("Attach it again, or start a new chat.")
         )
     return found
 
 
 def store_upload(name: str, data: bytes) -> Path:
-    """Writes `data` where uploads lie, under its own hash."""
+    """Writes `data` to the upload folder, in a folder named after its hash."""
     path = upload_folder() / hashlib.sha256(data).hexdigest() / Path(name).name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -156,7 +156,7 @@ def store_upload(name: str, data: bytes) -> Path:
 
 
 def derived_path(path: Path, name: str) -> Path:
-    """Where a file made of an upload goes: into its folder; of a sample, which all visitors share, into one for each of them."""
+    """Returns the path of a file derived from an upload: in its folder, or for a sample in a folder per owner."""
     if not is_sample(path):
         return path.parent / name
     made = upload_folder() / hashlib.sha256(f"{current_owner()}\0{path}".encode()).hexdigest()
@@ -169,18 +169,20 @@ VISITOR_COOKIE = "manyeyes-visitor"
 UPLOAD_PATH = "/gradio_api/upload"
 FILE_PATH = "/gradio_api/file="
 OLD_FILE_PATH = "/gradio_api/file/"
-"""Gradio's older spelling of the same, which no browser of this page uses."""
+"""Gradio's older form of FILE_PATH, which this page does not use."""
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Of an upload's answer, which is a list of paths."""
+"""Maximum size of an upload response, which is a list of paths."""
 
 
 def owner_of(cookies: Mapping[str, str]) -> str:
-    """Who asks: this browser; else who is logged in; else programs, which are one."""
+    """Returns the owner of a request: the browser, else the logged-in user, else all programs together."""
     cookie = cookies.get(VISITOR_COOKIE) or cookies.get(login.LOGIN_COOKIE)
     return hashlib.sha256(cookie.encode()).hexdigest() if cookie else PROGRAMS
 
 
 class VisitorCookieMiddleware:
+    """ASGI middleware that sets the visitor cookie, records uploads and refuses files of other owners."""
+
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
@@ -203,7 +205,7 @@ class VisitorCookieMiddleware:
 
 
 class _UploadRecorder:
-    """Passes an upload's answer on and notes the paths in it."""
+    """Forwards an upload response and records the paths in it."""
 
     def __init__(self, send: Send, owner: str) -> None:
         self._send = send
@@ -216,7 +218,7 @@ class _UploadRecorder:
             self._good = message["status"] == 200
         elif message["type"] == "http.response.body" and self._good and len(self._body) < MAX_ANSWER_BYTES:
             self._body += message.get("body", b"")
-            if not message.get("more_body", False):  # before the browser knows the paths, and could use them
+            if not message.get("more_body", False):  # before the browser gets the paths and can use them
                 for path in json.loads(self._body):
                     record_upload(Path(path), self._owner)
         await self._send(message)

@@ -1,4 +1,4 @@
-"""What the Chat tab's events do. Holds the answers on their way, by visitor."""
+"""Event handlers of the Chat tab. They track the running answer of each visit."""
 
 import asyncio
 import contextlib
@@ -18,19 +18,19 @@ from webui.chat.streamed_answer import StreamedAnswer, answer_note
 from webui.cluster.gateway_client import KEY_HEADER
 from webui.i18n import _
 
-ChatUpdate = tuple[Any, Any]  # for the chat and for the box
+ChatUpdate = tuple[Any, Any]  # for the chat and for the question box
 IDLE_BUTTONS: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
 BUSY_BUTTONS: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 EMPTY_BOX = {"text": "", "files": []}
-SHORTEST_REDRAW_S = 0.05  # 20 times a second; each drawing costs a message to the browser
+SHORTEST_REDRAW_S = 0.05  # 20 times a second; each redraw sends a message to the browser
 LONGEST_REDRAW_S = 2.0
 LATE_REDRAW_S = 0.03
-"""Later than so much after its time, a drawing shows that the page has more to do than it can."""
+"""A redraw that is later than this shows that the page is overloaded."""
 
 
 @dataclass
 class ReplyTask:
-    """One answer on its way; `stop` ends it. `replacement`: what the chat shows since another event took the answer away."""
+    """A running answer. `stop` cancels it. `replacement`: what the chat shows if another event replaced the answer."""
 
     stop: bool = False
     replacement: list[Message] | None = None
@@ -38,13 +38,13 @@ class ReplyTask:
 
 @dataclass
 class ChatTurn:
-    """What one question is made of: the chat before it, and what was typed or edited."""
+    """A question: the chat before it, its text and its files."""
 
     history: list[Message]
     text: str
     files: list[str]
     restore_box: bool = True
-    """The box holds it again when nothing was answered."""
+    """The question is put back into the box if there is no answer."""
 
     def rendered(self, files: list[str] | None = None) -> list[Message]:
         return [*self.history, message_builder.user_message(self.text, self.files if files is None else files)]
@@ -59,7 +59,7 @@ class ReplyHandlers:
         self, request: gr.Request, typed: dict[str, Any], history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         if not typed["text"].strip() and not typed["files"]:
-            yield gr.skip(), gr.skip()  # Gradio empties every output of a generator that ends without a yield
+            yield gr.skip(), gr.skip()  # Gradio clears all outputs of a generator that ends without a yield
             return
         turn = ChatTurn(message_builder.drop_unanswered(history), typed["text"], typed["files"])
         async for update in self._reply(turn, EMPTY_BOX, SamplingSettings(*sampling), request):
@@ -86,7 +86,7 @@ class ReplyHandlers:
     async def edit(
         self, request: gr.Request, change: gr.EditData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
-        """Asks again from the question that was edited on; what followed it is gone."""
+        """Sends the edited question. Later messages are dropped."""
         *history, question = message_builder.replace_question(history, _message_index(change), str(change.value))
         value = message_builder.box_value(question)
         turn = ChatTurn(history, value["text"], value["files"], restore_box=False)
@@ -94,7 +94,7 @@ class ReplyHandlers:
             yield update
 
     def undo(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
-        """The last question and its answer go; the question is back in the box."""
+        """Removes the last question and its answer, and puts the question back into the box."""
         index = _message_index(of)
         gone = next((message for message in history[index:] if message["role"] == "user"), None)
         left = message_builder.remove_question(history, index)
@@ -111,7 +111,7 @@ class ReplyHandlers:
         return [], gr.update(**IDLE_BUTTONS)
 
     def replace_chat(self, request: gr.Request, shown: list[Message]) -> None:
-        """The chat shows something else: an answer on its way is nobody's any more, and neither are the files of the chat before."""
+        """Shows another chat. Stops the running answer and releases the files of the previous chat."""
         hold_chat_files(request, shown)
         if reply := self._replies.get(request.session_hash or ""):
             reply.stop, reply.replacement = True, shown
@@ -119,10 +119,10 @@ class ReplyHandlers:
     async def _reply(
         self, turn: ChatTurn, box: dict[str, Any] | None, sampling: SamplingSettings, request: gr.Request
     ) -> AsyncIterator[ChatUpdate]:
-        """Answers `turn`; `box` is what the box holds from the start on (None: as it is)."""
+        """Answers `turn`. `box` is the new value of the question box (None: unchanged)."""
         page = request.session_hash or ""
         if page in self._replies:
-            gr.Warning(_("The last answer is still coming. Press stop first."))
+            gr.Warning(_("The last answer is still being generated. Press stop first."))
             yield gr.skip(), gr.skip()
             return
         reply = self._replies[page] = ReplyTask()
@@ -142,20 +142,20 @@ class ReplyHandlers:
                     drawn = come
                     yield [*_shown_question(turn, answer), *_shown_answer(answer, "")], gr.skip()
             answer.stopped = not asking.done()
-        finally:  # also when the visitor closed the page: the gateway sees the connection close, and the engine stops
+        finally:  # also when the user closes the page: the gateway sees the closed connection, and the engine stops
             asking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
             if self._replies.get(page) is reply:
                 del self._replies[page]
-        if reply.replacement is not None:  # once more: a drawing on its way may reach the browser after that event's
+        if reply.replacement is not None:  # sent again: a redraw may reach the browser after that event's update
             yield reply.replacement, _box_update(None, IDLE_BUTTONS)
             return
         nothing = answer.failure is not None and not answer.text
         restore_box = (
             {"text": turn.text, "files": turn.files} if nothing and turn.restore_box and box is not None else None
         )
-        if restore_box:  # put there by the page, of which the box itself says nothing
+        if restore_box:  # set by the page, so the box sends no change event
             uploads.hold_files(page, "box", turn.files)
         note = answer_note(answer, *(attachment.note for attachment in answer.attached))
         shown = [*_shown_question(turn, answer), *_shown_answer(answer, note, ended=True)]
@@ -167,13 +167,13 @@ def _message_index(event: gr.RetryData | gr.EditData | gr.UndoData) -> int:
 
 
 def hold_chat_files(request: gr.Request, shown: list[Message]) -> None:
-    """The files that the open chat of this visit may send again."""
+    """Holds the files that the open chat of this visit may send again."""
     files = [path for message in shown for path in message_builder.message_files(message)]
     uploads.hold_files(request.session_hash or "", "chat", files)
 
 
 def _shown_question(turn: ChatTurn, answer: StreamedAnswer) -> list[Message]:
-    """The chat with the question as it was sent: a PDF as its pages."""
+    """Returns the chat with the question as sent: a PDF as its pages."""
     return turn.rendered([str(attachment.path) for attachment in answer.attached] or None)
 
 
@@ -192,6 +192,6 @@ def _box_update(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[s
 
 
 def next_redraw_pause(pause_s: float, late_s: float) -> float:
-    """The pause before the next drawing, from the last one and how late its end came."""
+    """Returns the pause before the next redraw, from the last pause and its delay (in seconds)."""
     wanted = pause_s * 1.6 if late_s > LATE_REDRAW_S else pause_s * 0.85
     return min(LONGEST_REDRAW_S, max(SHORTEST_REDRAW_S, wanted))

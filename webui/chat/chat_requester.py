@@ -1,6 +1,6 @@
-"""Builds the request for a question with its files, within what its model takes, and streams the answer.
+"""Builds chat requests within the limits of the model, and streams the answers.
 
-The chat, Documents, Compare, Individual and Agent all ask through `ChatRequester`.
+The Chat, Documents, Compare, Individual and Agent tabs use `ChatRequester`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from webui.user_error import UserError, as_user_error
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """In the order in which a tab hands them over."""
+    """Model, sampling and attachment settings, in the order of a tab's input components."""
 
     model: str | None
     system: str = ""
@@ -41,7 +41,7 @@ class SamplingSettings:
     most_frames: float = 16
 
     def __post_init__(self) -> None:
-        if self.system is None:  # a box in a tab that was never opened
+        if self.system is None:  # the text box of a tab that was never opened
             object.__setattr__(self, "system", "")
 
     @property
@@ -51,7 +51,7 @@ class SamplingSettings:
     def build_request(
         self, messages: list[dict[str, Any]], by: Visitor, response_format: dict[str, Any] | None = None
     ) -> ChatRequest:
-        """Raises UserError where no model is chosen."""
+        """Raises UserError if no model is chosen or the seed is not a whole number."""
         if not self.model:
             raise UserError(_("No model is chosen."), _("Choose one in the settings, then press retry."))
         return ChatRequest(
@@ -72,8 +72,8 @@ class SamplingSettings:
             return None
         if not found.removeprefix("-").isdecimal():
             raise UserError(
-                _("The seed is a whole number, found {found}.", found=repr(found[:20])),
-                _("Correct or empty it, then press retry."),
+                _("Seed: expected a whole number, got {found}.", found=repr(found[:20])),
+                _("Correct it or clear it, then press retry."),
             )
         return int(found)
 
@@ -86,7 +86,7 @@ class Preset:
     top_p: float
     max_tokens: int
     prompt: str = ""
-    """Put into the box where that is empty."""
+    """Fills the question box if it is empty."""
 
 
 DEFAULT_PRESET = Preset(N_("Free chat"), "", 0.7, 0.8, 1024)
@@ -99,30 +99,30 @@ PRESETS = (
         0.0,
         1.0,
         4096,
-        N_("Transcribe all text in this picture."),
+        N_("Transcribe all text in this image."),
     ),
     Preset(
         N_("Chart or table"),
         N_(
-            "You read charts and tables. Give the numbers first, as a Markdown table, then two sentences of what they say."
+            "You read charts and tables. Give the numbers first, as a Markdown table, then explain them in two sentences."
         ),
         0.0,
         1.0,
         2048,
         N_("What does this chart show?"),
     ),
-    Preset(N_("Describe"), "", 0.7, 0.8, 1024, N_("Describe this picture in detail.")),
+    Preset(N_("Describe"), "", 0.7, 0.8, 1024, N_("Describe this image in detail.")),
     Preset(
         N_("Find and count"),
-        N_("You locate things in pictures. Say how many there are and where each one is."),
+        N_("You locate objects in images. State how many there are and where each of them is."),
         0.1,
         0.9,
         1024,
-        N_("How many people are in this picture, and where?"),
+        N_("How many people are in this image, and where?"),
     ),
     Preset(
         N_("Watch a video"),
-        N_("You describe videos in the order of time, with the second at which each thing happens."),
+        N_("You describe videos in chronological order, with the second at which each event happens."),
         0.7,
         0.8,
         2048,
@@ -140,9 +140,9 @@ PRESETS = (
 
 
 class ModelLimits:
-    """What each model takes, from cluster.yaml; read again when the file changes.
+    """Limits of each model from cluster.yaml, reloaded when the file changes.
 
-    Without a file, or with a model it does not name, the schema's own defaults count.
+    Without a file, and for unknown models, the defaults of the schema apply.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -155,7 +155,7 @@ class ModelLimits:
         self._pools = ReloadedFile[tuple[Pool, ...]](path, (), read, refused)
 
     def pool(self, model: str | None) -> Pool | None:
-        """The pool that serves `model`; None for a name that no pool has (`auto`, an endpoint elsewhere)."""
+        """Returns the pool that serves `model`; None for other names (`auto`, external endpoints)."""
         return next((pool for pool in self._pools() if model in pool.names), None)
 
     def media(self, model: str | None) -> Media:
@@ -181,7 +181,7 @@ class ChatRequester:
         history: Sequence[Message] = (),
         response_format: dict[str, Any] | None = None,
     ) -> None:
-        """Asks after `history` and fills `answer`; an error is put there too, never raised."""
+        """Sends a question after `history` and fills `answer`. Failures are stored in `answer`, not raised."""
         try:
             messages, attached = await asyncio.to_thread(self._messages, text, files, sampling, history)
             request = sampling.build_request(messages, by, response_format)
@@ -190,7 +190,7 @@ class ChatRequester:
             return
         answer.attached = attached
         answer.vision_tokens_estimate = sum(attachment.tokens for attachment in attached)
-        answer.started_s = time.monotonic()  # reading files is not the engine's time
+        answer.started_s = time.monotonic()  # the time for reading files does not count
         await stream_with_resume(self._backend, request, answer)
 
     def _messages(

@@ -1,6 +1,7 @@
-"""One chat as the visitor's own browser stores it (chats.js has the list), and as a file: Markdown to read, JSON to bring back.
+"""Converts a chat to the form that the browser stores, to Markdown, to JSON that can be imported again, and to code.
 
-Files stay on the server for some hours; the browser keeps only their paths, and an old chat says which of them are gone.
+chats.js stores the chats in the browser, with only the paths of their files. Files expire on the server after some
+hours, and an old chat lists the missing files.
 """
 
 import base64
@@ -26,13 +27,13 @@ MAX_IMPORT_BYTES = 100 * 1024 * 1024
 
 
 def pack_chat(history: list[Message]) -> dict[str, Any]:
-    """{"title", "messages"}: what a browser keeps."""
+    """Returns {"title", "messages"}, the form that the browser stores."""
     messages = [_pack_message(message, message_builder.raw_text(message), str) for message in history]
     return {"title": chat_title(history), "messages": messages}
 
 
 def unpack_chat(chat: object) -> list[Message]:
-    """The messages as the page shows them; empty for anything that `pack_chat` did not make."""
+    """Returns the messages as the page shows them; empty if `chat` is not from `pack_chat`."""
     messages = chat.get("messages") if isinstance(chat, dict) else None
     if not isinstance(messages, list):
         return []
@@ -40,7 +41,7 @@ def unpack_chat(chat: object) -> list[Message]:
 
 
 def chat_title(history: list[Message]) -> str:
-    """The first words of the first question, or the name of its file."""
+    """Returns the first words of the first question, or the names of its files."""
     for message in history:
         if message["role"] == "user":
             words = " ".join(message_builder.message_text(message).split())
@@ -67,7 +68,7 @@ def _unpack_message(message: Message) -> Message:
 
 
 def _held_files(text: str, files: object) -> tuple[str, list[str]]:
-    """The files that the page still holds, and the text with the names of the others."""
+    """Returns the files that are still on the server, and the text with the names of the missing files."""
     held, gone = [], []
     for path in files if isinstance(files, list) else []:
         try:
@@ -75,7 +76,7 @@ def _held_files(text: str, files: object) -> tuple[str, list[str]]:
         except UserError:
             gone.append(Path(str(path)).name)
     if gone:
-        note = _("No longer held by the page: {names}", names=", ".join(gone))
+        note = _("No longer on the server: {names}", names=", ".join(gone))
         text = f"{text}\n\n({note})".strip()
     return text, held
 
@@ -90,11 +91,11 @@ def _shown_message(role: str, text: str, files: list[str], message: Message) -> 
 
 
 def unreadable_chat_error() -> UserError:
-    return UserError(_("This is not a chat that was saved here."), _("Choose a JSON file that the page saved."))
+    return UserError(_("This file is not a saved chat."), _("Choose a JSON file that was saved from this page."))
 
 
 def export_markdown(history: list[Message], name: str) -> str:
-    """Questions as headings, answers as they stand, notes in italics, pictures by name."""
+    """Returns the chat as Markdown: questions, unchanged answers, notes in italics, and the names of files."""
     parts = [f"# {name}"]
     for message in history:
         if message["role"] == "user":
@@ -113,7 +114,7 @@ def export_markdown(history: list[Message], name: str) -> str:
 
 
 def export_json(history: list[Message], name: str) -> str:
-    """Everything, with the files inside."""
+    """Returns the complete chat as JSON, including the data of its files."""
     return json.dumps(
         {
             "kind": EXPORT_KIND,
@@ -129,7 +130,7 @@ def export_json(history: list[Message], name: str) -> str:
 
 
 def parse_export(text: str) -> list[Message]:
-    """The chat that `export_json` wrote, its files put among the uploads. Raises UserError."""
+    """Parses the output of `export_json` and stores its files as uploads. Raises UserError."""
     try:
         found = json.loads(text)
         if found["kind"] != EXPORT_KIND:
@@ -140,7 +141,7 @@ def parse_export(text: str) -> list[Message]:
 
 
 def read_export(path: Path) -> list[Message]:
-    """Raises UserError."""
+    """Reads a chat saved as JSON. Raises UserError."""
     if path.stat().st_size > MAX_IMPORT_BYTES:
         raise UserError(
             _("{name} is larger than {most} MB.", name=path.name, most=MAX_IMPORT_BYTES // 1024 // 1024),
@@ -170,7 +171,7 @@ def import_message(message: dict[str, Any]) -> Message:
 
 def _import_file(file: dict[str, Any]) -> str:
     name = Path(str(file["name"])).name
-    attachments.mime_type(Path(name))  # UserError for anything that is neither picture nor video
+    attachments.mime_type(Path(name))  # raises UserError for other file types
     return str(uploads.store_upload(name, base64.b64decode(file["data"], validate=True)))
 
 
@@ -180,7 +181,7 @@ EXAMPLE_KEY = "any"
 
 
 def render_code(request: ChatRequest, names: list[str], base_url: str, language: str) -> str:
-    """`names`: the files in the order in which the messages hold them. `base_url` ends in /v1."""
+    """Returns code that sends `request`. `names`: the files in the order of the messages. `base_url` ends in /v1."""
     match language:
         case "Python":
             return _python(request_body(request), names, base_url)
@@ -190,17 +191,17 @@ def render_code(request: ChatRequest, names: list[str], base_url: str, language:
 
 
 def request_json(request: ChatRequest) -> str:
-    """The request itself, every byte of every picture included."""
+    """Returns the request body as JSON, including the data of its files."""
     return json.dumps(request_body(request), ensure_ascii=False)
 
 
 class _FilePlaceholders:
-    """Stands in the body where the page has the data of a file."""
+    """Replaces the file data in a request body with placeholders."""
 
     def __init__(self, names: list[str]) -> None:
         self._names = iter(names)
         self.found: list[tuple[str, str]] = []
-        """(name of the file, its kind)"""
+        """(file name, MIME type) of each placeholder."""
 
     def dug(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -214,7 +215,7 @@ class _FilePlaceholders:
         return value
 
     def filled(self, text: str, with_: Any) -> str:
-        """`text` is JSON or a literal; the holes with their quotes become `with_(name, kind)`."""
+        """Replaces the quoted placeholders in `text` (JSON or a Python literal) with `with_(name, kind)`."""
         for number, (name, kind) in enumerate(self.found):
             for hole in (f'"\\u0000{number}\\u0000"', f"'\\x00{number}\\x00'"):
                 text = text.replace(hole, with_(name, kind))
@@ -224,7 +225,7 @@ class _FilePlaceholders:
 def _curl(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     hole = _FilePlaceholders(names)
     dug = json.dumps(hole.dug(whole), ensure_ascii=False, indent=2)
-    # Between two pieces of a quoted text, so that the shell puts the file there; -d @- because arguments have a limit.
+    # Closes and reopens the quotes, so that the shell inserts the file. `-d @-`, because arguments have a size limit.
     escaped = dug.replace("'", "'\\''")
     filled = hole.filled(escaped, lambda name, kind: f'"data:{kind};base64,\'"$(base64 -w0 {shlex.quote(name)})"\'"')
     return (
@@ -241,7 +242,7 @@ def _python(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     known = ("model", "messages", "stream", "temperature", "top_p", "max_tokens", "seed", "response_format")
     more = {name: value for name, value in dug.items() if name not in (*known, "stream_options")}
     lines = [f"    {name}={_literal(dug[name], 4)}," for name in known if name in dug and name != "messages"]
-    if more:  # vLLM's own fields, which the client does not know
+    if more:  # fields of vLLM that the client does not know
         lines.append(f"    extra_body={_literal(more, 4)},")
     reads = (
         "def data_url(file, kind):\n"
@@ -279,7 +280,7 @@ def _javascript(whole: dict[str, Any], names: list[str], base_url: str) -> str:
 
 
 def _literal(value: Any, indent: int) -> str:
-    """Python's own notation, a message a line."""
+    """Returns `value` as a Python literal, with one message per line."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         inner = " " * (indent + 4)
         return "[\n" + "".join(f"{inner}{item!r},\n" for item in value) + " " * indent + "]"

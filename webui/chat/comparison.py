@@ -1,4 +1,4 @@
-"""Several questions at once, each to its own model, and which of them was how fast."""
+"""Runs questions on several models in parallel and compares their speed."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from webui.i18n import N_, _, ngettext
 
 COMPARISON_UPDATE_S = 0.15
 EQUAL_SPEED_FACTOR = 1.05
-"""Less than so much slower is as fast."""
+"""Answers that are slower by less than this factor count as equally fast."""
 
 
 @dataclass
@@ -38,14 +38,14 @@ class Comparison:
 
     @property
     def speed_up(self) -> float | None:
-        """How much longer the same would have taken one after the other."""
+        """How many times longer the runs would take one after the other."""
         times = [run.answer.total_s or 0.0 for run in self.runs]
         if self.ended_s is None or len(times) < 2 or not all(times):
             return None
         return sum(times) / max(times)
 
     async def run(self, requester: ChatRequester, by: Visitor) -> AsyncIterator[None]:
-        """Starts all runs together and yields while answers come."""
+        """Starts all runs in parallel and yields while the answers stream."""
         asking = [
             asyncio.create_task(
                 requester.send(run.text, run.files, run.sampling, replace(by, page=f"{by.page}-{nth}"), run.answer)
@@ -64,7 +64,7 @@ class Comparison:
             self.ended_s = time.monotonic()
 
     def verdicts(self) -> list[str]:
-        """A few words for each lane: fastest, or how much slower; empty while it is not known."""
+        """Returns a short verdict for each run: fastest, or how much slower; empty until it is known."""
         times = [run.answer.total_s if run.answer.failure is None else None for run in self.runs]
         known = [one for one in times if one]
         if self.ended_s is None or len(self.runs) < 2 or not known:
@@ -75,7 +75,7 @@ class Comparison:
         return [_speed_verdict(one, best) for one in times]
 
     def summary(self) -> str:
-        """One sentence, empty while it is not known."""
+        """Returns a summary in one sentence; empty until it is known."""
         if self.speed_up is None:
             return ""
         times = [run.answer.total_s or 0.0 for run in self.runs]
@@ -108,7 +108,7 @@ def _speed_verdict(elapsed_s: float | None, best_s: float) -> str:
 
 
 def run_markdown(run: ModelRun, verdict: str) -> str:
-    """Markdown: who, the answer, how fast."""
+    """Returns Markdown with the model, the answer and the summary line."""
     reasoning, text = run.answer.rendered()
     ended = run.answer.failure is not None or run.answer.finish_reason is not None
     head = f"#### {escape_markdown(run.model)}" + (f" · *{verdict}*" if verdict else "")
@@ -122,16 +122,16 @@ MAX_SAVED_COMPARISONS = 100
 EQUALLY_GOOD = N_("equally good")
 
 SavedComparison = dict[str, Any]
-"""As comparison_facts makes it, and "vote"."""
+"""The result of Comparison.facts, and "vote"."""
 
 
 def add_comparison(stored: object, comparison: SavedComparison) -> list[SavedComparison]:
-    """Newest first, the oldest forgotten."""
+    """Adds a comparison at the front and drops the oldest."""
     return [comparison | {"vote": None}, *valid_comparisons(stored)][:MAX_SAVED_COMPARISONS]
 
 
 def add_vote(stored: object, vote: str) -> list[SavedComparison]:
-    """The newest comparison with its vote."""
+    """Stores the vote in the newest comparison."""
     found = valid_comparisons(stored)
     if not found:
         return []
@@ -139,7 +139,7 @@ def add_vote(stored: object, vote: str) -> list[SavedComparison]:
 
 
 def tally_votes(stored: object) -> str:
-    """For example: 3 votes: qwen3-vl-8b 2, equally good 1."""
+    """Returns the number of votes, for example: 3 votes: qwen3-vl-8b 2, equally good 1."""
     counts = Counter(str(one["vote"]) for one in valid_comparisons(stored) if one.get("vote"))
     if not counts:
         return ""
@@ -172,7 +172,7 @@ def comparisons_csv(stored: object) -> str:
 
 
 def valid_comparisons(stored: object) -> list[SavedComparison]:
-    """What is well formed of what a browser sent."""
+    """Returns the well-formed comparisons that the browser sent."""
     if not isinstance(stored, list):
         return []
     return [

@@ -1,4 +1,4 @@
-"""Asks one OpenAI-compatible endpoint for one answer, and fills it in while it comes."""
+"""Streams an answer from an OpenAI-compatible endpoint. If an engine fails mid-stream, another engine continues it."""
 
 import asyncio
 import time
@@ -14,14 +14,14 @@ from webui.chat.streamed_answer import ServedBy, StreamedAnswer
 @dataclass(frozen=True)
 class Visitor:
     page: str = ""
-    """One opened page or one call of a program, not a person: the gateway tells conversations apart by it."""
+    """Id of an opened page or of a program's call. The gateway distinguishes conversations by it."""
     key: str = ""
-    """The name of the key that the person logged in with."""
+    """Name of the API key that the user logged in with."""
 
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """`page` and `key` are its visitor's."""
+    """A chat completion request. `page` and `key` are those of its `Visitor`."""
 
     model: str
     messages: list[dict[str, Any]]
@@ -33,7 +33,7 @@ class ChatRequest:
     seed: int | None = None
     response_format: dict[str, Any] | None = None
     continues: bool = False
-    """The last message is an answer that broke off; the engine goes on where it ends."""
+    """The last message is an unfinished answer, which the engine continues."""
 
 
 def request_body(request: ChatRequest) -> dict[str, Any]:
@@ -50,19 +50,19 @@ def request_body(request: ChatRequest) -> dict[str, Any]:
         found["seed"] = request.seed
     if request.response_format is not None:
         found["response_format"] = request.response_format
-    if request.continues:  # vLLM's own: the template leaves the last message open
+    if request.continues:  # options of vLLM: the chat template leaves the last message open
         found |= {"continue_final_message": True, "add_generation_prompt": False}
     return found
 
 
 def continuation_request(request: ChatRequest, text: str, tokens: int) -> ChatRequest | None:
-    """Asks for the rest of an answer of which `text` has come in `tokens` tokens; None where nothing may follow."""
+    """Returns the request for the rest of an answer after `text` (`tokens` tokens); None if no token is left."""
     left = request.max_tokens - tokens
     if left < 1:
         return None
     messages = request.messages[:-1] if request.continues else request.messages
     last = {"role": "assistant", "content": text}
-    # Under another page, because the gateway gives a conversation it knows to the engine that has just failed.
+    # With another page id, because session affinity would send a known conversation to the failed engine.
     page = f"{request.page}-goes-on"
     return replace(request, messages=[*messages, last], max_tokens=left, continues=True, page=page)
 
@@ -75,9 +75,9 @@ CLIENT_FIELDS = ("model", "messages", "stream")
 async def stream_completion(
     client: AsyncOpenAI, request: ChatRequest, answer: StreamedAnswer, headers: dict[str, Any]
 ) -> None:
-    """Streams into `answer`. Raises what the client raises."""
+    """Streams the response into `answer`. Raises the errors of the OpenAI client."""
     whole = request_body(request)
-    messages: Any = request.messages  # video_url is vLLM's own and not in OpenAI's types
+    messages: Any = request.messages  # video_url is an extension of vLLM and not in OpenAI's types
     try:
         raw = await client.chat.completions.with_raw_response.create(
             model=request.model,
@@ -111,9 +111,9 @@ async def stream_completion(
 
 
 MAX_ENGINES = 3
-"""Engines that may die of one answer; a question that kills engines must not kill them all."""
+"""Maximum number of engines for one answer. A request that crashes engines must not crash all of them."""
 RESUME_PAUSE_S = 1.0
-"""Before the rest is asked for: the gateway needs about a second to notice."""
+"""Pause before the second resume. The gateway needs about a second to detect a failed engine."""
 
 
 class CompletionBackend(Protocol):
@@ -121,7 +121,7 @@ class CompletionBackend(Protocol):
 
 
 async def stream_with_resume(backend: CompletionBackend, request: ChatRequest, answer: StreamedAnswer) -> None:
-    """Fills `answer`; a failure is put there too, never raised."""
+    """Fills `answer` and resumes it on other engines. Failures are stored in `answer`, not raised."""
     await backend.ask(request, answer)
     for nth in range(MAX_ENGINES - 1):
         rest = _remaining_request(request, answer)
@@ -133,15 +133,15 @@ async def stream_with_resume(backend: CompletionBackend, request: ChatRequest, a
         came = len(answer.text)
         await backend.ask(rest, answer)
         if answer.failure is not None and len(answer.text) == came:
-            answer.failure = failure  # "the answer was cut" tells more than what the second engine said
+            answer.failure = failure  # "the answer was cut off" explains more than the error of the second engine
             answer.switches.pop()
 
 
 def _remaining_request(request: ChatRequest, answer: StreamedAnswer) -> ChatRequest | None:
-    """What to ask for next; None when the answer is whole, or cannot go on."""
+    """Returns the request that continues the answer; None if it is complete or cannot be continued."""
     if answer.failure is None or not answer.failure.interrupted:
         return None
-    if not answer.text:  # only thinking came: it is thought again
+    if not answer.text:  # only reasoning arrived, so it is generated again
         answer.reasoning = ""
         return request if answer.chunks else None
     return continuation_request(request, answer.text, answer.earlier_tokens + answer.chunks)

@@ -1,10 +1,10 @@
-"""The chat on the page as messages for the gateway.
+"""Converts the chat on the page to messages for the gateway.
 
-Gradio hands the chat over as a list of {"role", "content": [item, ...], "metadata"}, where an item is
+Gradio represents the chat as a list of {"role", "content": [item, ...], "metadata"}, where an item is
 {"type": "text", "text"} or {"type": "file", "file": {"path", ...}, "alt_text"}.
-An assistant's message with a title in its metadata is thinking, shown folded. In any other the first item is the answer;
-what follows is the page's own note under it.
-The chat lives in the browser, so a restart of the page loses nothing but the files.
+An assistant message with a title in its metadata is reasoning, shown folded. In other assistant messages, the first
+item is the answer and the second item is the page's note under it.
+The browser stores the chat, so a restart of the page loses only the files.
 """
 
 import json
@@ -20,12 +20,12 @@ from webui.user_error import UserError
 
 Message = dict[str, Any]
 SentAs = Callable[[Path], Path]
-"""Which file goes to the engine for a file of the chat."""
-TEXT_OVERHEAD = 2048  # bytes of a request beside its messages: model, sampling, quotes
+"""Maps a file of the chat to the file that is sent to the engine."""
+TEXT_OVERHEAD = 2048  # bytes of a request without its messages: model, sampling, quotes
 
 
 def user_message(text: str, files: list[str]) -> Message:
-    """What a person sent, as the chat shows it: the files, then the text."""
+    """Returns a user's message as the chat shows it: the files, then the text."""
     content: list[Message] = [{"path": path, "alt_text": Path(path).name} for path in files]
     if text.strip():
         content.append({"type": "text", "text": text})
@@ -33,12 +33,12 @@ def user_message(text: str, files: list[str]) -> Message:
 
 
 def assistant_message(text: str, note: str) -> Message:
-    """An answer as the chat shows it; `note` is Markdown and may be empty."""
+    """Returns an answer as the chat shows it. `note` is Markdown and may be empty."""
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": note}]}
 
 
 def reasoning_message(reasoning: str, seconds: float | None) -> Message:
-    """Thinking as the chat shows it: open while it comes, folded once its length is known."""
+    """Returns reasoning as the chat shows it: open while it streams, folded once its duration is known."""
     title = _("Thinking") if seconds is None else _("Thought for {seconds} s", seconds=f"{seconds:.0f}")
     return {
         "role": "assistant",
@@ -52,12 +52,12 @@ def is_reasoning(message: Message) -> bool:
 
 
 def box_value(message: Message) -> dict[str, Any]:
-    """A user's message as the value of the box it was typed in."""
+    """Returns a user's message as a value of the question box."""
     return {"text": "\n".join(_texts(message)), "files": [str(path) for path in message_files(message)]}
 
 
 def drop_unanswered(history: list[Message]) -> list[Message]:
-    """`history` without the questions that got no answer at all (their text is back in the box)."""
+    """Returns `history` without the questions that have no answer (their text is back in the box)."""
     kept: list[Message] = []
     for message in history:
         if message["role"] == "assistant" and not is_reasoning(message) and not answer_text(message):
@@ -71,13 +71,13 @@ def drop_unanswered(history: list[Message]) -> list[Message]:
 
 
 def replace_question(history: list[Message], index: int, text: str) -> list[Message]:
-    """The chat up to the question at `index`, with another text: what followed it is gone."""
+    """Returns the chat up to the question at `index`, with a new text. Later messages are dropped."""
     files = [str(path) for path in message_files(history[index])]
     return [*drop_unanswered(history[:index]), user_message(text, files)]
 
 
 def remove_question(history: list[Message], index: int) -> list[Message]:
-    """The chat without the question at or before `index` and all that answers it."""
+    """Returns the chat without the question at or before `index` and its answer."""
     begin = index
     while begin > 0 and history[begin]["role"] != "user":
         begin -= 1
@@ -88,7 +88,7 @@ def remove_question(history: list[Message], index: int) -> list[Message]:
 
 
 def raw_text(message: Message) -> str:
-    """An answer as the page shows it, with its marks where the engine changed."""
+    """Returns an answer as the page shows it, with the marks where the engine changed."""
     first = message["content"][0] if message["content"] else {}
     return str(first.get("text", ""))
 
@@ -106,7 +106,7 @@ def same_path(path: Path) -> Path:
 
 
 def request_bytes(history: list[Message], system: str, sent_as: SentAs = same_path) -> int:
-    """About how long the request body gets; a little more rather than a little less."""
+    """Estimates the size of the request body in bytes. The estimate is slightly too high rather than too low."""
     total = TEXT_OVERHEAD + _text_bytes(system)
     for message in history:
         if message["role"] == "assistant":
@@ -118,38 +118,38 @@ def request_bytes(history: list[Message], system: str, sent_as: SentAs = same_pa
 
 
 def check_request_size(history: list[Message], system: str, max_bytes: int, sent_as: SentAs = same_path) -> None:
-    """Raises UserError when the body would be over the gateway's limit."""
+    """Raises UserError if the request body would exceed `max_bytes`, the limit of the gateway."""
     size = request_bytes(history, system, sent_as)
     if size > max_bytes:
         mb = 1024 * 1024
         raise UserError(
             _(
-                "This chat, with its pictures and videos, is {size} MB to send; the limit is {most} MB.",
+                "This chat with its images and videos is {size} MB; the limit is {most} MB.",
                 size=f"{size / mb:.1f}",
                 most=max_bytes // mb,
             ),
-            _("Send fewer or smaller files, or begin a new chat."),
+            _("Send fewer or smaller files, or start a new chat."),
         )
 
 
 def check_media_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
-    """Raises UserError when there is more in the chat than `model` takes in one request, all turns together."""
+    """Raises UserError if all turns together have more images or videos than `model` accepts in one request."""
     kinds = [attachments.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
     for kind, most in (("image", pictures), ("video", videos)):
         if (found := kinds.count(kind)) > most:
             if kind == "image":
-                files = ngettext("{count} picture", "{count} pictures", found)
+                files = ngettext("{count} image", "{count} images", found)
             else:
                 files = ngettext("{count} video", "{count} videos", found)
-            takes = _("takes {most} in one chat", most=most) if most else _("takes none")
+            takes = _("accepts at most {most} in one chat", most=most) if most else _("accepts none")
             raise UserError(
                 _("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
-                _("Send fewer of them, or begin a new chat."),
+                _("Send fewer files, or start a new chat."),
             )
 
 
 def openai_messages(history: list[Message], system: str, sent_as: SentAs = same_path) -> list[Message]:
-    """OpenAI's messages: every turn with its pictures and videos as `data:` URLs (reads the files)."""
+    """Returns the chat as OpenAI messages, with images and videos as `data:` URLs. Reads the files."""
     messages: list[Message] = [{"role": "system", "content": system.strip()}] if system.strip() else []
     for message in history:
         if message["role"] == "assistant":
@@ -167,9 +167,9 @@ def openai_messages(history: list[Message], system: str, sent_as: SentAs = same_
 
 def message_files(message: Message) -> Iterator[Path]:
     for item in message["content"]:
-        if "path" in item:  # as user_message() makes it
+        if "path" in item:  # as created by user_message()
             yield Path(item["path"])
-        elif item.get("type") == "file":  # as Gradio hands it back
+        elif item.get("type") == "file":  # as returned by Gradio
             yield Path(item["file"]["path"])
 
 

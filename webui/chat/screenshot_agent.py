@@ -1,4 +1,4 @@
-"""A walk through screenshots: what is asked at each step, and what came of it."""
+"""Agent that works through screenshots: the prompt of each step, and its result."""
 
 import json
 import re
@@ -20,12 +20,12 @@ AGENT_MODES = (FIND_BOXES, POINT_AT, NEXT_ACTION)
 
 AGENT_PROMPTS = {
     FIND_BOXES: "Locate: {what}. Answer with JSON only, a list of "
-    '{{"bbox_2d": [x1, y1, x2, y2], "label": "..."}}, with coordinates from 0 to 1000 relative to the picture.',
+    '{{"bbox_2d": [x1, y1, x2, y2], "label": "..."}}, with coordinates from 0 to 1000 relative to the image.',
     POINT_AT: "Point at: {what}. Answer with JSON only, a list of "
-    '{{"point_2d": [x, y], "label": "..."}}, with coordinates from 0 to 1000 relative to the picture.',
+    '{{"point_2d": [x, y], "label": "..."}}, with coordinates from 0 to 1000 relative to the image.',
     NEXT_ACTION: "You operate the program in this screenshot. The task: {what}.\n{done}Answer with JSON only, the one next action: "
     '{{"action": "click" | "type" | "scroll" | "wait" | "done", "coordinate": [x, y], "text": "...", "reason": "..."}}, '
-    "with coordinates from 0 to 1000 relative to the picture.",
+    "with coordinates from 0 to 1000 relative to the image.",
 }
 
 
@@ -39,7 +39,7 @@ MAX_MARKS = 200
 
 @dataclass(frozen=True)
 class GroundingMark:
-    """A box (four numbers) or a point (two), 0 to 1000."""
+    """A box (four coordinates) or a point (two coordinates), each from 0 to 1000."""
 
     at: tuple[float, ...]
     label: str = ""
@@ -68,7 +68,7 @@ class AgentStep:
 
 @dataclass
 class AgentSession:
-    """What was done so far; `files` are all screenshots."""
+    """The steps so far. `files` are all screenshots."""
 
     files: list[str]
     steps: list[AgentStep] = field(default_factory=list)
@@ -81,7 +81,7 @@ class AgentSession:
 
     @property
     def ended(self) -> bool:
-        """A step failed, or the model says that nothing is left to do."""
+        """True if a step failed or the model reported that the task is done."""
         if self.broken:
             return True
         last = self.steps[-1]
@@ -89,10 +89,10 @@ class AgentSession:
 
 
 def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
-    """What is asked about the next screenshot; earlier actions are told, so that none is done twice."""
+    """Returns the prompt for the next screenshot. It lists the earlier actions, so that none is repeated."""
     actions = [step.action for step in before if step.action]
     done = "".join(f"Step {number} was {json.dumps(item)}.\n" for number, item in enumerate(actions, 1))
-    return AGENT_PROMPTS[mode].format(what=what.strip() or "whatever is most important", done=done)
+    return AGENT_PROMPTS[mode].format(what=what.strip() or "the most important element", done=done)
 
 
 def describe_step(step: AgentStep) -> str:
@@ -105,12 +105,12 @@ def describe_step(step: AgentStep) -> str:
         return f"{found['action']}{text}{where}"
     count = len(step.marks)
     if not count:
-        return _("no box or point in the answer: ask more plainly, or try another model")
+        return _("no box or point in the answer: rephrase the instruction, or try another model")
     return ngettext("{count} place found", "{count} places found", count)
 
 
 def step_facts(step: AgentStep) -> dict[str, Any]:
-    """For programs. Coordinates are thousandths of the picture."""
+    """Returns the result of a step for programs. Coordinates are thousandths of the image."""
     return {
         "file": step.file.name,
         "text": step.answer.rendered()[1],
@@ -122,7 +122,7 @@ def step_facts(step: AgentStep) -> dict[str, Any]:
 
 
 def parse_json_values(text: str) -> list[Any]:
-    """The JSON that an answer holds, in fences, between words, or as a list that was cut at max tokens."""
+    """Returns the JSON values in an answer: in fences, between words, or in a list truncated at max tokens."""
     fenced = re.findall(r"```(?:json)?\s*(.*?)(?:```|\Z)", text, re.DOTALL)
     for candidate in (*fenced, text):
         try:
@@ -193,7 +193,7 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
 
 
 def _between_words(text: str) -> Iterator[Any]:
-    """Every whole JSON object in a text that is more than JSON, or less."""
+    """Yields every complete JSON object in a text that is not valid JSON as a whole."""
     decoder, at = json.JSONDecoder(), 0
     while (at := text.find("{", at)) >= 0:
         try:

@@ -1,4 +1,4 @@
-"""One answer while it comes, and the line under it."""
+"""A streamed answer, and the summary line under it."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ SERVED_BY_HEADERS = ("engine", "pool", "fallback", "route", "cache")
 
 @dataclass(frozen=True)
 class ServedBy:
-    """Who answered, from the gateway's response headers; empty where the gateway did not say."""
+    """Engine, pool and route of an answer, from the gateway's response headers. Missing values are empty."""
 
     engine: str = ""
     pool: str = ""
@@ -31,7 +31,7 @@ class ServedBy:
 
 @dataclass(frozen=True)
 class EngineSwitch:
-    """Where another engine went on with the answer: after so many characters of its text, from the one that went away."""
+    """Position in the text where another engine continued the answer, and the engine that failed."""
 
     position: int
     engine: str
@@ -39,7 +39,7 @@ class EngineSwitch:
 
 @dataclass
 class StreamedAnswer:
-    """Filled by whoever asks; times are seconds of one monotonic clock."""
+    """An answer, filled while it streams. Times are seconds of one monotonic clock."""
 
     started_s: float
     text: str = ""
@@ -52,49 +52,49 @@ class StreamedAnswer:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     attached: list[PreparedAttachment] = field(default_factory=list)
-    """The question's files as they were sent."""
+    """The files of the question, as sent."""
     vision_tokens_estimate: int = 0
-    """An estimate made before it was sent."""
+    """Estimated before the request is sent."""
     reasoning_s: float | None = None
-    """How long the thinking took, once the answer began."""
+    """Duration of the reasoning, set when the answer begins."""
     chunks: int = 0
-    """Tokens seen so far in the part that comes; engines send one a chunk."""
+    """Tokens received from the current engine. Engines send one token per chunk."""
     earlier_tokens: int = 0
-    """Tokens of the parts that other engines gave before."""
+    """Tokens received from earlier engines."""
     switches: list[EngineSwitch] = field(default_factory=list)
     stopped: bool = False
     failure: UserError | None = None
 
     def add(self, text: str, at_s: float) -> None:
-        """The first token counts when it comes, even if it shows no text (a special token, half a character)."""
+        """Appends text. The first token counts even if it has no text (a special token, half a character)."""
         self._came(at_s)
         self.text += text
 
     def think(self, text: str, at_s: float) -> None:
-        """Thinking that the engine tells apart from the answer."""
+        """Appends reasoning that the engine sends separately from the answer."""
         self._came(at_s)
         self.reasoning += text
 
     def count(self, prompt_tokens: int, completion_tokens: int, cached: int | None) -> None:
-        """What the engine counted at the end. The prompt of a continued answer holds the part before, so the first counts."""
+        """Stores the engine's token counts. Only the first prompt count is used: later prompts include earlier text."""
         if self.prompt_tokens is None:
             self.prompt_tokens, self.cached_tokens = prompt_tokens, cached
         self.completion_tokens = self.earlier_tokens + completion_tokens
 
     def switch_engine(self) -> None:
-        """The engine went away; what comes from here on is another one's."""
+        """Records that the engine failed. Text after this point is from another engine."""
         self.switches.append(EngineSwitch(len(self.text), self.served.engine or _("the engine")))
         self.earlier_tokens += self.chunks
         self.chunks = 0
         self.failure = self.finish_reason = None
 
     def end(self) -> None:
-        """Called once when the stream has ended by itself."""
+        """Called once when the stream has ended without being cancelled."""
         if self.failure is None and self.finish_reason in (None, "abort"):
             self.failure = answer_cut_error()
 
     def rendered(self) -> tuple[str, str]:
-        """(thinking, answer), with a mark where the engine changed."""
+        """Returns (reasoning, answer), with a mark where the engine changed."""
         text = self.text
         for switch in reversed(self.switches):
             text = f"{text[: switch.position]}{switch_mark(switch.engine)}{text[switch.position :]}"
@@ -102,7 +102,7 @@ class StreamedAnswer:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Decoding speed: the tokens after the first over the time they took."""
+        """Decoding speed: the number of tokens after the first, divided by their duration."""
         if self.completion_tokens is None or self.first_token_s is None or self.last_token_s is None:
             return None
         elapsed_s, tokens = self.last_token_s - self.first_token_s, self.completion_tokens - 1
@@ -127,26 +127,26 @@ SWITCH_MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 
 def switch_mark(engine: str) -> str:
-    """Stands in the shown answer where the engine changed."""
-    words = _("another engine goes on, {gone} went away", gone=engine)
+    """Returns the mark that the answer shows where the engine changed."""
+    words = _("another engine continues, {gone} failed", gone=engine)
     return f" *⟨{words}⟩* "
 
 
 def strip_switch_marks(text: str) -> str:
-    """The answer as the engines gave it."""
+    """Returns the answer without the marks."""
     return SWITCH_MARK.sub("", text)
 
 
 def answer_summary(answer: StreamedAnswer) -> str:
-    """For example: cpu-0 · qwen3-vl-tiny · first token 140 ms · 61 tokens/s · 212 in / 96 out."""
+    """Returns the summary line: cpu-0 · qwen3-vl-tiny · first token 140 ms · 61 tokens/s · 212 in / 96 out."""
     return " · ".join(_summary_parts(answer))
 
 
 def answer_note(answer: StreamedAnswer, *file_notes: str) -> str:
-    """Markdown under the answer: the failure in bold if there is one, then the line, then what was done to its files.
+    """Returns the Markdown under the answer: the failure in bold, the summary line, and the notes on its files.
 
-    Markdown and not HTML, because "copy message" and screen readers take it as it stands;
-    page.css tells a failure by its bold words.
+    It is not HTML, because "copy message" and screen readers use the text unchanged.
+    page.css recognizes a failure by its bold text.
     """
     parts = []
     if answer.failure is not None:
@@ -159,12 +159,12 @@ def answer_note(answer: StreamedAnswer, *file_notes: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """`text` with what Markdown and HTML would read as their own put out of action."""
+    """Escapes the special characters of Markdown and HTML."""
     return re.sub(r"([\\`*_\[\]<>&$~|])", r"\\\1", text)
 
 
 def answer_facts(answer: StreamedAnswer) -> dict[str, object]:
-    """The same for programs: what is not known is null."""
+    """Returns the summary for programs. Unknown values are null."""
     served = answer.served
     return {
         "engine": served.engine or None,
@@ -214,9 +214,9 @@ def _summary_parts(answer: StreamedAnswer) -> list[str]:
             )
         )
     if answer.finish_reason == "length":
-        facts.append(_("cut at max tokens"))
+        facts.append(_("truncated at max tokens"))
     if answer.switches:
-        facts.append(_("went on after {gone} went away", gone=", ".join(switch.engine for switch in answer.switches)))
+        facts.append(_("continued after {gone} failed", gone=", ".join(switch.engine for switch in answer.switches)))
     if answer.stopped:
         facts.append(_("stopped"))
     if served.request_id and (answer.failure is not None or answer.first_token_s is not None):
@@ -238,13 +238,13 @@ THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 
 def split_reasoning(text: str) -> tuple[str, str]:
-    """(thinking, answer); the answer is empty while the thinking is not closed."""
+    """Returns (reasoning, answer). The answer is empty until the reasoning is closed."""
     begun = text.lstrip()
     if THINK_CLOSE in text:
         reasoning, _, answer = text.partition(THINK_CLOSE)
         return reasoning.lstrip().removeprefix(THINK_OPEN).strip(), answer.lstrip()
     if begun.startswith(THINK_OPEN):
         return begun.removeprefix(THINK_OPEN).strip(), ""
-    if begun and THINK_OPEN.startswith(begun):  # the tag is still on its way
+    if begun and THINK_OPEN.startswith(begun):  # the tag is not complete yet
         return "", ""
     return "", text

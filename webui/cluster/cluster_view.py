@@ -1,4 +1,4 @@
-"""The cluster as HTML: a table of engines for each pool, and the last events."""
+"""Renders the cluster as HTML: a table of engines for each pool, and the last events."""
 
 import html
 from datetime import datetime
@@ -37,7 +37,7 @@ ENGINE_STATES = {
     "remote": N_("remote"),
 }
 CONTROLLER_ABSENT = N_(
-    "The controller does not answer. Requests go on as they did; see whether it runs (docker compose ps controller)."
+    "The controller does not respond. Requests are still served. Check that it runs (docker compose ps controller)."
 )
 
 
@@ -45,13 +45,13 @@ def pools_html(status: ClusterStatus) -> str:
     if status.pools is None:
         return f'<div class="notice failure" role="alert">{_escape(_(CONTROLLER_ABSENT))}</div>'
     if not status.pools:
-        return hint_html(_("The controller knows no pool."))
+        return hint_html(_("The controller reports no pools."))
     return "".join(_pool_html(pool, status) for pool in status.pools)
 
 
 def events_html(status: ClusterStatus) -> str:
     if not status.events:
-        return hint_html(_("Nothing has happened yet."))
+        return hint_html(_("No events yet."))
     rows = "".join(
         f"<li><time>{_format_time(str(event.get('at', '')))}</time> {_escape(event.get('sentence'))}</li>"
         for event in status.events[:MAX_EVENTS]
@@ -61,7 +61,7 @@ def events_html(status: ClusterStatus) -> str:
 
 
 def engine_names(status: ClusterStatus) -> list[str]:
-    """Those that can be drained: not what is served elsewhere."""
+    """Returns the engines that can be drained. Remote engines cannot."""
     return [
         str(engine["name"])
         for pool in status.pools or []
@@ -143,16 +143,16 @@ def _format_time(at: str) -> str:
 
 
 def pool_states_html(pools: list[PoolStatus] | None) -> str:
-    """HTML: 'qwen3-vl-8b 3 of 3 engines up' for each pool."""
+    """Returns HTML such as 'qwen3-vl-8b 3 of 3 engines up' for each pool."""
     return f'<div class="pools" role="status">{"".join(_pool_state_html(pool) for pool in pools or [])}</div>'
 
 
 def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
-    """HTML, empty when there is nothing to say; `pools` is None when the gateway cannot be reached."""
+    """Returns the notices as HTML; empty if there are none. `pools` is None if the gateway is unreachable."""
     if pools is None:
         return _notice_html(gateway_unreachable_error(gateway_url).summary, "failure")
     if not pools:
-        return _notice_html(_("The gateway knows no pool of engines."), "failure")
+        return _notice_html(_("The gateway reports no pools."), "failure")
     said: dict[str, list[str]] = {}
     for pool in pools:
         if pool.notice:

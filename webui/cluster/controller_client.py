@@ -1,4 +1,4 @@
-"""Asks the controller: states, events, counters; and tells it to drain, resume or scale, with the key a person typed."""
+"""Clients of the controller (states, events, metrics; drain, resume and scale with the admin key) and of Locust."""
 
 import asyncio
 import html
@@ -17,7 +17,7 @@ from webui.user_error import UserError
 TIMEOUT_S = 3.0
 CHANGE_TIMEOUT_S = 15.0
 CACHE_S = 1.0
-"""Visitors who look within so long share one look."""
+"""Requests of users within this time share one result."""
 GAUGES = {
     "manyeyes_engine_tokens_per_second": "tokens_per_s",
     "manyeyes_engine_kv_cache_usage_ratio": "kv",
@@ -32,12 +32,12 @@ SAMPLE_LINE = re.compile(r'^(\w+)\{[^}]*?engine="([^"]*)"[^}]*\} ([0-9.eE+-]+)$'
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """What is known at the moment. `pools` is None where the controller did not answer."""
+    """Current state of the cluster. `pools` is None if the controller did not respond."""
 
     pools: list[dict[str, Any]] | None
     events: list[dict[str, Any]] = field(default_factory=list)
     gauges: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By what (tokens_per_s, kv, cached) and engine; `gpu` by GPU number."""
+    """Values by gauge (tokens_per_s, kv, cached) and engine; `gpu` by GPU number."""
 
 
 class ControllerClient:
@@ -49,32 +49,36 @@ class ControllerClient:
         self._cached: tuple[float, ClusterStatus] | None = None
 
     async def fetch_status(self, fresh: bool = False) -> ClusterStatus:
-        """Never raises."""
+        """Returns the current state, cached for CACHE_S. Never raises."""
         async with self._lock:
             if self._cached is None or fresh or time.monotonic() - self._cached[0] > CACHE_S:
                 self._cached = time.monotonic(), await self._fetch()
             return self._cached[1]
 
     async def drain(self, engine: str, key: str) -> str:
-        """Takes an engine out of rotation; wants the admin key. What came of it, in a sentence. Raises UserError."""
+        """Drains an engine; requires the admin key. Returns the result as a sentence. Raises UserError."""
         found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
+        count = found.get("in_flight")
         return _(
-            "{engine} gets no new requests; {count} it has in flight goes on.",
+            "Draining {engine}. Requests in flight: {count}.",
             engine=engine,
-            count=found.get("in_flight") or _("what"),
+            count=_("unknown") if count is None else count,
         )
 
     async def resume(self, engine: str, key: str) -> str:
-        """Lets a drained engine in again; wants the admin key. What came of it, in a sentence. Raises UserError."""
+        """Resumes a drained engine; requires the admin key. Returns the result as a sentence. Raises UserError."""
         await self._change(f"/api/engines/{quote(engine, safe='')}/resume", key, {"reason": "from the page"})
-        return _("{engine} gets requests again as soon as it is up.", engine=engine)
+        return _("Resumed {engine}. It receives requests once it is up.", engine=engine)
 
     async def scale(self, pool: str, engines: int, key: str) -> str:
-        """Sets the engines of a pool, 0: its own policy; wants the admin key. What came of it, in a sentence. Raises UserError."""
+        """Sets the number of engines of a pool (0: its own policy); requires the admin key.
+
+        Returns the result as a sentence. Raises UserError.
+        """
         await self._change(f"/api/pools/{quote(pool, safe='')}/scale", key, {"engines": engines or None})
         if engines:
             return _("{pool} is set to {engines} engines.", pool=pool, engines=engines)
-        return _("{pool} decides its engines by itself again.", pool=pool)
+        return _("{pool} follows its own scaling policy again.", pool=pool)
 
     async def _fetch(self) -> ClusterStatus:
         status, events, metrics, *queried = await asyncio.gather(
@@ -103,7 +107,9 @@ class ControllerClient:
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
         if not key.strip():
-            raise UserError(_("This wants the admin key."), _("`manyeyes admin-key` prints it; type it above."))
+            raise UserError(
+                _("This action requires the admin key."), _("`manyeyes admin-key` prints it. Enter it above.")
+            )
         headers = {"Authorization": f"Bearer {key.strip()}"}
         try:
             response = await self._client.post(
@@ -111,7 +117,7 @@ class ControllerClient:
             )
         except (httpx.HTTPError, UnicodeEncodeError):
             raise UserError(
-                _("The controller does not answer."), _("See whether it runs (docker compose ps controller).")
+                _("The controller does not respond."), _("Check that it is running (docker compose ps controller).")
             ) from None
         if response.status_code >= 400:
             raise _refusal_error(response)
@@ -120,7 +126,7 @@ class ControllerClient:
 
 
 def parse_gauges(metrics: str) -> dict[str, dict[str, float]]:
-    """The engines' gauges in Prometheus' text format."""
+    """Parses the engines' gauges from Prometheus' text format."""
     found: dict[str, dict[str, float]] = {name: {} for name in GAUGES.values()}
     for name, engine, value in SAMPLE_LINE.findall(metrics):
         if name in GAUGES:
@@ -129,13 +135,13 @@ def parse_gauges(metrics: str) -> dict[str, dict[str, float]]:
 
 
 def parse_query_result(body: object) -> dict[str, float]:
-    """The values of an instant query by their only label."""
+    """Parses the values of an instant query, keyed by their only label."""
     found: dict[str, float] = {}
     try:
-        for series in body["data"]["result"]:  # type: ignore[index]  # any shape may come; a wrong one is caught below
+        for series in body["data"]["result"]:  # type: ignore[index]  # any JSON may arrive; errors are caught below
             label = next(iter(series["metric"].values()), "")
             value = float(series["value"][1])
-            if value == value:  # not a number: nothing was asked in that time
+            if value == value:  # NaN: there were no requests in that time
                 found[str(label)] = value
     except (TypeError, KeyError, ValueError, AttributeError, IndexError):
         return {}
@@ -146,10 +152,10 @@ def _refusal_error(response: httpx.Response) -> UserError:
     try:
         message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = _("The controller answered with status {status}.", status=response.status_code)
+        message = _("The controller responded with status {status}.", status=response.status_code)
         if response.status_code in (404, 405):
-            message = _("This controller has no such call; it may be older than the page.")
-    nexts = {401: _("Type the right key, then try again."), 403: _("Ask whoever runs the cluster.")}
+            message = _("The controller does not have this API call. It may be older than the page.")
+    nexts = {401: _("Enter the correct key, then try again."), 403: _("Contact the operator of the cluster.")}
     return UserError(message, nexts.get(response.status_code, _("Nothing was changed.")))
 
 
@@ -157,18 +163,18 @@ LOCUST_TIMEOUT_S = 5.0
 MAX_USERS = 500
 RUN_STATES = {
     "ready": N_("ready: no run yet"),
-    "spawning": N_("people come"),
+    "spawning": N_("starting users"),
     "running": N_("running"),
-    "cleanup": N_("tidying up"),
+    "cleanup": N_("cleaning up"),
     "stopping": N_("stopping"),
     "stopped": N_("stopped"),
     "missing": N_("no worker"),
 }
-"""Locust's words for the state of a run."""
+"""Locust's states of a run, and their texts."""
 
 
 def locust_absent_error() -> UserError:
-    return UserError(_("The load test does not run."), _("`manyeyes locust` starts it; then start a run here."))
+    return UserError(_("The load test is not running."), _("Start it with `manyeyes locust`, then start a run here."))
 
 
 class LocustClient:
@@ -177,25 +183,27 @@ class LocustClient:
         self._client = httpx.AsyncClient(timeout=LOCUST_TIMEOUT_S, trust_env=False)
 
     async def start(self, people: int, a_second: float = 1.0) -> str:
-        """Starts a load run. What came of it, in a sentence. Raises UserError."""
+        """Starts a load run. Returns the result as a sentence. Raises UserError."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
-                _("A run from here has 1 to {most} people.", most=MAX_USERS), _("For more, use `make loadtest`.")
+                _("A run from this page can have 1 to {most} users.", most=MAX_USERS),
+                _("For more, use `make loadtest`."),
             )
         found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
         if not found.get("success", True):
             raise UserError(
-                str(found.get("message") or _("The load test refused.")), _("See its own page at /locust/.")
+                str(found.get("message") or _("The load test refused the request.")),
+                _("See the Locust page at /locust/."),
             )
-        return _("{people} people begin, {a_second} a second.", people=people, a_second=f"{a_second:g}")
+        return _("Starting {people} users, {a_second} per second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
-        """Ends the load run. What came of it, in a sentence. Raises UserError."""
+        """Stops the load run. Returns the result as a sentence. Raises UserError."""
         await self._ask("GET", "/stop")
-        return _("The run ends.")
+        return _("The run is stopping.")
 
     async def stats(self) -> dict[str, Any] | None:
-        """Locust's own figures; None where it does not run."""
+        """Returns Locust's statistics; None if Locust is not running."""
         try:
             return await self._ask("GET", "/stats/requests")
         except UserError:
@@ -212,14 +220,14 @@ class LocustClient:
 
 
 def load_run_html(stats: dict[str, Any] | None) -> str:
-    """HTML: how the run goes, in one line."""
+    """Returns the state of the run as one line of HTML."""
     if stats is None:
         return hint_html(str(locust_absent_error()))
     state = str(stats.get("state", "unknown"))
     found = _figures(stats)
     words = [
         _(RUN_STATES.get(state, state)),
-        _("{people} people", people=found["people"]),
+        _("{people} users", people=found["people"]),
         _("{rps} requests/s", rps=f"{found['rps']:.1f}"),
         f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
         _("{share} % failed", share=f"{100 * found['failed']:.1f}"),
@@ -228,7 +236,7 @@ def load_run_html(stats: dict[str, Any] | None) -> str:
 
 
 def load_run_facts(stats: dict[str, Any] | None) -> dict[str, Any]:
-    """For programs."""
+    """Returns the state of the run for programs."""
     return {"state": "absent"} if stats is None else {"state": stats.get("state")} | _figures(stats)
 
 

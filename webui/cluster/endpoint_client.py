@@ -1,5 +1,6 @@
-"""The OpenAI-compatible endpoints that the operator named: what one says of itself, and a question to one and, where that fails,
-to the next; every attempt is kept with its error and its time.
+"""Client of the OpenAI-compatible endpoints of the Fallback tab, which the operator configures.
+
+It checks endpoints, and sends a request to the next endpoint if one fails. It records each attempt with error and time.
 """
 
 import asyncio
@@ -26,10 +27,10 @@ from webui.user_error import UserError, answer_cut_error, explain_error
 
 MODELS_TIMEOUT_S = 4.0
 REFUSED_KINDS = (AddressKind.METADATA, AddressKind.NO_HOST)
-"""The operator may name an endpoint on this machine or in a private network; neither is one of them."""
+"""Addresses that are always refused. Loopback and private addresses are allowed: the operator configures them."""
 PORTS = {"http": 80, "https": 443}
 UNREACHABLE_URL = "http://127.0.0.1:9/v1"
-"""The discard port, where nothing listens: a wrong address to try a fallback with."""
+"""The discard port, where nothing listens: a wrong address to demonstrate a fallback."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class EndpointStatus:
 
 
 class CheckedTransport(httpx2.AsyncHTTPTransport):
-    """Connects to the very address that was judged: at a second lookup the name may lead elsewhere (DNS rebinding)."""
+    """Connects to the address that was checked. A second lookup could return another address (DNS rebinding)."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Raises UserError where the host is at an address that nobody may ask."""
+        """Raises UserError if the host resolves to a refused address."""
         host = request.url.host
         failure = httpx2.ConnectError(f"the name {host} does not resolve", request=request)
         try:
@@ -52,7 +53,7 @@ class CheckedTransport(httpx2.AsyncHTTPTransport):
         except (OSError, UnicodeError):
             raise failure from None
         if any(classify_address(address) in REFUSED_KINDS for address in addresses):
-            raise UserError(_("Link-local addresses are not asked from here."), _("Choose another address."))
+            raise UserError(_("The page does not connect to link-local addresses."), _("Choose another address."))
         request.extensions["sni_hostname"] = host
         for address in addresses:
             request.url = request.url.copy_with(host=str(address))
@@ -64,7 +65,7 @@ class CheckedTransport(httpx2.AsyncHTTPTransport):
 
 
 async def is_same_endpoint(one: str, other: str) -> bool:
-    """Whether two base URLs lead to the same port, however they are written."""
+    """Returns True if two base URLs lead to the same host and port, even if they are written differently."""
     first, second = urlsplit(one), urlsplit(other)
     if _port(first) != _port(second):
         return False
@@ -82,14 +83,14 @@ def _port(parts: SplitResult) -> int | None:
 
 
 async def _resolve(host: str) -> list[Address]:
-    """All that the name stands for; an IPv4 address inside an IPv6 one as what it is."""
+    """Resolves a name to all its addresses. An IPv4 address embedded in IPv6 is returned as IPv4."""
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = [ip_address(str(one[4][0]).partition("%")[0]) for one in found]
     return [(isinstance(each, IPv6Address) and embedded_ipv4(each)) or each for each in addresses]
 
 
 async def check_endpoint(address: EndpointAddress, headers: dict[str, Any]) -> EndpointStatus:
-    """Its models and how long it took to say so; never raises."""
+    """Returns the models of an endpoint and its response time. Never raises."""
     started_s = time.monotonic()
     try:
         async with _client(address) as client:
@@ -104,7 +105,7 @@ async def check_endpoint(address: EndpointAddress, headers: dict[str, Any]) -> E
 async def stream_from_endpoint(
     address: EndpointAddress, request: ChatRequest, answer: StreamedAnswer, headers: dict[str, Any]
 ) -> None:
-    """Streams into `answer`; a failure is put there too, never raised."""
+    """Streams the response into `answer`. Failures are stored in `answer`, not raised."""
     answer.started_s = time.monotonic()
     try:
         async with _client(address) as client:
@@ -131,11 +132,11 @@ def _explain_endpoint_error(error: Exception, address: EndpointAddress) -> UserE
     if isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError):
         return UserError(
             _("{url} cannot be reached.", url=address.base_url),
-            _("See whether it runs and whether the address is right."),
+            _("Check that it is running and that the address is correct."),
         )
     if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
         return UserError(
-            _("{url} does not take this key.", url=address.base_url), _("Type the right key, then run again.")
+            _("{url} does not accept this key.", url=address.base_url), _("Enter the correct key, then run again.")
         )
     return explain_error(error, address.base_url)
 
@@ -146,7 +147,7 @@ def _since_ms(started_s: float) -> float:
 
 FALLBACK_UPDATE_S = 0.15
 
-PRIMARY_AS_IT_IS = N_("Primary as it is")
+PRIMARY_AS_IT_IS = N_("Primary as configured")
 PRIMARY_WRONG_ADDRESS = N_("Primary with a wrong address")
 THROUGH_GATEWAY = N_("Through the gateway")
 FALLBACK_MODES = (PRIMARY_AS_IT_IS, PRIMARY_WRONG_ADDRESS, THROUGH_GATEWAY)
@@ -167,7 +168,7 @@ class FallbackAttempt:
 def plan_attempts(
     mode: str, primary: EndpointAddress, fallback: EndpointAddress, gateway: EndpointAddress
 ) -> list[EndpointAddress]:
-    """Whom to ask, one after the other. The gateway falls back by itself."""
+    """Returns the endpoints to try, in order. The gateway has its own fallback."""
     match mode:
         case "Primary with a wrong address":
             return [
@@ -182,7 +183,7 @@ def plan_attempts(
 async def run_fallback(
     addresses: list[EndpointAddress], question: ChatRequest, headers: dict[str, dict[str, Any]]
 ) -> AsyncIterator[list[FallbackAttempt]]:
-    """Yields all attempts so far, again and again while an answer comes. `headers`: by base_url."""
+    """Tries the endpoints in order. Yields all attempts so far, repeatedly. `headers`: by base_url."""
     attempts: list[FallbackAttempt] = []
     for address in addresses:
         attempt = FallbackAttempt(address)
@@ -203,7 +204,7 @@ async def run_fallback(
 
 
 def fallback_facts(attempts: list[FallbackAttempt]) -> dict[str, Any]:
-    """For programs: who was asked, and who answered at last."""
+    """Returns the attempts, and the endpoint that answered, for programs."""
     last = attempts[-1]
     return {
         "answered_by": None if last.answer.failure else last.address.name,
@@ -222,7 +223,7 @@ def fallback_facts(attempts: list[FallbackAttempt]) -> dict[str, Any]:
 
 
 def attempts_html(attempts: list[FallbackAttempt]) -> str:
-    """HTML: an attempt a row, with its error or who answered."""
+    """Returns HTML with one row per attempt: its error or its summary line."""
     return f'<ol class="attempts">{"".join(_attempt_html(number, attempt) for number, attempt in enumerate(attempts, 1))}</ol>'
 
 
@@ -231,7 +232,7 @@ def _attempt_html(number: int, attempt: FallbackAttempt) -> str:
     state, word = (
         ("failed", _("failed"))
         if failure
-        else ("waits", _("asking"))
+        else ("waits", _("in progress"))
         if attempt.ended_s is None
         else ("done", _("answered"))
     )

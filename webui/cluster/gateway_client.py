@@ -1,4 +1,4 @@
-"""Asks the gateway: which models there are, how the engines are, and for an answer."""
+"""Client of the gateway: models, pool states and chat completions."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ from webui.user_error import explain_error
 
 STATUS_TIMEOUT_S = 5.0
 
-# Says which page asks, so that two people who both begin with "hi" are two conversations to the gateway.
+# Identifies the page, so that two users who both start with "hi" are two conversations for the gateway.
 PAGE_HEADER = "X-ManyEyes-Page"
-# Says whose key the visitor logged in with, by name, so that limits and the log count for that person. nginx sets it on
-# requests to the page and replaces what a browser sends; only the port for the page believes it.
+# Name of the user's API key, so that limits and logs apply to that user. nginx sets it on requests to the page and
+# overwrites what a browser sends. Only the gateway's port for the page trusts it.
 KEY_HEADER = "X-ManyEyes-Key"
 
 
@@ -30,14 +30,14 @@ class PoolStatus:
     total: int
     notice: str = ""
     suspect: int = 0
-    """Of those that are up: something is odd about them."""
+    """How many of the `up` engines are suspect."""
 
 
 class GatewayClient:
     def __init__(self, settings: WebuiSettings) -> None:
         self.url = settings.gateway_url
-        # Nothing but the gateway is to be reached, so proxies from the environment are not heeded;
-        # retries are the gateway's work, and a second try here would hide a refusal.
+        # Proxies from the environment are ignored, because only the gateway is contacted. There are no retries here,
+        # because the gateway retries and a second attempt would hide a refusal.
         self._client = AsyncOpenAI(
             base_url=f"{self.url}/v1",
             api_key=settings.api_key or "none",
@@ -45,14 +45,14 @@ class GatewayClient:
             timeout=COMPLETION_TIMEOUT,
             max_retries=0,
         )
-        # The client insists on a key; without one of its own the page is told apart by its address, not by "none".
+        # The client requires a key. Without a configured key, the page sends none: the gateway identifies it by address.
         self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
 
     async def aclose(self) -> None:
         await self._client.close()
 
     async def models(self) -> list[str]:
-        """The models there are, `auto` last; empty when the gateway cannot tell."""
+        """Returns the available models, with `auto` last; empty if the request fails."""
         try:
             found = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:
@@ -60,18 +60,18 @@ class GatewayClient:
         return sorted((model.id for model in found.data), key=lambda name: name == AUTO)
 
     async def pools(self) -> list[PoolStatus] | None:
-        """The pools as `GET /healthz` tells them; None when the gateway cannot be reached or says something else."""
+        """Returns the pools from `GET /healthz`; None if the gateway is unreachable or its response is invalid."""
         try:
             options: RequestOptions = {"timeout": STATUS_TIMEOUT_S, "headers": self._headers}
             response = await self._client.get(f"{self.url}/healthz", cast_to=object, options=options)
-        except openai.APIStatusError as error:  # a gateway with no engine up may say so with a 503
+        except openai.APIStatusError as error:  # a gateway without healthy engines may respond with 503
             response = error.body
         except openai.OpenAIError:
             return None
         return parse_pools(response)
 
     async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
-        """Streams the answer into `answer`; a failure is put there too, never raised. Cancel it to stop the engine."""
+        """Streams the response into `answer`. Failures are stored there, not raised. Cancelling stops the engine."""
         try:
             own = visitor_headers(Visitor(request.page, request.key))
             await completion_stream.stream_completion(self._client, request, answer, {**self._headers, **own})
@@ -87,7 +87,7 @@ def visitor_headers(by: Visitor) -> dict[str, str]:
 
 
 def _log_answer(answer: StreamedAnswer) -> None:
-    """For `make logs REQUEST=`: what the page saw of it, also where the visitor stopped it."""
+    """Logs the answer as the page saw it, for `make logs REQUEST=`. Stopped answers are logged, too."""
     served = answer.served
     log.log_event(
         "asked",
@@ -103,7 +103,7 @@ def _log_answer(answer: StreamedAnswer) -> None:
 
 
 def parse_pools(found: object) -> list[PoolStatus] | None:
-    """`found` is the JSON of `GET /healthz`; None when it is not of that form."""
+    """Parses the JSON of `GET /healthz`; None if it is invalid."""
     try:
         return [
             PoolStatus(
@@ -113,7 +113,7 @@ def parse_pools(found: object) -> list[PoolStatus] | None:
                 str(pool.get("notice") or ""),
                 sum(engine["state"] == "suspect" for engine in pool.get("engines", ())),
             )
-            for pool in found["pools"]  # type: ignore[index]  # any shape may come; a wrong one is caught below
+            for pool in found["pools"]  # type: ignore[index]  # any JSON may arrive; errors are caught below
         ]
     except (TypeError, KeyError, ValueError, AttributeError):
         return None

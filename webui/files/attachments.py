@@ -1,4 +1,4 @@
-"""Makes of what a visitor attached what is sent: pictures of a bounded size, thinned videos, the pages of PDFs as pictures."""
+"""Prepares attachments for sending: scaled images, thinned videos, and PDF pages as images."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ from webui.files.videos import VideoInfo
 from webui.i18n import _, ngettext
 from webui.user_error import UserError
 
-# What vLLM's readers (Pillow, OpenCV) take. Told by the suffix, because a slim Python image knows no /etc/mime.types.
+# Formats that vLLM reads (with Pillow and OpenCV), by suffix: slim Python images have no /etc/mime.types.
 IMAGE_TYPES = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
@@ -35,19 +35,19 @@ MEDIA_SUFFIXES = [*IMAGE_TYPES, *VIDEO_TYPES]
 
 
 def mime_type(path: Path) -> str:
-    """`image/...` or `video/...`; UserError for any other file."""
+    """Returns `image/...` or `video/...`. Raises UserError for other files."""
     suffix = path.suffix.lower()
     kind = IMAGE_TYPES.get(suffix) or VIDEO_TYPES.get(suffix)
     if kind is None:
         raise UserError(
-            _("{name} is neither a picture nor a video that can be sent.", name=path.name),
-            _("Send one of: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
+            _("{name} is neither an image nor a video that can be sent.", name=path.name),
+            _("Supported formats: {kinds}.", kinds=", ".join(suffix.removeprefix(".") for suffix in MEDIA_SUFFIXES)),
         )
     return kind
 
 
 def wire_bytes(path: Path) -> int:
-    """The length of `data_url(path)`, without reading the file: base64 makes 4 characters of 3 bytes."""
+    """Returns the length of `data_url(path)` without reading the file. base64 encodes 3 bytes as 4 characters."""
     return len(f"data:{mime_type(path)};base64,") + 4 * -(-_size(path) // 3)
 
 
@@ -73,7 +73,9 @@ def _size(path: Path) -> int:
 
 
 def _missing_file_error(path: Path) -> UserError:
-    return UserError(_("The page no longer holds {name}.", name=path.name), _("Begin a new chat and attach it again."))
+    return UserError(
+        _("{name} is no longer on the server.", name=path.name), _("Start a new chat and attach it again.")
+    )
 
 
 PDF_SUFFIX = ".pdf"
@@ -83,21 +85,21 @@ MAX_PDF_PAGES = 200
 @dataclass(frozen=True)
 class AttachmentLimits:
     longest: int = 1280
-    """Pixels of a picture's longer side."""
+    """Longer side of an image in pixels."""
     frames_per_s: float = vision_tokens.FRAMES_PER_S
     most_frames: int = 16
 
     def __post_init__(self) -> None:
-        """Programs may send any number, and a page of a PDF is drawn as large as it says."""
+        """Clamps the values, because programs may send any number and PDF pages are rendered at this size."""
         object.__setattr__(self, "longest", max(1, min(self.longest, images.MAX_SIDE)))
         object.__setattr__(self, "most_frames", max(1, min(self.most_frames, videos.MAX_FRAMES)))
 
 
 @dataclass(frozen=True)
 class PreparedAttachment:
-    """One picture or video as the chat shows it. `said` tells what is done to it before it is sent; empty where nothing is.
+    """An image or a video as the chat shows it. `note` describes how it is changed for sending; empty if unchanged.
 
-    A video is shown whole and sent thinned: browsers do not play what OpenCV writes.
+    The chat shows the original video, because browsers do not play the thinned video that OpenCV writes.
     """
 
     path: Path
@@ -107,7 +109,7 @@ class PreparedAttachment:
 
 @dataclass(frozen=True)
 class AttachmentCost:
-    """What one attached file will cost, told before it is sent."""
+    """Estimated cost of an attached file."""
 
     name: str
     tokens: int
@@ -119,19 +121,19 @@ class AttachmentCost:
 def prepare_attachments(
     files: list[str], limits: AttachmentLimits, media: Media, most_pages: int = MAX_PDF_PAGES
 ) -> list[PreparedAttachment]:
-    """Reads and writes files: to be called in a thread. Raises UserError."""
+    """Prepares all files. Reads and writes files, so call it in a thread. Raises UserError."""
     return [
         attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, most_pages)
     ]
 
 
 def estimate_costs(files: list[str], limits: AttachmentLimits, media: Media) -> list[AttachmentCost]:
-    """Looks at headers only. Raises UserError."""
+    """Estimates the cost of each file from its header. Raises UserError."""
     return [_estimate_cost(uploads.resolve_upload(file), limits, media) for file in files]
 
 
 def sent_file_resolver(limits: AttachmentLimits, media: Media) -> Callable[[Path], Path]:
-    """Which file goes to the engine for a file of the chat."""
+    """Returns a function that maps a file of the chat to the file that is sent to the engine."""
 
     def found(path: Path) -> Path:
         return _thin_video(path, limits, media)[0] if mime_type(path).startswith("video/") else path
@@ -179,7 +181,7 @@ def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> Prepar
 
 
 def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Path, VideoInfo, int]:
-    """The thinned file, made once for each choice of frames; what the video is, and how many frames are left."""
+    """Returns the thinned file (created once per choice of frames), the video's properties and the number of frames."""
     clip = videos.probe_video(path)
     most = min(limits.most_frames, media.video_frames)
     count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
@@ -193,15 +195,20 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int
     count = images.count_pages(path)
     if count > most:
         raise UserError(
-            _("{name} has {count} pages; here {most} can be sent at once.", name=path.name, count=count, most=most),
-            _("Send fewer of them, or read the whole file in the Documents tab."),
+            _(
+                "{name} has {count} pages; at most {most} can be sent in one message.",
+                name=path.name,
+                count=count,
+                most=most,
+            ),
+            _("Send fewer pages, or read the whole file in the Documents tab."),
         )
     for number in range(count):
         picture = images.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
         to.write_bytes(images.encode_image(picture, ".png"))
         note = (
-            _("{name}: {pages} sent as pictures", name=path.name, pages=format_page_count(count)) if number == 0 else ""
+            _("{name}: {pages} sent as images", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
         yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
 
@@ -233,7 +240,7 @@ def _format_size(width: int, height: int) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """For example 12 s, 3:20 min, 2:00 h."""
+    """Formats a duration, for example 12 s, 3:20 min, 2:00 h."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:
@@ -242,7 +249,7 @@ def format_duration(seconds: float) -> str:
 
 
 def estimate_html(costs: list[AttachmentCost], text: str, pool: Pool | None) -> str:
-    """HTML; empty where nothing is attached."""
+    """Returns the token estimate as HTML; empty without attachments."""
     if not costs:
         return ""
     found = sum(cost.tokens for cost in costs)
@@ -260,7 +267,7 @@ def estimate_error_html(failure: UserError) -> str:
 
 
 def estimate_facts(costs: list[AttachmentCost], pool: Pool | None) -> dict[str, object]:
-    """The same for programs."""
+    """Returns the token estimate for programs."""
     return {
         "vision_tokens": sum(cost.tokens for cost in costs),
         "max_model_len": pool.max_model_len if pool else None,
@@ -278,9 +285,9 @@ def _limit_warning(costs: list[AttachmentCost], tokens: int, pool: Pool | None) 
     pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
     note = ""
     if pictures > pool.media.images_per_prompt:
-        note = _("{pool} takes {most} pictures in one chat", pool=pool.name, most=pool.media.images_per_prompt)
+        note = _("{pool} accepts at most {most} images in one chat", pool=pool.name, most=pool.media.images_per_prompt)
     elif videos > pool.media.videos_per_prompt:
-        note = _("{pool} takes {most} video in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
+        note = _("{pool} accepts at most {most} videos in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
     elif tokens > pool.max_model_len:
-        note = _("this does not fit; scale the pictures down in the settings")
+        note = _("this exceeds the context length; reduce the image size in the settings")
     return f' <b class="bad" role="alert">{html.escape(note)}</b>' if note else ""

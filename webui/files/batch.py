@@ -1,4 +1,4 @@
-"""Reads many pages at once: each by itself, so that one that fails costs no other."""
+"""Reads many pages in parallel. Each page is a separate request, so a failed page does not affect other pages."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from webui.i18n import N_, _
 from webui.user_error import UserError
 
 BATCH_UPDATE_S = 0.4
-"""Pause between two looks at how far it is."""
+"""Interval between progress updates."""
 MAX_BATCH_PAGES = 1000
 
 
@@ -32,16 +32,16 @@ class PageState(StrEnum):
 
 @dataclass
 class BatchPage:
-    """One picture, or one page of a PDF. Times in seconds."""
+    """An image, or a page of a PDF. Times are in seconds."""
 
     number: int
     file: Path
     pdf_page: int | None = None
-    """Which page of the PDF, from 0."""
+    """Page of the PDF, from 0."""
     state: PageState = PageState.WAITING
     text: str = ""
     fields: dict[str, Any] | None = None
-    """What the text holds, where a schema was asked for."""
+    """The parsed text, if the request has a schema."""
     failure: str = ""
     tries: int = 0
     engine: str = ""
@@ -64,7 +64,7 @@ class PageBatch:
     started_s: float | None = None
     ended_s: float | None = None
     done_before: int = 0
-    """Pages that were done when this run began."""
+    """Pages that were done before this run started."""
     stop: bool = False
 
     def count(self, *states: PageState) -> int:
@@ -72,7 +72,7 @@ class PageBatch:
 
     @property
     def pages_per_s(self) -> float | None:
-        """Pages read in this run over its time so far."""
+        """Pages read in this run, divided by its duration so far."""
         if self.started_s is None:
             return None
         elapsed_s = (self.ended_s or time.monotonic()) - self.started_s
@@ -84,7 +84,7 @@ PageReader = Callable[[BatchPage], Awaitable[StreamedAnswer]]
 
 
 def list_pages(files: list[str]) -> list[BatchPage]:
-    """All pages of all files, in order. Looks into PDFs: to be called in a thread. Raises UserError."""
+    """Returns all pages of all files, in order. Opens PDFs, so call it in a thread. Raises UserError."""
     found: list[BatchPage] = []
     for name in files:
         path = uploads.resolve_upload(name)
@@ -94,13 +94,13 @@ def list_pages(files: list[str]) -> list[BatchPage]:
             found.append(BatchPage(0, path))
         else:
             raise UserError(
-                _("{name} is a video; here pages are read.", name=path.name),
-                _("Take it out, or ask about it in the Chat tab."),
+                _("{name} is a video; this tab reads pages only.", name=path.name),
+                _("Remove it, or use the Chat tab for it."),
             )
     if len(found) > MAX_BATCH_PAGES:
         raise UserError(
-            _("These are {count} pages; at most {most} are read at once.", count=len(found), most=MAX_BATCH_PAGES),
-            _("Read them in parts."),
+            _("There are {count} pages; one run reads at most {most}.", count=len(found), most=MAX_BATCH_PAGES),
+            _("Read them in several runs."),
         )
     for number, page in enumerate(found, 1):
         page.number = number
@@ -108,13 +108,13 @@ def list_pages(files: list[str]) -> list[BatchPage]:
 
 
 async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_json: bool) -> AsyncIterator[None]:
-    """Reads all pages that wait, `at_once` at a time, and yields now and then until none is left or `batch.stop`."""
+    """Reads all waiting pages, `at_once` in parallel. Yields regularly until no page is left or `batch.stop` is set."""
     batch.started_s, batch.ended_s, batch.stop = time.monotonic(), None, False
     batch.done_before = batch.count(PageState.DONE)
     waiting = iter([page for page in batch.pages if page.state is PageState.WAITING])
 
     async def reader() -> None:
-        for page in waiting:  # all readers share it
+        for page in waiting:  # shared by all readers
             if batch.stop:
                 page.state = PageState.STOPPED
             else:
@@ -137,7 +137,7 @@ async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_jso
 
 
 def requeue_unread(batch: PageBatch) -> int:
-    """Lets all pages wait that were not read; how many those are."""
+    """Sets all unread pages to waiting. Returns their number."""
     found = [page for page in batch.pages if page.state in (PageState.FAILED, PageState.STOPPED)]
     for page in found:
         page.state, page.failure = PageState.WAITING, ""
@@ -145,18 +145,18 @@ def requeue_unread(batch: PageBatch) -> int:
 
 
 def parse_schema(text: str) -> dict[str, Any] | None:
-    """The response_format for a JSON schema; None where there is none. Raises UserError."""
+    """Returns the response_format for a JSON schema; None for an empty text. Raises UserError."""
     if not text.strip():
         return None
     try:
         schema = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(
-            _("The JSON schema is not JSON: line {line}, {said}.", line=error.lineno, said=error.msg),
-            _("Correct or empty it."),
+            _("The JSON schema is not valid JSON: line {line}, {message}.", line=error.lineno, message=error.msg),
+            _("Correct it or clear it."),
         ) from None
     if not isinstance(schema, dict):
-        raise UserError(_("A JSON schema is an object in braces."), _("Correct or empty it."))
+        raise UserError(_("A JSON schema must be an object in braces."), _("Correct it or clear it."))
     return {"type": "json_schema", "json_schema": {"name": "page", "schema": schema}}
 
 
@@ -168,7 +168,7 @@ async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> No
     except UserError as failure:
         page.state, page.failure = PageState.FAILED, str(failure)
         return
-    except Exception as error:  # one page's trouble is no other page's, whatever it is
+    except Exception as error:  # no error on one page may stop the other pages
         page.state, page.failure = (
             PageState.FAILED,
             _("This page could not be read ({kind}). Retry it.", kind=type(error).__name__),
@@ -189,8 +189,10 @@ def _judge_answer(page: BatchPage, answer: StreamedAnswer, wants_json: bool) -> 
         found = json.loads(answer.text)
     except json.JSONDecodeError:
         if answer.finish_reason == "length":
-            return PageState.FAILED, _("The answer is not whole JSON. It was cut at max tokens: allow more.")
-        return PageState.FAILED, _("The answer is not whole JSON. Retry it.")
+            return PageState.FAILED, _(
+                "The answer is not complete JSON: it was truncated at max tokens. Increase max tokens."
+            )
+        return PageState.FAILED, _("The answer is not complete JSON. Retry it.")
     page.fields = found if isinstance(found, dict) else {"answer": found}
     return PageState.DONE, ""
 
@@ -224,7 +226,7 @@ def make_page_reader(
     response_format: dict[str, Any] | None,
     by: Visitor,
 ) -> PageReader:
-    """Each page is a conversation of its own, so that they spread over all engines."""
+    """Returns a reader that sends each page as a separate conversation, so that pages spread over all engines."""
 
     async def read(page: BatchPage) -> StreamedAnswer:
         path = await asyncio.to_thread(_page_image, page, sampling.limits.longest)

@@ -1,4 +1,4 @@
-"""The results of a batch as a table and as files: CSV for sheets, JSON for programs, Markdown for people."""
+"""Renders the results of a batch as a table and as CSV, JSON and Markdown files."""
 
 import csv
 import html
@@ -51,7 +51,7 @@ def shorten(text: str) -> str:
 
 
 def batch_csv(batch: PageBatch) -> str:
-    """A row a page. Fields of a schema are columns of their own."""
+    """Returns CSV with one row per page. Each field of a schema is a column."""
     names = list(dict.fromkeys(name for page in batch.pages for name in page.fields or {}))
     rows = []
     for page in batch.pages:
@@ -96,7 +96,7 @@ def page_facts(page: BatchPage) -> dict[str, Any]:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Sheets run what begins like a formula, and a picture may hold one: it gets a mark before it."""
+    """Returns CSV. A quote is put before text that looks like a formula, because spreadsheets would run it."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(columns)
@@ -111,9 +111,9 @@ def _cell(value: Any) -> Any:
 
 
 def progress_html(batch: PageBatch | None, running: bool) -> str:
-    """HTML; before anything runs, what to do."""
+    """Returns the progress as HTML, or a hint before the first run."""
     if batch is None or not batch.pages:
-        return hint_html(_("Add pictures or a PDF, then press Read. The samples show how it looks."))
+        return hint_html(_("Add images or a PDF, then press Read. You can also try the samples."))
     total, done, failed = len(batch.pages), batch.count(PageState.DONE), batch.count(PageState.FAILED)
     share = 100 * (done + failed) / total
     return (
@@ -124,12 +124,12 @@ def progress_html(batch: PageBatch | None, running: bool) -> str:
 
 
 def progress_text(batch: PageBatch, running: bool) -> str:
-    """For example: 12 of 40 pages read · 3.1 pages/s · 8 at the moment · 1 failed."""
+    """Returns the progress, for example: 12 of 40 pages read · 3.1 pages/s · 8 in progress · 1 failed."""
     parts = [_("{done} of {all} pages read", done=batch.count(PageState.DONE), all=len(batch.pages))]
     if batch.pages_per_s:
         parts.append(_("{speed} pages/s", speed=f"{batch.pages_per_s:.1f}"))
     if running and (now := batch.count(PageState.READING)):
-        parts.append(_("{count} at the moment", count=now))
+        parts.append(_("{count} in progress", count=now))
     if failed := batch.count(PageState.FAILED):
         parts.append(_("{count} failed: press Retry failed", count=failed))
     if not running and (stopped := batch.count(PageState.STOPPED)):

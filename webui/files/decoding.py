@@ -1,7 +1,7 @@
-"""How much the page decodes at once: a few kilobytes of a file may unfold to hundreds of megabytes.
+"""Limits the memory for decoding: a file of a few kilobytes can decode to hundreds of megabytes.
 
-Judged from the size that a file says of itself, before anything of it is decoded. All visitors share one sum of bytes; who comes
-when it is used up waits. Files are read in threads, so that waiting here stops nothing else.
+The size is taken from the file's header before anything is decoded. All users share one budget in bytes; when it is
+used up, further files wait. Files are read in threads, so waiting does not block anything else.
 """
 
 import ctypes
@@ -13,12 +13,12 @@ from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_PIXELS = 50_000_000
-"""Of one picture, and of one frame of a video."""
+"""Maximum pixels of an image, and of a frame of a video."""
 MAX_DECODED_BYTES = 600_000_000
-"""Of all that is decoded at a time. The container has 2 GB, with the uploads in them."""
+"""Maximum memory for all decoding at the same time. The container has 2 GB, which include the uploads."""
 MAX_WAIT_S = 60.0
 BYTES_A_PIXEL = 12
-"""Four as decoded, four in RGB or RGBA, four while it is scaled down."""
+"""Four bytes for the decoded image, four for RGB or RGBA, four while it is scaled down."""
 M_MMAP_THRESHOLD, MMAP_FROM_BYTES = -3, 1024 * 1024
 SCALE_DOWN = N_("Scale it down, then attach it again.")
 
@@ -32,9 +32,10 @@ class DecodeBudget:
 
     @contextmanager
     def holding(self, bytes_needed: int) -> Iterator[None]:
-        """Waits until there is room. Raises UserError after the deadline. What needs more than there is gets all of it, alone.
+        """Reserves memory; waits until it is available. Raises UserError after the timeout.
 
-        Inside another one of the same thread it takes nothing: two that hold a part and wait for more would wait for each other.
+        A request above the total gets the whole budget. A nested call in the same thread reserves nothing, because two
+        threads that each hold a part and wait for more would deadlock.
         """
         if getattr(self._mine, "holds", False):
             yield
@@ -42,7 +43,7 @@ class DecodeBudget:
         share = min(bytes_needed, self._total_bytes)
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
-                raise UserError(_("The page is busy with large files of other visitors."), _("Try again in a minute."))
+                raise UserError(_("The page is busy with large files of other users."), _("Try again in a minute."))
             self._left -= share
         self._mine.holds = True
         try:
@@ -58,18 +59,18 @@ SHARED_BUDGET = DecodeBudget(MAX_DECODED_BYTES)
 
 
 def return_freed_memory() -> None:
-    """From here on what a decoded picture took goes back to the system when it is freed.
+    """Makes glibc return the memory of decoded images to the system when they are freed.
 
-    glibc otherwise learns from the first large picture to keep such blocks, in each thread for itself: six pictures that were
-    decoded one after the other in six threads held 2.5 GB.
+    Otherwise, after the first large image, glibc keeps such blocks for reuse, separately in each thread: six images
+    that were decoded one after the other in six threads held 2.5 GB.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's own
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # only glibc has it
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
 def check_pixels(name: str, width: int, height: int) -> int:
-    """Its pixels. Raises UserError where they are too many."""
+    """Returns the number of pixels. Raises UserError if it exceeds MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise too_large_error(name, (width, height))
     return width * height
@@ -79,7 +80,7 @@ def too_large_error(name: str, found: tuple[int, int] | None = None) -> UserErro
     sides = f" ({found[0]} × {found[1]})" if found else ""
     return UserError(
         _(
-            "{name} has too many pixels{sides}; the most is {most} million.",
+            "{name} has too many pixels{sides}; the limit is {most} million.",
             name=name,
             sides=sides,
             most=MAX_PIXELS // 1_000_000,

@@ -1,4 +1,4 @@
-"""Reads a picture, and makes it no larger than the visitor wants it sent."""
+"""Reads images and renders PDF pages, scaled down to the size that the user chose."""
 
 import threading
 import warnings
@@ -18,12 +18,12 @@ from webui.i18n import N_, _
 from webui.user_error import UserError
 
 MAX_SIDE = 4096
-"""Pixels of what is kept of a picture in any case."""
-ATTACH_ANOTHER = N_("Attach another one.")
+"""Maximum longer side of an image in pixels, for any setting."""
+ATTACH_ANOTHER = N_("Attach another file.")
 QUALITY = 92
-CAMERAS = ("JPEG", "MPO", "WEBP")  # of others Pillow would decode the picture to find the note
+CAMERAS = ("JPEG", "MPO", "WEBP")  # for other formats, Pillow would decode the image to find the orientation
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-"""What attachments.IMAGE_TYPES names; by a file's first bytes Pillow would also read what no engine takes, such as icons of many sizes."""
+"""The formats of attachments.IMAGE_TYPES. Pillow would also open formats that no engine accepts, such as ICO."""
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,25 +34,25 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a camera's picture upright."""
+"""Makes an image upright, by its EXIF orientation."""
 BYTES_A_PIXEL = {"WEBP": 24}
-"""libwebp holds two canvases and a copy of them beside Pillow's own picture."""
+"""libwebp holds two canvases and a copy of them in addition to Pillow's image."""
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as people see it (cameras turn pictures by a note in the file), without decoding it."""
+    """Returns width and height after applying the EXIF orientation, without decoding the image."""
     with _open_image(path) as picture:
         return _upright_size(picture)
 
 
 def read_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
-    """The picture in RGB, the right way up, its longer side at most `longest`."""
+    """Returns the image in RGB, upright, with its longer side at most `longest` pixels."""
     with _decoding(path) as picture:
         return _shrink_upright(picture, path.name, min(longest, MAX_SIDE))
 
 
 def encode_image(picture: Image.Image, suffix: str) -> bytes:
-    """As PNG where it came as PNG, so that small print stays sharp; else as JPEG."""
+    """Encodes as PNG for the suffix .png, so that small print stays sharp; else as JPEG."""
     buffer = BytesIO()
     if suffix == ".png":
         picture.save(buffer, "PNG")
@@ -62,25 +62,25 @@ def encode_image(picture: Image.Image, suffix: str) -> bytes:
 
 
 def shrink_image(path: Path, longest: int) -> tuple[Image.Image, tuple[int, int]] | None:
-    """The picture scaled down and the size it had; None where it is small enough."""
+    """Returns the scaled image and its original size; None if it is small enough."""
     with _decoding(path) as picture:
         had = _upright_size(picture)
         if vision_tokens.shrink_size(*had, min(longest, MAX_SIDE)) == had:
-            _load_pixels(picture, path.name)  # a damaged one is found here, and not by an engine
+            _load_pixels(picture, path.name)  # detects a damaged image before an engine gets it
             return None
         return _shrink_upright(picture, path.name, min(longest, MAX_SIDE)), had
 
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[Image.Image]:
-    """The opened picture, once there is room to decode it."""
+    """Opens the image after reserving memory to decode it."""
     with reserve_decoding(path), _open_image(path) as picture:
         yield picture
 
 
 @contextmanager
 def reserve_decoding(path: Path) -> Iterator[None]:
-    """Room to decode the picture, and for what is made of it inside."""
+    """Reserves memory to decode the image and to process it inside the block."""
     with _open_image(path) as picture:
         needed = picture.width * picture.height * BYTES_A_PIXEL.get(picture.format or "", decoding.BYTES_A_PIXEL)
     with decoding.SHARED_BUDGET.holding(needed):
@@ -96,27 +96,27 @@ def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(ORIENTATION, 1)) if picture.format in CAMERAS else 1
     except (OSError, ValueError, TypeError, SyntaxError):
-        return 1  # odd metadata; the picture itself counts
+        return 1  # invalid metadata is ignored
 
 
 def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata; the picture itself counts
+            warnings.simplefilter("ignore")  # invalid metadata is ignored
             picture.load()
             return picture if mode in (None, picture.mode) else picture.convert(mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UserError(_("{name} is damaged and cannot be read to its end.", name=name), _(ATTACH_ANOTHER)) from None
+        raise UserError(_("{name} is damaged and cannot be read completely.", name=name), _(ATTACH_ANOTHER)) from None
 
 
 def _shrink_upright(picture: Image.Image, name: str, longest: int) -> Image.Image:
-    """Scaled first, because each copy of the whole picture costs as much as the picture."""
+    """Scales first, because each copy of the full image needs as much memory as the image."""
     turn = TURNS.get(_orientation(picture))
     wanted = vision_tokens.shrink_size(*picture.size, longest)
     clear = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
     found = _load_pixels(picture, name, "RGBA" if clear else "RGB")
     if found is not picture:
-        picture.close()  # its pixels are not needed a second time
+        picture.close()  # releases its pixels
     if wanted != found.size:
         found = found.resize(wanted, Image.Resampling.LANCZOS)
     if turn is not None:
@@ -132,12 +132,12 @@ def _open_image(path: Path) -> Image.Image:
         raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a decompression bomb is judged below, with our own limit
+            warnings.simplefilter("ignore")  # decompression bombs are checked below, with our own limit
             picture = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise decoding.too_large_error(path.name) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise UserError(_("{name} is not a picture that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
+        raise UserError(_("{name} is not an image that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
     try:
         decoding.check_pixels(path.name, *picture.size)
     except UserError:
@@ -146,24 +146,23 @@ def _open_image(path: Path) -> Image.Image:
     return picture
 
 
-ATTACH_FILE = N_("Attach another file.")
 POINTS_PER_INCH = 72
 MAX_DPI = 300
 MAX_IMAGES, MAX_FORM_DEPTH = 1000, 3
-"""How many pictures of a page are judged by their size, and in how many forms within forms they are looked for."""
+"""How many images of a page are checked for their size, and how many levels of nested forms are searched for them."""
 _ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
 
 
 def count_pages(path: Path) -> int:
-    """How many pages. Raises UserError where it cannot be opened."""
+    """Returns the number of pages. Raises UserError if the file cannot be opened."""
     with _opened_pdf(path) as document:
         return len(document)
 
 
 def render_page(path: Path, number: int, longest: int) -> Image.Image:
-    """Page `number` (from 0), its longer side `longest` pixels, at most 300 dots an inch."""
+    """Renders page `number` (from 0) with a longer side of `longest` pixels and at most 300 dpi."""
     side = min(longest, MAX_SIDE)
-    # The document's lock first: who waits for it would keep the room from others.
+    # The document's lock is first: waiting for it must not hold memory that others need.
     with _opened_pdf(path) as document, decoding.SHARED_BUDGET.holding(side * side * decoding.BYTES_A_PIXEL):
         try:
             page = document[number]
@@ -174,14 +173,14 @@ def render_page(path: Path, number: int, longest: int) -> Image.Image:
             drawn: Image.Image = page.render(scale=_page_scale(width, height, side)).to_pil().convert("RGB")
         except (pdfium.PdfiumError, ValueError):
             raise UserError(
-                _("Page {number} of {name} cannot be drawn.", number=number + 1, name=path.name), _(ATTACH_FILE)
+                _("Page {number} of {name} cannot be rendered.", number=number + 1, name=path.name), _(ATTACH_ANOTHER)
             ) from None
         wanted = vision_tokens.shrink_size(*drawn.size, side)
         return drawn if wanted == drawn.size else drawn.resize(wanted)
 
 
 def page_sizes(path: Path, longest: int) -> list[tuple[int, int]]:
-    """Width and height that each page will have as a picture."""
+    """Returns the width and height of each page as an image."""
     sizes = []
     with _opened_pdf(path) as document:
         for number in range(len(document)):
@@ -197,9 +196,9 @@ def _page_scale(width: float, height: float, longest: int) -> float:
 
 @contextmanager
 def _opened_pdf(path: Path) -> Iterator[Any]:
-    """The document, of which there is one at a time."""
+    """Opens the document. Only one document is open at a time."""
     if path.stat().st_size == 0:
-        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_FILE))
+        raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     with _ONE_AT_A_TIME:
         try:
             document = pdfium.PdfDocument(path)
@@ -209,10 +208,10 @@ def _opened_pdf(path: Path) -> Iterator[Any]:
                     _("{name} is locked with a password.", name=path.name),
                     _("Save a copy without a password, then attach it again."),
                 ) from None
-            raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_FILE)) from None
+            raise UserError(_("{name} is not a PDF that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
         try:
             if len(document) == 0:
-                raise UserError(_("{name} has no page.", name=path.name), _(ATTACH_FILE))
+                raise UserError(_("{name} has no pages.", name=path.name), _(ATTACH_ANOTHER))
             yield document
         finally:
             document.close()

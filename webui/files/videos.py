@@ -1,6 +1,6 @@
-"""Reads a video with OpenCV, as vLLM does, and keeps of it only the frames a model is to see.
+"""Reads a video with OpenCV, as vLLM does, and writes a clip with only the frames for the model.
 
-Engines refuse a frame rate or a frame limit in the request, and a clip of 16 frames travels in a hundredth of the bytes.
+Engines refuse a frame rate or a frame limit in the request, and a clip of 16 frames has a hundredth of the bytes.
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # before OpenCV is imported: a damaged file is ours to explain
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # before OpenCV is imported: the page itself reports damaged files
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
@@ -18,13 +18,13 @@ from webui.files import decoding, vision_tokens
 from webui.i18n import N_, _
 from webui.user_error import UserError
 
-ATTACH_ANOTHER = N_("Attach another one.")
+ATTACH_ANOTHER = N_("Attach another file.")
 CODEC = "mp4v"
 MAX_FRAMES = 128
 OPENING_BYTES = 100_000_000
-"""FFmpeg decodes some frames to find out what a file holds, before it says how large they are."""
+"""Memory to open a video: FFmpeg decodes some frames before their size is known."""
 BYTES_A_PIXEL = 24
-"""A frame in BGR, and the frames before it that a codec refers to."""
+"""A frame in BGR, and the earlier frames that the codec refers to."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class VideoInfo:
     width: int
     height: int
     frames: int
-    """In the file."""
+    """Number of frames in the file."""
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """What the video is. Raises UserError unless it can be opened and has a frame."""
+    """Returns the properties of the video. Raises UserError if it cannot be opened or has no frame."""
     if path.stat().st_size == 0:
         raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
     with _open_video(path) as video:
@@ -51,18 +51,18 @@ def probe_video(path: Path) -> VideoInfo:
     if not readable or width < 1 or height < 1:
         raise UserError(
             _("{name} is not a video that can be read.", name=path.name),
-            _("Attach another one, for example an MP4."),
+            _("Attach another file, for example an MP4."),
         )
-    if count < 1 or per_s <= 0:  # a WebM from a camera does not say
+    if count < 1 or per_s <= 0:  # a WebM from a camera has no duration
         raise UserError(
-            _("{name} does not say how long it is.", name=path.name), _("Save it as MP4, then attach it again.")
+            _("{name} has no duration in its metadata.", name=path.name), _("Save it as MP4, then attach it again.")
         )
     return VideoInfo(count / per_s, width, height, count)
 
 
 @contextmanager
 def _open_video(path: Path, needed: int = OPENING_BYTES) -> Iterator[cv2.VideoCapture]:
-    """Once there is room for `needed` bytes. One thread of FFmpeg, because each holds frames of its own."""
+    """Opens the video after reserving `needed` bytes. FFmpeg uses one thread, because each thread holds frames."""
     with decoding.SHARED_BUDGET.holding(needed):
         video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         try:
@@ -72,9 +72,9 @@ def _open_video(path: Path, needed: int = OPENING_BYTES) -> Iterator[cv2.VideoCa
 
 
 def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) -> int:
-    """Writes `count` frames, evenly spread, to `to` (MP4) and says how many there were to read.
+    """Writes `count` evenly spaced frames to `to` (MP4) and returns how many could be read.
 
-    The clip keeps the video's length, so that "at second 12" stays true.
+    The clip has the duration of the video, so that "at second 12" stays correct.
     """
     size = tuple(side + side % 2 for side in vision_tokens.shrink_size(clip.width, clip.height, longest))
     rate = count / clip.seconds
@@ -85,7 +85,7 @@ def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) 
             for nth in range(count):
                 video.set(cv2.CAP_PROP_POS_FRAMES, int(nth * clip.frames / count))
                 found, frame = video.read()
-                if not found or frame.shape[0] * frame.shape[1] > decoding.MAX_PIXELS:  # frames may grow on the way
+                if not found or frame.shape[0] * frame.shape[1] > decoding.MAX_PIXELS:  # the frame size may change
                     break
                 if (frame.shape[1], frame.shape[0]) != size:
                     frame = cv2.resize(frame, (size[0], size[1]), interpolation=cv2.INTER_AREA)
@@ -95,5 +95,5 @@ def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) 
             writer.release()
     if written == 0:
         to.unlink(missing_ok=True)
-        raise UserError(_("{name} is damaged: no frame of it can be read.", name=path.name), _(ATTACH_ANOTHER))
+        raise UserError(_("{name} is damaged: no frame can be read.", name=path.name), _(ATTACH_ANOTHER))
     return written

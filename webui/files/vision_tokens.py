@@ -1,7 +1,8 @@
-"""How many tokens a picture or a video will cost, told before it is sent.
+"""Estimates the tokens of an image or a video before it is sent.
 
-Qwen3-VL turns 32 x 32 pixels into one token (patches of 16, merged 2 by 2) after the picture was scaled into the pool's limits;
-two frames of a video share their tokens. Follows `smart_resize` of transformers' Qwen2-VL and Qwen3-VL processors.
+Qwen3-VL turns 32 x 32 pixels into one token (patches of 16, merged 2 by 2) after scaling the image to the limits of
+the pool. Two frames of a video share their tokens. Follows `smart_resize` of transformers' Qwen2-VL and Qwen3-VL
+processors.
 """
 
 from math import ceil, floor, sqrt
@@ -9,14 +10,14 @@ from math import ceil, floor, sqrt
 from manyeyes.config.pools import Media
 
 TOKEN_SIDE = 32
-IMAGE_MARK_TOKENS = 2  # the marks before and after a picture
+IMAGE_MARK_TOKENS = 2  # the marks before and after an image
 FRAME_PAIR_MARK_TOKENS = 8  # time stamp and marks of two frames
 MIN_FRAMES = 4
-FRAMES_PER_S = 2.0  # what Qwen3-VL samples by itself
+FRAMES_PER_S = 2.0  # the default of Qwen3-VL
 
 
 def shrink_size(width: int, height: int, longest: int) -> tuple[int, int]:
-    """The size with its longer side at most `longest`, the shape kept; never larger than it was."""
+    """Returns the size scaled down to a longer side of at most `longest`. Keeps the aspect ratio, never enlarges."""
     factor = min(1.0, longest / max(width, height))
     return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -46,7 +47,7 @@ def video_tokens(width: int, height: int, count: int, media: Media) -> int:
 
 
 def text_tokens(words: str) -> int:
-    """About so many: four letters of a European language, or one Chinese character, are one token."""
+    """Estimates the tokens of a text: four letters of a European language, or one Chinese character, are one token."""
     wide = sum(ord(letter) >= 0x2E80 for letter in words)
     return wide + ceil((len(words) - wide) / 4)
 

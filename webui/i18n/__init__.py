@@ -1,8 +1,8 @@
-"""The page's languages. English is in the code; the others are in locales/LANGUAGE/LC_MESSAGES/webui.po, read with Babel at start.
+"""Languages of the page. English is in the code; translations are in locales/LANGUAGE/LC_MESSAGES/webui.po.
 
-Mark every text for translation: `_` translates, `ngettext` knows plurals, `N_` only marks a text that `_` translates later.
-Gradio's own `gr.I18n` translates labels only, by the browser's language only; most texts of this page are made while an
-answer streams.
+Babel loads the translations at startup. Mark every text: `_` translates, `ngettext` handles plurals, `N_` only marks
+a text that `_` translates later. `gr.I18n` is not enough: it translates only labels and only by the browser's
+language, and most texts of this page are created while an answer streams.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 ENGLISH, ZH = "en", "zh"
 NAMES = {ENGLISH: "English", ZH: "中文"}
 PATHS = {ENGLISH: "/", ZH: "/zh/"}
-"""Where the page in each language is."""
+"""URL path of the page in each language."""
 LOCALES = Path(__file__).parent / "locales"
 
 _language: ContextVar[str] = ContextVar("language", default=ENGLISH)
@@ -45,7 +45,7 @@ _TRANSLATIONS: dict[str, NullTranslations] = {ENGLISH: NullTranslations(), ZH: l
 
 @contextmanager
 def use_language(language: str) -> Iterator[None]:
-    """What happens inside speaks `language`; threads and tasks that it starts do, too."""
+    """Sets the language inside the block, and in threads and tasks started there."""
     token = _language.set(language)
     try:
         yield
@@ -58,16 +58,17 @@ def current_language() -> str:
 
 
 def gettext(message: str, /, **values: object) -> str:
-    """`message` in the current language, with `values` in place of the names in braces.
+    """Translates `message` to the current language and fills in `values` for the names in braces.
 
-    What is no text of the page (a greeting from cluster.yaml, an engine's own words) stays as it is.
+    A text without a translation (a greeting from cluster.yaml, a message of an engine) is returned unchanged.
     """
-    found = _TRANSLATIONS[_language.get()].gettext(message) if message else ""  # gettext's "" is the catalog's header
+    # For an empty text, gettext returns the header of the catalog.
+    found = _TRANSLATIONS[_language.get()].gettext(message) if message else ""
     return found.format(**values) if values else found
 
 
 def ngettext(singular: str, plural: str, count: int) -> str:
-    """The form for `count` in the current language, with {count} in it."""
+    """Returns the singular or plural form for `count` in the current language, with {count} filled in."""
     return _TRANSLATIONS[_language.get()].ngettext(singular, plural, count).format(count=count)
 
 
@@ -82,7 +83,7 @@ LANGUAGE_COOKIE = "manyeyes-language"
 
 
 class LanguageRedirect:
-    """ASGI middleware. Programs ask for no language and get English."""
+    """ASGI middleware that redirects / to the user's language. Programs send no language and get English."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -91,7 +92,7 @@ class LanguageRedirect:
         if scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
             language = requested_language(Request(scope))
             if language != ENGLISH:
-                # Relative, because the address that the visitor knows may have another port or scheme.
+                # Relative, because the user may reach the page at another port or scheme.
                 answer = RedirectResponse(PATHS[language].lstrip("/"), 303, {"Vary": "Cookie, Accept-Language"})
                 await answer(scope, receive, send)
                 return
@@ -103,7 +104,7 @@ def requested_language(request: Request) -> str:
 
 
 def negotiate_language(cookie: str | None, accept_language: str) -> str:
-    """The language of a visitor: what was chosen on the page, else the first of the browser's that there is."""
+    """Returns the language chosen on the page, else the browser's first supported language, else English."""
     if cookie in NAMES:
         return str(cookie)
     for part in accept_language.split(","):

@@ -1,4 +1,4 @@
-"""The sample prompts with their files, which lie in this folder."""
+"""Sample prompts and their files, which are in this folder."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ HERE = Path(__file__).parent.resolve()
 
 SAMPLES = (
     (N_("Read a receipt"), N_("What was bought, and what is the total? Answer as a table."), ("receipt.png",)),
-    (N_("Explain a chart"), N_("What does this chart show? Say it in two sentences."), ("chart.png",)),
-    (N_("Compare two pictures"), N_("What differs between these two pictures?"), ("before.png", "after.png")),
+    (N_("Explain a chart"), N_("What does this chart show? Answer in two sentences."), ("chart.png",)),
+    (N_("Compare two images"), N_("What differs between these two images?"), ("before.png", "after.png")),
     (N_("Watch a video"), N_("What happens in this video, and when?"), ("ball.webm",)),
-    (N_("Read a letter (PDF)"), N_("Who writes to whom, and what is wanted until when?"), ("letter.pdf",)),
-    (N_("Just chat"), N_("In three short points: what can you do with a picture or a video?"), ()),
+    (N_("Read a letter (PDF)"), N_("Who writes to whom, and what is requested by which date?"), ("letter.pdf",)),
+    (N_("Just chat"), N_("In three short points: what can you do with an image or a video?"), ()),
 )
 SCREENS = ("screen-1.png", "screen-2.png")
 
 
 def for_chat() -> list[ExampleMessage]:
-    """The samples as `gr.Chatbot(examples=...)` wants them."""
+    """Returns the samples in the form of `gr.Chatbot(examples=...)`."""
     return [
         {"display_text": _(title), "text": _(text), "files": [str(HERE / name) for name in files]}
         for title, text, files in SAMPLES
@@ -28,10 +28,10 @@ def for_chat() -> list[ExampleMessage]:
 
 
 def documents() -> list[Path]:
-    """A receipt, a chart and a letter of two pages."""
+    """Returns a receipt, a chart and a letter of two pages."""
     return [HERE / name for name in ("receipt.png", "chart.png", "letter.pdf")]
 
 
 def screens() -> list[Path]:
-    """Screenshots of a program, one after the other."""
+    """Returns the screenshots of a program, in order."""
     return [HERE / name for name in SCREENS]

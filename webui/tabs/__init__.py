@@ -1,1 +1,1 @@
-"""The tabs of the page, one module each; a module offers `build_..._tab()`, called inside `gr.Tabs`."""
+"""The tabs of the page. Each module has a `build_..._tab()` function, which is called inside `gr.Tabs`."""

@@ -1,4 +1,4 @@
-"""The Agent tab: a screenshot and an instruction in; boxes, points and the next action out, drawn on the picture."""
+"""The Agent tab: finds boxes, points or the next action for an instruction, and draws them on the screenshot."""
 
 import asyncio
 import html
@@ -22,15 +22,15 @@ from webui.tabs import controls
 from webui.theme import hint_html
 from webui.user_error import UserError
 
-EMPTY = N_("Add screenshots and say what to do. Each step takes the next screenshot.")
+EMPTY = N_("Add screenshots and describe the task. Each step uses the next screenshot.")
 TASK = N_("Order 24 kg for Northlight Roasters")
 NO_SCREENSHOT = N_("Add a screenshot first, or use the samples.")
 UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
-"""Gradio empties every output of a generator that ends without a yield."""
+"""Gradio clears all outputs of a generator that ends without a yield."""
 
 
 def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
-    """The model's dropdown, to be filled."""
+    """Builds the tab. Returns its model dropdown, which the page fills."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
@@ -45,7 +45,7 @@ def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dr
             mode = gr.Radio(
                 [(_(mode), mode) for mode in screenshot_agent.AGENT_MODES],
                 value=screenshot_agent.NEXT_ACTION,
-                label=_("What to give"),
+                label=_("Output"),
             )
             what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
             sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
@@ -56,7 +56,7 @@ def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dr
                 again = gr.Button(_("Start over"), size="sm", elem_classes="tool")
             trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
             picture = gr.Image(
-                label=_("The screenshot with what was found"),
+                label=_("The screenshot with the result"),
                 interactive=False,
                 format="png",
                 height=420,
@@ -116,7 +116,7 @@ class AgentHandlers:
             model: str = "auto",
             max_tokens: int = 512,
         ) -> dict[str, Any]:
-            """One screenshot: {"text", "marks", "action", "width", "height", ...}."""
+            """Analyses one screenshot: {"text", "marks", "action", "width", "height", ...}."""
             controls.check_choice("mode", mode, screenshot_agent.AGENT_MODES)
             session = AgentSession(controls.file_paths([file]))
             width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
@@ -146,7 +146,7 @@ class AgentHandlers:
     async def _asked(
         self, session: AgentSession, by: Visitor, mode: str, what: str, sampling: SamplingSettings
     ) -> AgentStep:
-        """Asks about the next screenshot and puts the step into `session`. Raises UserError for a file that is no upload."""
+        """Sends the next screenshot and adds the step to `session`. Raises UserError if the file is not an upload."""
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
@@ -157,7 +157,7 @@ class AgentHandlers:
 
 
 def _marked_screenshot(step: AgentStep) -> str:
-    """Beside the screenshot, so that it is gone with it and is nobody else's."""
+    """Draws the marks into a file next to the screenshot, so that both have the same owner and lifetime."""
     to = uploads.derived_path(step.file, f"{step.file.stem}-found.png")
     with images.reserve_decoding(step.file):
         to.write_bytes(
@@ -173,5 +173,5 @@ def _steps_html(session: AgentSession, asking: bool = False) -> str:
         for step in session.steps
     ]
     if asking:
-        rows.append("<li>" + _("asking") + " …</li>")
+        rows.append("<li>" + _("in progress") + " …</li>")
     return f'<ol class="attempts" role="status">{"".join(rows)}</ol>'

@@ -1,4 +1,4 @@
-"""The Chat tab: text, pictures, videos and PDFs in, a streamed answer out, and the line that says who answered."""
+"""The Chat tab: questions with images, videos and PDFs, streamed answers, and a summary line under each answer."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from webui.settings import WebuiSettings
 from webui.tabs import chat_actions, controls
 from webui.tabs.chat_actions import ChatActions
 
-DEFAULT_GREETING = N_("Ask about pictures and videos. Drop them here, paste them, or try one of these.")
-"""What `webui.greeting` in cluster.yaml is by default: marked here for translation."""
+DEFAULT_GREETING = N_("Ask questions about images and videos. Drop them here, paste them, or try one of these.")
+"""The default of `webui.greeting` in cluster.yaml, marked here for translation."""
 
-# page.js shows and hides the panel; page.css keeps it open on a wide screen and closed on a narrow one.
+# page.js toggles the panel; by default, page.css shows it on wide screens and hides it on narrow screens.
 SIDE_TOGGLE = '<button type="button" class="side-toggle" data-side="{}">{}</button>'
 LIST = '<ul id="chat-list-items" aria-label="{}"></ul><p id="chat-list-empty">{}</p>'
 OPEN_SHEET = "() => { document.getElementById('%s').classList.add('turned'); }"
@@ -27,19 +27,19 @@ CLOSE_SHEET = "() => { document.getElementById('%s').classList.remove('turned');
 def build_chat_tab(
     settings: WebuiSettings, requester: ChatRequester, model_limits: ModelLimits
 ) -> tuple[gr.Dropdown, gr.Chatbot]:
-    """What the page refreshes from outside the tab."""
+    """Builds the tab. Returns the components that the page refreshes."""
     with gr.Row(elem_classes="tab-body", equal_height=False):
         with gr.Column(elem_id="chat-list", elem_classes="side left", scale=0, min_width=220):
             gr.HTML(SIDE_TOGGLE.format("chat-list", _("Close")), elem_classes="close")
             new = gr.Button(_("New chat"), size="sm", elem_id="new-chat")
             gr.HTML(
-                LIST.format(_("Earlier chats"), _("Your chats are kept here, in this browser only.")),
+                LIST.format(_("Earlier chats"), _("Your chats are stored in this browser only.")),
                 elem_id="chat-list-box",
             )
             with gr.Row(elem_classes="keep"):
                 as_markdown = gr.Button(_("Save as Markdown"), size="sm")
                 as_json = gr.Button(_("Save as JSON"), size="sm")
-                bring = gr.UploadButton(_("Bring back JSON"), size="sm", file_types=[".json"], file_count="single")
+                bring = gr.UploadButton(_("Import JSON"), size="sm", file_types=[".json"], file_count="single")
             opener = gr.Button(_("Open"), elem_id="chat-open", visible="hidden")
         with gr.Column(elem_classes="main", min_width=300):
             chat = gr.Chatbot(
@@ -51,7 +51,7 @@ def build_chat_tab(
                 layout="bubble",
                 buttons=["copy"],
                 editable="user",
-                latex_delimiters=[  # no single $, which is a price more often than a formula
+                latex_delimiters=[  # no single $, which more often marks a price than a formula
                     {"left": "$$", "right": "$$", "display": True},
                     {"left": "\\[", "right": "\\]", "display": True},
                     {"left": "\\(", "right": "\\)", "display": False},
@@ -66,7 +66,7 @@ def build_chat_tab(
                 label=_("Your question"),
                 show_label=False,
                 container=False,
-                placeholder=_("Ask something; drop or paste pictures, videos and PDFs here"),
+                placeholder=_("Ask a question. Drop or paste images, videos and PDFs here."),
                 sources=["upload"],
                 file_count="multiple",
                 file_types=[*attachments.MEDIA_SUFFIXES, attachments.PDF_SUFFIX],
@@ -85,7 +85,7 @@ def build_chat_tab(
             model = gr.Dropdown(
                 label=_("Model"),
                 choices=[],
-                allow_custom_value=True,  # the list is each visitor's own; another copy of the page has not seen it
+                allow_custom_value=True,  # each visit has its own list, which other replicas of the page do not know
                 elem_id="model",
             )
             preset = gr.Dropdown(
@@ -103,10 +103,12 @@ def build_chat_tab(
             temperature = gr.Slider(0, 2, value=0.7, step=0.05, label=_("Temperature"))
             top_p = gr.Slider(0.05, 1, value=0.8, step=0.05, label=_("Top-p"))
             max_tokens = gr.Slider(16, 8192, value=1024, step=16, label=_("Max tokens"))
-            seed = gr.Textbox(label=_("Seed"), placeholder=_("random: a whole number repeats an answer"), max_lines=1)
-            longest = gr.Slider(256, 4096, value=1280, step=64, label=_("Longest side of a picture (pixels)"))
-            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=_("Video: frames a second"))
-            frames = gr.Slider(4, 128, value=16, step=2, label=_("Video: most frames"))
+            seed = gr.Textbox(
+                label=_("Seed"), placeholder=_("random; enter a whole number to repeat an answer"), max_lines=1
+            )
+            longest = gr.Slider(256, 4096, value=1280, step=64, label=_("Longest side of an image (pixels)"))
+            per_s = gr.Slider(0.25, 8, value=2, step=0.25, label=_("Video: frames per second"))
+            frames = gr.Slider(4, 128, value=16, step=2, label=_("Video: maximum frames"))
     with gr.Column(elem_id="chat-code", elem_classes="sheet"):
         gr.HTML(SIDE_TOGGLE.format("chat-code", _("Close")), elem_classes="close")
         language = gr.Radio(
@@ -119,7 +121,7 @@ def build_chat_tab(
         snap = gr.Image(
             sources=["webcam"],
             type="filepath",
-            image_mode=None,  # or Gradio would decode what it is sent, whatever its size
+            image_mode=None,  # otherwise Gradio would decode images of any size
             label=_("Camera"),
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),
@@ -181,6 +183,6 @@ def build_chat_tab(
     snapped.then(None, None, None, js=CLOSE_SHEET % "chat-camera")
     snapped.then(
         events.estimate, sizes, [cost], **controls.IMMEDIATE_EVENT
-    )  # a box that the page fills does not say that it changed
+    )  # a box that the page fills sends no change event
     chat_actions.mount_chat_api(requester, model_limits, events, settings.webui.concurrency.api_clients)
     return model, chat

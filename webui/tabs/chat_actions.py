@@ -1,4 +1,4 @@
-"""What the buttons around the chat do: keep, bring back, estimate, show as code, take a picture."""
+"""Actions around the chat: save, import, estimate tokens, show code, take a photo. Also the chat API for programs."""
 
 import asyncio
 import time
@@ -65,7 +65,7 @@ class ChatActions:
         return attachments.estimate_html(found, typed.get("text") or "", self._model_limits.pool(model))
 
     async def costs(self, files: list[str], sampling: SamplingSettings) -> list[AttachmentCost]:
-        """Raises UserError."""
+        """Estimates the cost of each file. Raises UserError."""
         if not files:
             return []
         return await asyncio.to_thread(
@@ -112,7 +112,7 @@ class ChatActions:
     async def _last(
         self, typed: dict[str, Any], history: list[Message], sampling: SamplingSettings
     ) -> tuple[ChatRequest, list[str]]:
-        """What is in the box as it would be sent; with an empty box, the last request as it was sent."""
+        """Returns the request in the question box as it would be sent; with an empty box, the last request as sent."""
         if typed["text"].strip() or typed["files"]:
             asked = [
                 *message_builder.drop_unanswered(history),
@@ -139,7 +139,7 @@ class ChatActions:
 
     def _file(self, history: list[Message], suffix: str, kind: str, make: Any) -> dict[str, str] | None:
         if not history:
-            gr.Info(_("There is nothing to save yet: ask something first."))
+            gr.Info(_("There is nothing to save yet. Ask a question first."))
             return None
         name = chat_storage.chat_title(history)
         plain = "".join(letter if letter.isalnum() else "-" for letter in name).strip("-") or "chat"
@@ -147,7 +147,7 @@ class ChatActions:
 
 
 def page_origin(request: gr.Request) -> str:
-    """The page's own address, as its visitor's browser knows it."""
+    """Returns the address of the page as the user's browser knows it."""
     headers = request.headers
     host = headers.get("x-forwarded-host") or headers.get("host") or "localhost:8080"
     scheme = headers.get("x-forwarded-proto") or "http"
@@ -155,7 +155,7 @@ def page_origin(request: gr.Request) -> str:
 
 
 Files = list[Any]
-"""What gradio_client.handle_file() gives."""
+"""Results of gradio_client.handle_file()."""
 
 
 def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: ChatActions, at_once: int) -> None:
@@ -174,7 +174,7 @@ def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: 
         most_frames: int = 16,
         history: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """One answer: {"text", "thinking", "engine", ...}. `history`: what chat_json-files hold as "messages"."""
+        """Returns an answer: {"text", "thinking", "engine", ...}. `history`: the "messages" of a chat saved as JSON."""
         sampling = SamplingSettings(
             model, system, temperature, top_p, max_tokens, seed, longest, frames_per_s, most_frames
         )
@@ -192,7 +192,7 @@ def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: 
     async def estimate_tokens(
         files: Files, model: str = "auto", longest: int = 1280, frames_per_s: float = 2.0, most_frames: int = 16
     ) -> dict[str, Any]:
-        """What the files will cost: {"vision_tokens", "max_model_len", "files"}."""
+        """Estimates the tokens of the files: {"vision_tokens", "max_model_len", "files"}."""
         sampling = SamplingSettings(model, longest=longest, frames_per_s=frames_per_s, most_frames=most_frames)
         return attachments.estimate_facts(
             await events.costs(controls.file_paths(files), sampling), model_limits.pool(model)
@@ -201,12 +201,12 @@ def mount_chat_api(requester: ChatRequester, model_limits: ModelLimits, events: 
     async def chat_code(
         request: gr.Request, language: str, text: str, files: Files | None = None, model: str = "auto"
     ) -> str:
-        """The request as code; `language`: curl, Python or JavaScript."""
+        """Returns the request as code. `language`: curl, Python or JavaScript."""
         controls.check_choice("language", language, chat_storage.CODE_LANGUAGES)
         return await events.show_code(request, language, {"text": text, "files": controls.file_paths(files)}, [], model)
 
     async def chat_markdown(messages: list[dict[str, Any]], title: str = "Chat") -> str:
-        """A saved chat's messages as Markdown."""
+        """Returns the messages of a saved chat as Markdown."""
         return chat_storage.export_markdown(_import_history(messages), title)
 
     for function, name in (
@@ -222,4 +222,4 @@ def _import_history(messages: list[dict[str, Any]] | None) -> list[dict[str, Any
     try:
         return [chat_storage.import_message(message) for message in messages or []]
     except (UserError, KeyError, TypeError, ValueError):
-        raise gr.Error(_("history wants messages as a chat saved as JSON has them.")) from None
+        raise gr.Error(_("history: expected the messages of a chat that was saved as JSON.")) from None

@@ -1,4 +1,4 @@
-"""The Cluster tab: pools and engines live, drain, resume and scale with the admin key, events, and a load run."""
+"""The Cluster tab: live pools and engines, events, load runs, and drain, resume and scale with the admin key."""
 
 from collections.abc import Awaitable
 from typing import Any
@@ -21,17 +21,17 @@ LINKS = (
 
 
 def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> gr.Timer:
-    """The timer, to be active while the tab is open."""
+    """Builds the tab. Returns its timer, which is active while the tab is open."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="shows", min_width=300):
-            pools = gr.HTML(hint_html(_("Looking …")), elem_id="cluster-pools")
+            pools = gr.HTML(hint_html(_("Loading …")), elem_id="cluster-pools")
             gr.HTML("<h3>" + _("Events") + "</h3>", elem_classes="said")
             events = gr.HTML(elem_id="cluster-events")
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="said")
             key = gr.Textbox(
                 label=_("Admin key"),
-                info=_("`manyeyes admin-key` prints it. It stays in this page and is kept nowhere."),
+                info=_("`manyeyes admin-key` prints it. The page does not store it."),
                 type="password",
                 max_lines=1,
                 elem_id="admin-key",
@@ -43,12 +43,12 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
                 resume = gr.Button(_("Resume"), size="sm", elem_classes="tool")
             pool = gr.Dropdown(label=_("Pool"), choices=[], allow_custom_value=True)
             engines = gr.Number(
-                label=_("Engines of the pool (0: its own policy decides)"), value=1, precision=0, minimum=0
+                label=_("Number of engines (0: the pool's own policy)"), value=1, precision=0, minimum=0
             )
             with gr.Row(elem_classes="tools"):
                 scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
             said = gr.HTML(elem_classes="said", elem_id="cluster-said")
-            people = gr.Slider(1, controller_client.MAX_USERS, value=10, step=1, label=_("Load run: people"))
+            people = gr.Slider(1, controller_client.MAX_USERS, value=10, step=1, label=_("Load run: users"))
             with gr.Row(elem_classes="tools"):
                 start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
                 stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
@@ -78,7 +78,7 @@ class ClusterHandlers:
         return (
             cluster_view.pools_html(status),
             cluster_view.events_html(status),
-            # Filled once, so that a list the visitor has open never changes under the hand.
+            # Filled once, so that a list that the user has open does not change.
             gr.skip() if engine or not names else gr.update(choices=names, value=names[0]),
             gr.skip() if pool or not pools else gr.update(choices=pools, value=pools[0]),
             controller_client.load_run_html(await self._run.stats()),
@@ -107,13 +107,13 @@ class ClusterHandlers:
 
     def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:
-            """Pools, engines, events and gauges at the moment."""
+            """Returns the current pools, engines, events and gauges."""
             status = await self._controller.fetch_status(fresh=True)
             events = status.events[: cluster_view.MAX_EVENTS]
             return {"pools": status.pools, "events": events, "gauges": status.gauges}
 
         async def load_stats() -> dict[str, Any]:
-            """How it goes: {"state", "people", "rps", "p95_ms", "failed"}."""
+            """Returns the state of the load run: {"state", "people", "rps", "p95_ms", "failed"}."""
             return controller_client.load_run_facts(await self._run.stats())
 
         for function, name in (

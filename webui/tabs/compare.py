@@ -1,4 +1,4 @@
-"""The Compare tab: the same question to several models at once, side by side, with times and a vote."""
+"""The Compare and Individual tabs: questions to several models in parallel, with times, side by side."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from webui.tabs import controls
 from webui.theme import hint_html, status_html
 
 MAX_MODELS = 4
-COMPARE_HINT = N_("Choose two or more models, ask, and see the answers come side by side.")
+COMPARE_HINT = N_("Choose two or more models and ask a question. The answers appear side by side.")
 
 
 def build_compare_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
-    """The models' dropdown, to be filled."""
+    """Builds the tab. Returns its model dropdown, which the page fills."""
     models = controls.model_dropdown(_("Models (two to four)"), multiselect=True)
     box = gr.MultimodalTextbox(
-        label=_("The question to all of them"),
-        placeholder=_("Ask all of them; drop or paste pictures here"),
+        label=_("Your question to all models"),
+        placeholder=_("Ask all models. Drop or paste images here."),
         sources=["upload"],
         file_count="multiple",
         file_types=attachments.MEDIA_SUFFIXES,
@@ -44,7 +44,7 @@ def build_compare_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.
     with gr.Row(elem_classes="lanes"):
         answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
-    # The key only hides it from a glance: what is kept is the visitor's own, and all copies of the page must read it.
+    # The secret protects nothing: the data is the user's, and all replicas of the page must be able to read it.
     stored = gr.BrowserState([], storage_key="manyeyes-comparisons", secret="manyeyes")
     saved = gr.JSON(visible="hidden")
     events = CompareHandlers(requester)
@@ -71,7 +71,7 @@ class CompareHandlers:
     ) -> AsyncIterator[tuple[Any, ...]]:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
         if len(chosen) < 2 or not (typed["text"].strip() or typed["files"]):
-            gr.Info(_("Choose two or more models and ask something."))
+            gr.Info(_("Choose at least two models and enter a question."))
             yield (gr.skip(),) * (4 + MAX_MODELS)
             return
         uploads.hold_files(request.session_hash or "", "compare", typed["files"])
@@ -114,7 +114,7 @@ class CompareHandlers:
             top_p: float = 0.8,
             max_tokens: int = 1024,
         ) -> dict[str, Any]:
-            """The same question to each model at once: {"speed_up", "answers": [{"model", "text", "verdict", ...}]}."""
+            """Sends a question to all models in parallel: {"speed_up", "answers": [{"model", "text", ...}]}."""
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
             comparison = Comparison([ModelRun(text, controls.file_paths(files), one) for one in sampling])
@@ -136,7 +136,7 @@ def _run_updates(comparison: Comparison) -> list[Any]:
 
 def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
     if not comparisons.valid_comparisons(stored):
-        gr.Info(_("There is nothing to save yet: compare something first."))
+        gr.Info(_("There is nothing to save yet. Run a comparison first."))
         return None
     return {"name": name, "kind": kind, "text": make(stored)}
 
@@ -145,9 +145,9 @@ CARDS = 3
 SAMPLES = (
     (N_("What was bought, and what is the total?"), "receipt.png"),
     (N_("What does this chart show?"), "chart.png"),
-    (N_("Where does the cup stand?"), "before.png"),
+    (N_("Where is the cup?"), "before.png"),
 )
-INDIVIDUAL_HINT = N_("Give each model its own prompt and picture. What is empty is left out.")
+INDIVIDUAL_HINT = N_("Give each model a prompt and an image. Empty cards are skipped.")
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class PromptCard:
 
 
 def build_individual_tab(requester: ChatRequester, concurrency: Concurrency) -> list[gr.Dropdown]:
-    """The models' dropdowns, to be filled."""
+    """Builds the tab. Returns its model dropdowns, which the page fills."""
     with gr.Row(elem_classes="tools"):
         go = gr.Button(_("Run all"), variant="primary", size="sm")
         sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
@@ -191,7 +191,7 @@ def _prompt_card(number: int) -> PromptCard:
             controls.model_dropdown(_("Model {number}", number=number)),
             gr.Textbox(label=_("Prompt {number}", number=number), lines=2, max_lines=6),
             gr.File(
-                label=_("Pictures or a video {number}", number=number),
+                label=_("Images or a video {number}", number=number),
                 file_count="multiple",
                 file_types=attachments.MEDIA_SUFFIXES,
                 type="filepath",
@@ -216,7 +216,7 @@ class IndividualHandlers:
         )
         comparison = Comparison([run for run in runs if run])
         if not comparison.runs:
-            gr.Info(_("Give at least one model a prompt or a picture, or use the samples."))
+            gr.Info(_("Give at least one model a prompt or an image, or use the samples."))
             yield (gr.skip(),) * (1 + CARDS)
             return
         async for _update in comparison.run(self._requester, controls.own_conversation(request)):
@@ -228,7 +228,10 @@ class IndividualHandlers:
 
     def mount_api(self, concurrency: Concurrency) -> None:
         async def individual(request: gr.Request, questions: list[dict[str, Any]]) -> dict[str, Any]:
-            """[{"model", "text", "files", "temperature", "max_tokens"}, ...] at once: {"speed_up", "answers"}."""
+            """Runs [{"model", "text", "files", "temperature", "max_tokens"}, ...] in parallel.
+
+            Returns {"speed_up", "answers"}.
+            """
             runs = [
                 ModelRun(
                     str(question.get("text", "")),

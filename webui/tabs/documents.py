@@ -1,4 +1,4 @@
-"""The Documents tab: many pictures or PDFs read page by page over all engines, as text or as fields of a JSON schema."""
+"""The Documents tab: reads images and PDFs page by page on all engines, as text or as fields of a JSON schema."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from webui.user_error import UserError
 
 MAX_CONCURRENT_PAGES = 32
 UNCHANGED = (gr.skip(), gr.skip(), gr.skip())
-"""Gradio empties every output of a generator that ends without a yield."""
+"""Gradio clears all outputs of a generator that ends without a yield."""
 
 EXPORTS = {
     "CSV": ("results.csv", "text/csv", batch_report.batch_csv),
@@ -29,11 +29,11 @@ EXPORTS = {
 
 
 def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
-    """The model's dropdown, to be filled."""
+    """Builds the tab. Returns its model dropdown, which the page fills."""
     with gr.Row(elem_classes="two"):
         with gr.Column(elem_classes="asks", scale=0, min_width=300):
             files = gr.File(
-                label=_("Pictures and PDFs"),
+                label=_("Images and PDFs"),
                 file_count="multiple",
                 file_types=[*attachments.IMAGE_TYPES, attachments.PDF_SUFFIX],
                 type="filepath",
@@ -49,9 +49,9 @@ def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> g
             )
             with gr.Accordion(_("JSON schema"), open=False) as folded:
                 schema = gr.Code(
-                    language="json", label=_("Each page becomes an object of this form"), lines=6, max_lines=14
+                    language="json", label=_("Each page is returned as an object of this form"), lines=6, max_lines=14
                 )
-            pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages at once"))
+            pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages in parallel"))
             sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
         with gr.Column(elem_classes="shows", min_width=300):
             with gr.Row(elem_classes="tools"):
@@ -104,7 +104,7 @@ class DocumentsHandlers:
             yield UNCHANGED
             return
         if not files:
-            gr.Info(_("Add pictures or a PDF first, or use the samples."))
+            gr.Info(_("Add images or a PDF first, or use the samples."))
             yield UNCHANGED
             return
         uploads.hold_files(request.session_hash or "", "documents", files)
@@ -119,7 +119,7 @@ class DocumentsHandlers:
 
     async def again(self, request: gr.Request, found: PageBatch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
         if found is None or _is_running(found) or not batch.requeue_unread(found):
-            gr.Info(_("There is no failed page to read again."))
+            gr.Info(_("There are no failed pages to retry."))
             yield UNCHANGED
             return
         async for update in self._run(request, found, *asked):
@@ -194,7 +194,7 @@ def _save_handler(name: str) -> Any:
 
     def save(found: PageBatch | None) -> dict[str, str] | None:
         if found is None or not found.pages:
-            gr.Info(_("There is nothing to save yet: read some pages first."))
+            gr.Info(_("There is nothing to save yet. Read some pages first."))
             return None
         return {"name": file, "kind": kind, "text": make(found)}
 

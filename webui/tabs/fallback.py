@@ -1,4 +1,4 @@
-"""The Fallback tab: a primary and a fallback endpoint, what each attempt came to, and who answered at last."""
+"""The Fallback tab: a primary and a fallback endpoint, the result of each attempt, and the endpoint that answered."""
 
 import asyncio
 import html
@@ -20,13 +20,13 @@ from webui.settings import EndpointAddress, WebuiSettings
 from webui.tabs import controls
 from webui.theme import alert_html, hint_html
 
-EMPTY = N_("Run it, and see here who was asked, what went wrong, and who answered at last.")
-EXAMPLE_PROMPT = N_("Say in one sentence what a vision-language model is.")
+EMPTY = N_("Press Run to see which endpoints received the request, what failed, and which endpoint answered.")
+EXAMPLE_PROMPT = N_("Explain in one sentence what a vision-language model is.")
 NAMES = (N_("Primary"), N_("Fallback"), N_("Gateway"))
 
 
 def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
-    """The models' dropdowns, to be filled."""
+    """Builds the tab. Returns its model dropdowns, which the page fills."""
     events = FallbackHandlers(settings)
     with gr.Row(elem_classes="lanes cards"):
         primary = _endpoint_card(settings.primary, events.choices())
@@ -78,9 +78,9 @@ def _endpoint_card(
                 type="password",
                 max_lines=1,
                 placeholder=_("set on the server") if address.key else _("none"),
-                visible=len(choices) > 1,  # the gateway wants none: it is told whose request it is
+                visible=len(choices) > 1,  # the gateway needs no key: it gets the name of the user's key
             ),
-            gr.HTML('<p class="seen">' + _("Not looked at yet.") + "</p>"),
+            gr.HTML('<p class="seen">' + _("Not checked yet.") + "</p>"),
         )
 
 
@@ -88,11 +88,11 @@ class FallbackHandlers:
     def __init__(self, settings: WebuiSettings) -> None:
         self._settings = settings
         self._gateway = EndpointAddress("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
-        # A visitor chooses among what the operator named, and types no address: the page reaches what its visitors do not.
+        # Users choose a configured address and cannot type one, because the page reaches hosts that its users do not.
         self._known = {one.base_url: one for one in (settings.fallback, settings.primary, self._gateway)}
 
     def choices(self) -> list[tuple[str, str]]:
-        """What a visitor may choose: (shown, base_url), the gateway first."""
+        """Returns the addresses to choose from as (label, base_url), with the gateway first."""
         others = [one for url, one in reversed(self._known.items()) if url != self._gateway.base_url]
         return [
             (_(self._gateway.name), self._gateway.base_url),
@@ -122,7 +122,7 @@ class FallbackHandlers:
             outcome = _("Answered by {name}.", name=_(last[-1].address.name))
             by = f'<p role="status"><b>{html.escape(outcome)}</b></p>'
         else:
-            by = alert_html(_("Nobody answered."))
+            by = alert_html(_("No endpoint answered."))
         yield endpoint_client.attempts_html(last) + by, _answer_update(last)
 
     def mount_api(self) -> None:
@@ -137,7 +137,7 @@ class FallbackHandlers:
             fallback_model: str = "",
             fallback_api_key: str = "",
         ) -> dict[str, Any]:
-            """Each attempt with its error and time: {"answered_by", "text", "attempts"}. `way`: as the page has them."""
+            """Returns each attempt with its error and time: {"answered_by", "text", "attempts"}."""
             controls.check_choice("way", way, endpoint_client.FALLBACK_MODES)
             typed = (
                 primary_base_url, primary_model, primary_api_key,
@@ -158,7 +158,7 @@ class FallbackHandlers:
             yield made
 
     async def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
-        """Raises gr.Error for an address that the operator did not name."""
+        """Raises gr.Error for an address that the operator did not configure."""
         words = [str(one or "") for one in typed]
         return (
             await self._chosen(self._settings.primary, *words[:3]),
@@ -166,7 +166,7 @@ class FallbackHandlers:
         )
 
     async def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
-        """The endpoint with what a visitor typed. A key from the environment goes to its own address only."""
+        """Returns the endpoint with the user's input. A key from the environment is sent to its own address only."""
         url = base_url.strip().rstrip("/") or card.base_url
         if url not in self._known:
             choices = ", ".join(self._known)
@@ -175,13 +175,13 @@ class FallbackHandlers:
             )
         known = card if card.base_url == url else self._known[url]
         model = model.strip() or known.model
-        # Written another way, the gateway would not be told who asks.
+        # Otherwise another spelling of the gateway's address would get no user headers.
         if await endpoint_client.is_same_endpoint(url, self._gateway.base_url):
             return replace(self._gateway, name=card.name, model=model)
         return replace(known, name=card.name, model=model, key=key.strip() or known.key)
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
-        """Only the gateway is told who asks."""
+        """Returns the headers by base_url. Only the gateway gets the identity of the user."""
         return {self._gateway.base_url: visitor_headers(controls.own_conversation(request))}
 
 
@@ -194,5 +194,5 @@ def _status_html(status: EndpointStatus) -> str:
     if not status.up:
         return f'<p class="seen none"><i aria-hidden="true"></i>{html.escape(status.message)}</p>'
     models = ", ".join(status.models[:6]) or _("no models")
-    text = _("up in {time} ms: {models}", time=f"{status.elapsed_ms:.0f}", models=models)
+    text = _("up, responded in {time} ms: {models}", time=f"{status.elapsed_ms:.0f}", models=models)
     return f'<p class="seen up"><i aria-hidden="true"></i>{html.escape(text)}</p>'

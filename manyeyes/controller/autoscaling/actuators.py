@@ -1,4 +1,7 @@
-"""How engines are stopped and started: as containers through the filter in front of Docker's socket, or by vLLM's sleep mode."""
+"""Starts and stops engines: as containers through the filter in front of Docker's socket, or with vLLM's sleep mode.
+
+Also restarts the containers of hung engines.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,22 +20,28 @@ from manyeyes.controller.membership.membership_store import FleetMember
 
 
 class ActuatorError(Exception):
-    """An engine could not be brought to rest or back; the message says why and what to do."""
+    """An engine could not be started or stopped; the message says why and what to do."""
 
 
 class Actuator(Protocol):
     """Starts and stops engines, or puts them to sleep and wakes them."""
 
     async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
-        """Whether each of them rests, by name; without those that this actuator cannot move. Raises ActuatorError when it knows nothing."""
+        """Returns by name whether each engine is stopped. Engines that this actuator cannot control are left out.
+
+        Raises ActuatorError when the states are unknown.
+        """
         ...
 
     async def start(self, engine: Engine) -> None:
-        """Returns when it is on its way; it is up only when its warm-up picture is answered. Raises ActuatorError."""
+        """Starts the engine and returns before it is up: it is up after its warm-up. Raises ActuatorError."""
         ...
 
     async def stop(self, engine: Engine) -> None:
-        """Returns when it rests. What it has in flight is lost, so it is drained before. Raises ActuatorError."""
+        """Stops the engine and returns when it is stopped. Its requests in flight are lost, so drain it first.
+
+        Raises ActuatorError.
+        """
         ...
 
 
@@ -42,7 +51,7 @@ RUNNING = frozenset({"running", "restarting", "paused"})
 
 
 class ContainerActuator:
-    """The engines' containers of one Compose project."""
+    """Starts and stops the engine containers of one Compose project."""
 
     def __init__(self, client: httpx.AsyncClient, url: str, project: str, grace_s: float) -> None:
         self.client = client
@@ -55,7 +64,7 @@ class ContainerActuator:
         return {engine.name: states[engine.name] not in RUNNING for engine in engines if engine.name in states}
 
     async def states(self) -> dict[str, str]:
-        """{engine: running, exited, created, ...} of every container that the project has for an engine. Raises ActuatorError."""
+        """{engine: running, exited, created, ...} for every engine container of the project. Raises ActuatorError."""
         reply = await self._call("GET", "/containers/json", CONTAINER_TIMEOUT_S)
         try:
             return {
@@ -69,16 +78,14 @@ class ContainerActuator:
             ) from error
 
     async def started_at(self, engine: str) -> datetime:
-        """When its container was started last. Raises ActuatorError."""
+        """When the engine's container was last started. Raises ActuatorError."""
         reply = await self._call("GET", f"/containers/{self._container(engine)}/json", CONTAINER_TIMEOUT_S)
         try:
-            # 2026-11-21T16:30:00.123456789Z: Python takes six digits.
+            # 2026-11-21T16:30:00.123456789Z: Python parses only six digits of a second.
             text = str(reply.json()["State"]["StartedAt"])
             return datetime.fromisoformat(text[:19] + "+00:00")
         except (ValueError, LookupError, TypeError) as error:
-            raise ActuatorError(
-                f"what Docker says of {engine} cannot be read: {type(error).__name__} {error}"
-            ) from error
+            raise ActuatorError(f"Docker's state of {engine} cannot be read: {type(error).__name__} {error}") from error
 
     async def start(self, engine: Engine) -> None:
         await self._call(
@@ -89,7 +96,7 @@ class ContainerActuator:
         await self._call("POST", f"/containers/{self._container(engine.name)}/stop", self.grace_s + STOP_MARGIN_S)
 
     async def restart(self, engine: str) -> None:
-        """Ends what it has in flight. Raises ActuatorError."""
+        """Restarts the container; requests in flight are lost. Raises ActuatorError."""
         await self._call("POST", f"/containers/{self._container(engine)}/restart", self.grace_s + STOP_MARGIN_S)
 
     def _container(self, engine: str) -> str:
@@ -100,14 +107,17 @@ class ContainerActuator:
             reply = await bounded_request(self.client, method, self.url + path, timeout_s)
         except RequestFailed as error:
             raise ActuatorError(f"the filter in front of Docker's socket does not answer: {error}") from error
-        # 304: it is started, or stopped, already.
+        # 304: the container is already started or already stopped.
         if reply.status in (200, 204, 304):
             return reply
         if reply.status == 403:
-            raise ActuatorError(f"{method} {path} is not allowed by the filter; `make up` renders it anew")
+            raise ActuatorError(
+                f"the filter in front of Docker's socket does not allow {method} {path}. "
+                "Run `make up` to render the filter again"
+            )
         if reply.status == 404:
-            raise ActuatorError(f"there is no such container as in {path}; `make up` makes it")
-        raise ActuatorError(f"Docker answers {reply.status} to {method} {path}: {_message(reply)}")
+            raise ActuatorError(f"there is no such container: {path}. Run `make up` to create it")
+        raise ActuatorError(f"Docker responds with {reply.status} to {method} {path}: {_message(reply)}")
 
 
 def _message(reply: BoundedResponse) -> str:
@@ -139,7 +149,8 @@ class SleepActuator:
 
     async def start(self, engine: Engine) -> None:
         if self.levels.get(engine.pool, 1) == 2:
-            # vLLM's order for level 2: memory for the weights, the weights, memory for the KV cache; its caches are of before.
+            # vLLM's order for level 2: memory for the weights, the weights, memory for the KV cache. The prefix cache
+            # is stale, so it is reset.
             await self._post(engine, "/wake_up?tags=weights", WAKE_TIMEOUT_S)
             await self._post(engine, "/collective_rpc", WAKE_TIMEOUT_S, {"method": "reload_weights"})
             await self._post(engine, "/wake_up?tags=kv_cache", WAKE_TIMEOUT_S)
@@ -151,7 +162,10 @@ class SleepActuator:
         await self._post(engine, f"/sleep?level={self.levels.get(engine.pool, 1)}", SLEEP_TIMEOUT_S)
 
     async def _is_asleep(self, engine: Engine) -> bool | None:
-        """None for an engine without sleep mode. One that does not answer is not asleep: whether it serves, its probes tell."""
+        """None for an engine without sleep mode.
+
+        An engine that does not respond counts as awake; its health probes decide.
+        """
         try:
             reply = await bounded_request(self.client, "GET", f"{_url(engine)}/is_sleeping", SLEEPING_TIMEOUT_S)
         except RequestFailed:
@@ -167,13 +181,13 @@ class SleepActuator:
         try:
             reply = await bounded_request(self.client, "POST", _url(engine) + path, timeout_s, body)
         except RequestFailed as error:
-            raise ActuatorError(f"{engine.name} does not answer {path}: {error}") from error
+            raise ActuatorError(f"{engine.name} does not respond to {path}: {error}") from error
         if reply.status == 404:
             raise ActuatorError(
                 f"{engine.name} has no {path}: it runs without --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
             )
         if reply.status != 200:
-            raise ActuatorError(f"{engine.name} answers {reply.status} to {path}: {reply.text[:200]}")
+            raise ActuatorError(f"{engine.name} responds with {reply.status} to {path}: {reply.text[:200]}")
 
 
 def _url(engine: Engine) -> str:
@@ -182,17 +196,17 @@ def _url(engine: Engine) -> str:
 
 log = structlog.get_logger()
 HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
-"""Something listens there. One that refuses connections is loading its model, or is not running."""
+"""Probe results of a hung engine, whose port is open. An engine with a closed port loads its model or does not run."""
 
 
 def is_hung(member: FleetMember, after_s: float) -> bool:
-    """It is out of rotation, not on somebody's word, for at least `after_s`, and its process still holds the port. Pure."""
+    """Whether an engine was down for `after_s`, is not drained, and its process still has the port open. Pure."""
     known = member.health
     return known.state is EngineState.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
 
 
 class HungRestarts:
-    """Restarts containers of hung engines."""
+    """Restarts the containers of hung engines."""
 
     def __init__(self, fleet: Fleet, containers: ContainerActuator, is_moving: Callable[[str], bool]) -> None:
         self.fleet = fleet
@@ -215,7 +229,7 @@ class HungRestarts:
                 task.cancel()
 
     async def tick(self) -> None:
-        """Raises ActuatorError when Docker cannot be asked."""
+        """Restarts the engines that are hung. Raises ActuatorError when Docker's container list is not available."""
         after_s = self.fleet.cluster.controller.restart_hung_after_s
         if after_s is None:
             return
@@ -234,10 +248,10 @@ class HungRestarts:
             try:
                 started_at = await self.containers.started_at(name)
             except ActuatorError as error:
-                # One whose container is missing must not keep the others from being restarted.
+                # A missing container must not prevent the restart of the other engines.
                 log.warning("hung_engine_restart_failed", engine=name, reason=str(error))
                 continue
-            # Another process than the one that went down deserves the same time.
+            # A process that was started after the engine went down gets the full time again.
             if datetime.now(UTC) - started_at < timedelta(seconds=after_s):
                 continue
             self._under_way[name] = asyncio.create_task(self._restart(member))
@@ -246,7 +260,7 @@ class HungRestarts:
         engine = member.engine
         try:
             self.fleet.emit_event(
-                f"{engine.name} is restarted: it runs and has not answered for {member.since_s:.0f} s",
+                f"{engine.name} is restarted: it runs but has not responded for {member.since_s:.0f} s",
                 engine=engine.name,
                 pool=engine.pool,
             )

@@ -1,4 +1,4 @@
-"""Scaling over HTTP: how many engines a pool has and why, and a count set by hand."""
+"""HTTP API of the autoscaler: shows how many engines a pool has and why, and sets the count by hand."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,18 +15,19 @@ from manyeyes.openai_error import ApiError
 
 
 class ScaleRequest(BaseModel):
-    """How many engines."""
+    """The number of engines that the pool should have."""
 
     model_config = {"extra": "forbid", "json_schema_extra": {"examples": [{"engines": 2}]}}
 
     engines: Annotated[int, Field(ge=1, le=10_000)] | None
-    """In force until it is null: then the pool's own policy decides again, or all engines run where it has none."""
+    """A number stays active until null is set. Then the pool's policy decides; without a policy all engines run."""
 
 
 class EngineStageResponse(BaseModel):
     name: str
     stage: str
-    """serving, coming, going, off, or away: started and of no use (down, drained by a person, or never up)."""
+    """serving, coming (starting), going (draining), off (stopped), or away: started but not usable, because it is down,
+    drained by an operator, or did not come up."""
     state: str
     in_flight: int | None
 
@@ -39,21 +40,21 @@ class DecisionResponse(BaseModel):
 
 
 class PoolScalingResponse(BaseModel):
-    """One pool's scaling."""
+    """The scaling state of one pool."""
 
     pool: str
     policy: dict[str, Any] | None
-    """pools[].scaling as it is in force. null: all engines always run."""
+    """The effective pools[].scaling. null: all engines always run."""
     wanted: int | None
-    """null: nothing was decided yet."""
+    """Desired number of engines. null: there is no decision yet."""
     fixed: int | None
-    """The count set by hand."""
+    """The count set by hand. null: none is set."""
     started: int
     serving: int
     trouble: str | None
-    """Why its engines cannot be started or stopped for now."""
+    """Why its engines cannot be started or stopped. null: they can."""
     load: dict[str, float | None] | None
-    """What the last decision saw."""
+    """The load on which the last decision is based."""
     decision: DecisionResponse | None
     engines: list[EngineStageResponse]
     history: list[DecisionResponse]
@@ -65,19 +66,19 @@ def routes(scaler: Autoscaler) -> APIRouter:
 
     @router.get("/{pool}/scaling")
     async def scaling(pool: str) -> PoolScalingResponse:
-        """How many engines the pool should have, how many it has, and why."""
+        """Shows how many engines the pool should have, how many it has, and why."""
         return pool_scaling_response(scaler, _found(scaler, pool))
 
     @router.post("/{pool}/scale")
     async def scale(pool: str, wanted: ScaleRequest) -> PoolScalingResponse:
-        """Sets the count by hand, over restarts of the controller too. It takes effect with the next decision, in a few seconds."""
+        """Sets the count by hand. It survives restarts of the controller and takes effect within seconds."""
         found = _found(scaler, pool)
         _check(scaler, found, wanted.engines)
         scaler.fix(found.name, _all_where_no_policy(scaler, found, wanted.engines))
         scaler.fleet.emit_event(
             f"{found.name} is set to {wanted.engines} engines by hand"
             if wanted.engines is not None
-            else f"{found.name} is no longer set by hand",
+            else f"{found.name}: the count set by hand is removed",
             pool=found.name,
         )
         return pool_scaling_response(scaler, found)
@@ -86,16 +87,16 @@ def routes(scaler: Autoscaler) -> APIRouter:
 
 
 def _found(scaler: Autoscaler, name: str) -> Pool:
-    """Raises ApiError 404."""
+    """The pool with this name, or with this client name. Raises ApiError 404."""
     for pool in scaler.fleet.cluster.pools:
         if name in pool.names:
             return pool
     names = ", ".join(pool.name for pool in scaler.fleet.cluster.pools[:20])
-    raise ApiError(404, "pool_not_found", f"There is no pool '{name[:40]}'. There are: {names}.")
+    raise ApiError(404, "pool_not_found", f"There is no pool '{name[:40]}'. Pools: {names}.")
 
 
 def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
-    """Raises ApiError where the count cannot be had."""
+    """Raises ApiError when the pool cannot have this many engines."""
     if pool.remote:
         raise ApiError(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
     there = len(scaler.fleet.members_of(pool.name))
@@ -103,27 +104,29 @@ def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
         raise ApiError(
             422,
             "too_many_engines",
-            f"{pool.name} has {there} engine{'' if there == 1 else 's'}, {wanted} were asked for. Give it more in config/cluster.yaml "
-            "(`engines`, or with `engines: auto` more GPUs, `emulated_engines` or `cpu_engines`), then `make up`.",
+            f"{pool.name} has {there} engine{'' if there == 1 else 's'}, but {wanted} were requested. "
+            "Add engines in config/cluster.yaml (`engines`, or with `engines: auto` more GPUs, `emulated_engines` or "
+            "`cpu_engines`), then run `make up`.",
             "engines",
         )
     if not scaler.can_move(pool.name):
         raise ApiError(
             409,
             "cannot_scale",
-            "The controller may not start or stop containers. Set controller.containers to true in config/cluster.yaml, then `make up`.",
+            "The controller is not allowed to start or stop containers. "
+            "Set controller.containers to true in config/cluster.yaml, then run `make up`.",
         )
 
 
 def _all_where_no_policy(scaler: Autoscaler, pool: Pool, wanted: int | None) -> int | None:
-    """Without a policy nobody would start what rests, so that `null` means all of them from here on."""
+    """Without a policy, stopped engines would never start again, so `null` then sets the count to all engines."""
     if wanted is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
         return len(scaler.fleet.members_of(pool.name))
     return wanted
 
 
 def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse:
-    """The pool's scaling, for people and programs."""
+    """Builds the API's response for one pool."""
     state = scaler.pools[pool.name]
     engines = scaler.engines(pool.name)
     load = scaler.loads.get(pool.name)

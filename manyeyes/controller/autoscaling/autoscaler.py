@@ -1,4 +1,4 @@
-"""The autoscaler: every few seconds it measures every pool, decides how many engines it should have, and has them started and stopped."""
+"""The autoscaler's loop: it measures each pool, decides its number of engines, and starts or stops engines."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ LOAD_KINDS = ("in_flight", "serving", "queue_time_s", "p95_s", "gpu")
 
 
 class Autoscaler:
-    """All pools' scaling. `containers`: None without Docker."""
+    """Scales all pools. `containers` is None without Docker."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Autoscaler:
         self.decisions: dict[str, ScalingDecision] = {}
         self.loads: dict[str, PoolLoad] = {}
         self.history: dict[str, deque[ScalingDecision]] = {}
-        """Decisions that changed something, by pool."""
+        """Decisions that changed the count, by pool."""
         self._signals: dict[str, PoolSignals] = {}
         self.apply(fleet.cluster)
 
@@ -64,17 +64,17 @@ class Autoscaler:
                 try:
                     await self.tick()
                 except Exception:
-                    # A bug. Serving does not depend on scaling, and the next pass may succeed.
+                    # This is a bug. Serving does not depend on scaling, and the next pass may succeed.
                     log.exception("scaling_failed")
         finally:
             self.lifecycle.close()
 
     def can_move(self, pool: str) -> bool:
-        """Whether there is a way at all to start and stop its engines. KeyError if there is no such pool."""
+        """Whether an actuator can start and stop the pool's engines. Raises KeyError for an unknown pool."""
         return self.lifecycle.actuator(self.fleet.cluster.pool(pool)) is not None
 
     def fix(self, pool: str, count: int | None) -> None:
-        """A count set by hand, in force until it is None. KeyError if there is no such pool."""
+        """Sets the count by hand; None removes it. Raises KeyError for an unknown pool."""
         scaling = self.pools[pool]
         scaling.fixed = count
         if count is None:
@@ -84,7 +84,7 @@ class Autoscaler:
         self.lifecycle.save()
 
     async def tick(self) -> None:
-        """One sample of everything, one decision for each pool, and what follows from it."""
+        """One pass: measures all pools, makes one decision for each, and carries it out."""
         now_s = self.clock()
         await self.lifecycle.refresh_stopped()
         self.lifecycle.follow_members(now_s)
@@ -95,13 +95,13 @@ class Autoscaler:
             try:
                 self._decide(name, scaling, now_s, gpus)
             except Exception:
-                # A bug. The other pools are scaled all the same.
+                # This is a bug. The other pools are still scaled.
                 record_failure("scaling", pool=name)
         if self.record:
             await asyncio.to_thread(self.record.add, list(self.loads.items()))
 
     def engines(self, pool: str, now_s: float | None = None) -> list[reconcile.ScaledEngine]:
-        """The pool's engines as scaling sees them, in the file's order."""
+        """The pool's engines with their lifecycle stages, in file order."""
         now_s = self.clock() if now_s is None else now_s
         return [self.lifecycle.scaled_engine(member, now_s) for member in self.fleet.members_of(pool)]
 
@@ -149,7 +149,9 @@ class Autoscaler:
         scaling.adopt(len(serving), now_s)
         if scaling.wanted != before:
             self._emit_change(
-                name, before, f"has {scaling.wanted} engines up, more than the {before} wanted; they stay while needed"
+                name,
+                before,
+                f"has {scaling.wanted} engines up, more than the desired {before}; they stay while they are needed",
             )
             before = scaling.wanted
         decision = scaling.decide(
@@ -189,7 +191,7 @@ class Autoscaler:
 
 
 def _initialize_series(pool: str) -> None:
-    """Counters that are 0 and not missing."""
+    """Creates the pool's counters at 0, so that no series is missing."""
     for direction in ("up", "down"):
         metrics.SCALING_CHANGES.labels(pool, direction)
     metrics.SCALING_FAILURES.labels(pool)
@@ -218,7 +220,10 @@ async def run_autoscaler(
     containers_url: str,
     records: Path,
 ) -> AsyncIterator[Autoscaler]:
-    """Runs while the context lasts. To be entered before engines are watched, so that none that sleeps is taken for one that is up."""
+    """Runs the autoscaler while the context lasts.
+
+    Enter it before the engines are monitored, so that a sleeping engine is not taken for one that is up.
+    """
     cluster = effective.cluster
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=50)
     async with httpx.AsyncClient(limits=limits, trust_env=False) as client:

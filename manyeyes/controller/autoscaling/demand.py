@@ -1,11 +1,13 @@
-"""How many engines a load needs. Pure: one sample of a pool in, a count out.
+"""Computes how many engines a load needs. Pure: it maps one sample of a pool to a count.
 
-The arithmetic of Kubernetes' HorizontalPodAutoscaler (kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale):
-each measure by its target, rounded up, the largest answer of all measures, no change within a tolerance. Two things differ:
+The arithmetic is that of Kubernetes' HorizontalPodAutoscaler
+(kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale): each measure is divided by its target and
+rounded up, the largest result counts, and nothing changes within a tolerance. There are two differences:
 
-* Requests in flight are counted for the pool as a whole, so that engines that are starting do not change the answer.
-* Times do not grow in proportion to the load: they are flat until an engine is full, then steep. They ask for more engines in
-  proportion, but for fewer only one at a time and at half their target; beside a measure that is proportional, not at all.
+* Requests in flight are counted for the whole pool, so that starting engines do not change the result.
+* Times are not proportional to the load: they stay flat until an engine is full and then rise steeply. A high time adds
+  engines in proportion. A low time removes only one engine at a time, and only at half its target. When the policy also
+  has a proportional target, times never remove engines.
 """
 
 from collections.abc import Iterator
@@ -15,50 +17,56 @@ from math import ceil
 from manyeyes.config.scaling import Target
 
 CALM = 0.5
-"""Times at this part of their target or below say that one engine fewer may do."""
+"""At or below this share of its target, a time allows one engine fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """A whole pool at one moment. None: not known."""
+    """The load of a whole pool at one moment. None means unknown."""
 
     at_s: float
     """Seconds since 1970."""
     serving: int
-    """Engines that got new requests."""
+    """Engines that get new requests."""
     in_flight: float | None = None
-    """Requests in all engines together, those that run and those that wait."""
+    """Requests in all engines together, running and waiting."""
     queue_time_s: float | None = None
-    """Average wait in the engines' queues, of the requests that left them since the previous probe."""
+    """Average time in the engines' queues, of the requests that left them since the previous sample."""
     p95_s: float | None = None
-    """What 95 % of the last minute's requests took at most."""
+    """95th percentile of the durations of the last minute's requests."""
     gpu: float | None = None
-    """Busy part of the GPUs that serve the pool, 0 to 1."""
+    """Utilization of the GPUs that serve the pool, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a load asks for. Between `least` and `most` nothing need change; both None: it says nothing."""
+    """The engines that a load needs.
+
+    A count from `least` to `most` needs no change; both are None when it is unknown.
+    """
 
     at_s: float
     least: int | None
-    """Fewer would be too few."""
+    """The smallest sufficient count."""
     most: int | None
-    """More would be too many."""
+    """The largest count that is not too high."""
     why: str
-    """The measure that asks for most, with its numbers."""
+    """The measure with the highest demand, with its numbers."""
 
 
 def compute_demand(load: PoolLoad, target: Target, tolerance: float, times_count: bool = True) -> Demand:
-    """The engines that `load` needs. `times_count`: False while times still tell of another number of engines."""
+    """Computes the engines that `load` needs.
+
+    `times_count` is False while times were measured with another engine count.
+    """
     if load.serving == 0:
-        # Nobody serves, so nothing is in flight and nothing is slow: that is no reason to have fewer engines.
-        return Demand(load.at_s, None, None, "no engine serves, so its load says nothing")
+        # No engine serves, so nothing is in flight and nothing is slow. That is no reason to remove engines.
+        return Demand(load.at_s, None, None, "no engine serves, so its load is unknown")
     asked = list(_by_measure(load, target, tolerance, times_count))
     known = [(least, most, why) for least, most, why in asked if least is not None and most is not None]
     if not known or len(known) < len(asked):
-        # A measure that is missing might be the one that is high. More engines on what is known, fewer on no account.
-        least, why = max(((least, why) for least, _, why in known), default=(None, "nothing is known of its load"))
+        # A missing measure might be high. The known measures may add engines, but none are removed.
+        least, why = max(((least, why) for least, _, why in known), default=(None, "its load is unknown"))
         return Demand(load.at_s, least, None, why)
     least, _, why = max(known)
     return Demand(load.at_s, least, max(most for _, most, _ in known), why)
@@ -72,19 +80,19 @@ def _by_measure(
             yield None, None, ""
         else:
             ratio = load.in_flight / target.in_flight
-            why = f"{load.in_flight:.3g} in flight at {target.in_flight:.3g} an engine"
+            why = f"{load.in_flight:.3g} requests in flight, target {target.in_flight:.3g} per engine"
             yield ceil(ratio / (1 + tolerance)), ceil(ratio / (1 - tolerance)), why
     if target.gpu is not None:
         if load.gpu is None:
             yield None, None, ""
         else:
             ratio = load.serving * load.gpu / target.gpu
-            why = f"GPUs are busy for {load.gpu:.0%}, wanted {target.gpu:.0%}"
+            why = f"GPU utilization is {load.gpu:.0%}, target {target.gpu:.0%}"
             yield ceil(ratio / (1 + tolerance)), ceil(ratio / (1 - tolerance)), why
     proportional = target.in_flight is not None or target.gpu is not None
     for value, wanted, words in (
         (load.queue_time_s, target.queue_time_s, "requests wait {:.3g} s in queues"),
-        (load.p95_s, target.p95_s, "95 % of requests take up to {:.3g} s"),
+        (load.p95_s, target.p95_s, "the 95th percentile of request times is {:.3g} s"),
     ):
         if wanted is not None:
             least, most, why = _by_time(load.serving, value, wanted, words, tolerance, times_count)
@@ -94,8 +102,8 @@ def _by_measure(
 def _by_time(
     serving: int, value: float | None, wanted: float, words: str, tolerance: float, counts: bool
 ) -> tuple[int, int, str]:
-    # Too few requests for a figure: nobody waits.
-    why = "few requests" if value is None else f"{words.format(value)}, wanted {wanted:.3g} s"
+    # None means too few requests for a value, so no request waits.
+    why = "few requests" if value is None else f"{words.format(value)}, target {wanted:.3g} s"
     if not counts:
         return 1, serving, why
     ratio = (value or 0) / wanted

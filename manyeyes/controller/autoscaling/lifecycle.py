@@ -1,8 +1,8 @@
-"""Which lifecycle stage each engine is in, and the calls that stop and start it.
+"""Tracks the lifecycle stage of each engine, and starts and stops engines.
 
-An engine is stopped in three steps: drained (no new requests), idle or out of time, then stopped or put to sleep. It is started in three:
-on its way, warmed up by its probes like any other, in rotation. Whatever goes wrong with an actuator costs a sentence and a pause,
-never the service.
+To stop an engine, the controller drains it, waits until it is idle or the drain time is over, and then stops it or puts
+it to sleep. A started engine is probed and warmed up like any other before it gets requests. A failing actuator causes
+an event and a pause; it never affects serving.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from manyeyes.controller.state_store import StateStore
 
 log = structlog.get_logger()
 SETTLE_S = 3.0
-"""After this long the gateway has asked DNS again, and sends nothing more to an engine that is held back."""
+"""After this time the gateway has queried DNS again and sends no more requests to a drained engine."""
 FAILED_PAUSE_S = 60.0
-"""An engine that could not be moved is not tried again before."""
+"""Pause before an engine that could not be started or stopped is tried again."""
 MANUAL = Scaling()
-"""What holds for a pool without a policy whose count is set by hand: how long an engine drains, and the like."""
+"""Settings of a pool without a policy whose count is set by hand, such as its drain time."""
 
 
 class EngineLifecycle:
-    """All engines' stages. `pools`: the policies, by pool. `containers`: None without Docker."""
+    """The lifecycle of all engines. `pools` has the policies by pool; `containers` is None without Docker."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class EngineLifecycle:
         self.clock = clock
         self.memory: AutoscalerState = store.load_state(state_store)
         self.trouble: dict[str, str] = {}
-        """By pool: why its engines cannot be moved; absent while they can."""
+        """By pool: why its engines cannot be started or stopped; no entry while they can."""
         self.missing: dict[str, int] = {}
-        """By pool: engines that are wanted and cannot be started."""
+        """By pool: the number of desired engines that cannot be started."""
         self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
         self._stopped: dict[str, bool] = {}
         self._out_since_s: dict[str, float] = {}
@@ -64,10 +64,10 @@ class EngineLifecycle:
         self._started: set[str] = set()
         self._failed_at_s: dict[str, float] = {}
         self._partners: dict[str, str] = {}
-        """Who has the same GPU, both ways."""
+        """By engine: the engine that shares its GPU. Each pair is stored in both directions."""
 
     def pair_shared_gpus(self) -> None:
-        """To be called when the fleet has other engines."""
+        """Updates the pairs of engines that share a GPU. Call it after the fleet's engines change."""
         self._partners = {}
         for one, other in self._pairs():
             self._partners.setdefault(one, other)
@@ -78,11 +78,11 @@ class EngineLifecycle:
             task.cancel()
 
     def is_moving(self, name: str) -> bool:
-        """A call to start it, stop it, put it to sleep or wake it is under way."""
+        """Whether a call that starts, stops, wakes the engine or puts it to sleep is in progress."""
         return name in self._moving
 
     def stage_of(self, name: str, now_s: float | None = None) -> LifecycleStage:
-        """KeyError if there is no such engine."""
+        """The engine's lifecycle stage. Raises KeyError for an unknown engine."""
         now_s = self.clock() if now_s is None else now_s
         member = self.fleet.members[name]
         policy = self.policy(member.engine.pool)
@@ -101,7 +101,7 @@ class EngineLifecycle:
         return lifecycle_stage(facts, policy.ready_s, policy.scale_up.window_s)
 
     async def refresh_stopped(self) -> None:
-        """Fills `_stopped`; an engine that nobody here can move is missing in it."""
+        """Updates `_stopped`. Engines that the controller cannot start or stop have no entry."""
         known: dict[str, bool] = {}
         for pool in self.fleet.cluster.pools:
             engines = [member.engine for member in self.fleet.members_of(pool.name)]
@@ -121,17 +121,17 @@ class EngineLifecycle:
             if found:
                 self.trouble.pop(pool.name, None)
             else:
-                self._report_trouble(pool.name, "none of its engines can be started, stopped or put to sleep from here")
+                self._report_trouble(pool.name, "the controller cannot start, stop or put to sleep any of its engines")
             known |= found
         self._stopped = known
 
     def _report_trouble(self, pool: str, why: str) -> None:
         if self.trouble.get(pool) != why:
             self.trouble[pool] = why
-            self.fleet.emit_event(f"{pool} is not scaled for now: {why}", pool=pool)
+            self.fleet.emit_event(f"{pool} cannot be scaled: {why}", pool=pool)
 
     def follow_members(self, now_s: float) -> None:
-        """What happened to engines since the last pass, by whoever."""
+        """Records changes since the last pass that the autoscaler did not make, such as a start by an operator."""
         mine = self.memory.draining | self.memory.stopped
         for name, member in self.fleet.members.items():
             if member.health.serves:
@@ -142,20 +142,20 @@ class EngineLifecycle:
             if name not in mine or name in self._moving:
                 continue
             if name in self.memory.draining and not member.health.held:
-                self.undrain(name)  # a person resumed it
+                self.undrain(name)  # an operator resumed it
             elif name in self.memory.stopped and self._stopped.get(name) is False:
                 self.undrain(name)
                 self._out_since_s[name] = now_s
                 self._started.add(name)
                 self._take(name, state_machine.expect)
-                self.fleet.release(name, "somebody started it")
+                self.fleet.release(name, "it was started outside the autoscaler")
             elif name in self.memory.stopped and self._stopped.get(name):
                 self._take(name, state_machine.rest)
         for name in mine - self.fleet.members.keys():
             self.undrain(name)
 
     def resolve_shared_gpus(self) -> None:
-        """Two engines for the same GPU are both started (by hand, or by Docker after a crash): one of them goes."""
+        """Drains one of two engines that share a GPU when both are started (by hand, or by Docker after a crash)."""
         for name, other in self._pairs():
             if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
                 continue
@@ -163,7 +163,7 @@ class EngineLifecycle:
             if self.stage_of(loser) is LifecycleStage.DRAINING or self._stopped.get(loser) is None:
                 continue
             winner = name if loser == other else other
-            self.drain(loser, f"{winner} has its GPU")
+            self.drain(loser, f"{winner} uses its GPU")
             if not self.fleet.members[loser].health.serves:
                 self.stop(loser)
 
@@ -176,7 +176,10 @@ class EngineLifecycle:
         ]
 
     def _is_off(self, name: str) -> bool:
-        """It takes no GPU. One that nobody here can start or stop takes its GPU while it is not known to be down."""
+        """Whether the engine uses no GPU.
+
+        An engine that the controller cannot control uses its GPU until its port is closed.
+        """
         if name in self._moving:
             return False
         if name in self._stopped:
@@ -200,7 +203,11 @@ class EngineLifecycle:
         )
 
     def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
-        """Of one that drains, only what was counted since the gateway knows of it; a process that does not serve has nothing."""
+        """Requests in flight; None when unknown.
+
+        For a draining engine, only counters read after the gateway stopped sending requests to it are valid. An engine
+        that does not serve has none.
+        """
         if where is LifecycleStage.DRAINING:
             if not member.health.serves:
                 return 0
@@ -225,7 +232,7 @@ class EngineLifecycle:
 
     def drain(self, name: str, reason: str) -> None:
         self.memory.draining.add(name)
-        self.save()  # before it is held: a hold of which nobody knows would be taken for a person's
+        self.save()  # before the drain: after a restart, an unknown drain would look like an operator's
         self._held_since_s[name] = self.clock()
         self.fleet.hold(name, reason)
         self.fleet.probe_now(name)
@@ -240,7 +247,7 @@ class EngineLifecycle:
             self._out_since_s[name] = self.clock()
             self._started.add(name)
             self._take(name, state_machine.expect)
-            self.fleet.release(name, "scaling brought it back")
+            self.fleet.release(name, "the autoscaler started it")
             self.fleet.probe_now(name)
 
         self._move(name, ActuatorCall.STARTING, start)
@@ -259,7 +266,7 @@ class EngineLifecycle:
         self._move(name, ActuatorCall.RESTING, rest)
 
     def _move(self, name: str, moving: ActuatorCall, call: Callable[[Actuator], Awaitable[None]]) -> None:
-        """Calls the actuator beside the passes, one call an engine at a time."""
+        """Calls the actuator in the background, with at most one call per engine at a time."""
         if name in self._moving:
             return
         pool = self.fleet.cluster.pool_of(self.fleet.members[name].engine)
@@ -274,7 +281,7 @@ class EngineLifecycle:
         except ActuatorError as error:
             self._failed_at_s[name] = self.clock()
             metrics.SCALING_FAILURES.labels(pool).inc()
-            self.fleet.emit_event(f"{name} could not be moved: {error}", engine=name, pool=pool)
+            self.fleet.emit_event(f"{name} could not be started or stopped: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()
             log.exception("scaling_failed", engine=name)
@@ -286,7 +293,7 @@ class EngineLifecycle:
             self.fleet.apply_transition(member, change(member.health))
 
     def undrain(self, name: str) -> None:
-        """Scaling does not hold it any more."""
+        """Removes the engine from the autoscaler's drained and stopped engines."""
         self._held_since_s.pop(name, None)
         if name in self.memory.draining | self.memory.stopped:
             self.memory.draining.discard(name)

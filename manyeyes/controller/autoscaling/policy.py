@@ -1,15 +1,17 @@
-"""How many engines a pool should have. Pure: policy, what was needed lately, what was changed lately, and the time.
+"""Decides how many engines a pool should have. Pure: the inputs are policy, recent demand, recent changes and time.
 
-Taken from others:
+Two rules are the same as elsewhere:
 
-* A stabilisation window in each direction, and within it the most cautious answer (Kubernetes' HorizontalPodAutoscaler,
-  `behavior.scaleUp|scaleDown.stabilizationWindowSeconds`): up by the smallest need of a short window, down by the largest of a long one.
-* A limit on each step and a pause after it (the same, `policies`; KEDA's `cooldownPeriod`).
+* A stabilisation window in each direction, and the most cautious value within it (Kubernetes' HorizontalPodAutoscaler,
+  `behavior.scaleUp|scaleDown.stabilizationWindowSeconds`): scale up to the smallest demand of a short window, scale
+  down to the largest demand of a long window.
+* A limit on each step and a pause after it (HorizontalPodAutoscaler's `policies`; KEDA's `cooldownPeriod`).
 
-Left out: Knative's panic mode (knative.dev/docs/serving/autoscaling/kpa-specific). It shortens the window when the load doubles, for
-instances that start in a second; here the window is 15 s and an engine takes a minute, so there is little to gain.
+Knative's panic mode (knative.dev/docs/serving/autoscaling/kpa-specific) is left out. It shortens the window when the
+load doubles, for instances that start within a second. Here the window is 15 s and an engine takes a minute to start,
+so the gain would be small.
 
-Added: the window for fewer engines doubles for each time in the last hour that engines had to come back.
+One rule is new: the scale-down window doubles for each time in the last hour that removed engines were needed again.
 """
 
 from collections import deque
@@ -28,7 +30,7 @@ from manyeyes.controller.autoscaling.demand import Demand, PoolLoad
 
 
 def scheduled_engines(scaling: Scaling, at_s: float) -> int:
-    """Engines that `keep` asks for at a time, in seconds since 1970; those that take long to start are asked for so much earlier."""
+    """Engines that the schedule requires at `at_s` (seconds since 1970). Start times (`ready_s`) are anticipated."""
     return max((_scheduled_at(scaling, at_s + ahead_s) for ahead_s in (0.0, scaling.ready_s)), default=0)
 
 
@@ -38,11 +40,14 @@ def _scheduled_at(scaling: Scaling, at_s: float) -> int:
 
 
 def _holds(keep: ScheduledEngines, local: datetime) -> bool:
-    """Clock times are compared, so that a day on which the clocks change has its hours all the same."""
+    """Whether a schedule entry covers `local`.
+
+    Clock times are compared, so that days with a clock change are covered too.
+    """
     now, begin, end = local.hour * 60 + local.minute, _minutes(keep.begin), _minutes(keep.end)
     if begin < end:
         return _day(local) in keep.days and begin <= now < end
-    # It ends on the next day.
+    # The entry ends on the next day.
     if now >= begin:
         return _day(local) in keep.days
     return now < end and _day(local - timedelta(days=1)) in keep.days
@@ -58,9 +63,9 @@ def _minutes(clock: str) -> int:
 
 
 MEMORY_S = 3600.0
-"""For so long it is remembered that engines had to come back."""
+"""How long a reversal (a scale-up after a scale-down) lengthens the scale-down window."""
 LONGEST = 8
-"""The window for fewer engines grows to so many times its length at most."""
+"""The scale-down window grows at most to this multiple of its configured length."""
 
 
 class DecisionReason(Enum):
@@ -69,10 +74,10 @@ class DecisionReason(Enum):
     LIMITS = "limits"
     BY_HAND = "by_hand"
     WINDOW = "window"
-    """The load asks for a change, but not for long enough."""
+    """The load requires a change, but not for the whole window."""
     COOL_DOWN = "cool_down"
     UNKNOWN = "unknown"
-    """Too little is known of the load."""
+    """The load is not known well enough."""
     ENOUGH = "enough"
 
 
@@ -85,7 +90,7 @@ class ReplicaChange:
 
 @dataclass(frozen=True, slots=True)
 class ScalingDecision:
-    """One decision. `sentence` is for people: what is wanted and why."""
+    """One decision. `sentence` states the desired count and the reason, for operators."""
 
     at_s: float
     wanted: int
@@ -102,22 +107,25 @@ def decide(
     now_s: float,
     always: int = 0,
 ) -> ScalingDecision:
-    """The count wanted from now on. `most`: engines there are; `wanted`: so far; `needs` and `changes`: oldest first;
-    `always`: engines that serve and cannot be stopped.
+    """Decides the desired count.
+
+    `most` is the number of engines of the pool, `wanted` the desired count so far, `always` the number of serving
+    engines that cannot be stopped. `needs` and `changes` are sorted, oldest first.
     """
     by_hour = scheduled_engines(scaling, now_s)
     least = min(most, max(scaling.min, by_hour, always))
     most = max(least, min(most, scaling.max or most))
     if wanted < least:
         if least == always:
-            return _changed(now_s, wanted, least, DecisionReason.LIMITS, f"{always} serve and cannot be stopped here")
+            why = f"the controller cannot stop {always} of the serving engines"
+            return _changed(now_s, wanted, least, DecisionReason.LIMITS, why)
         if least == by_hour:
-            return _changed(now_s, wanted, least, DecisionReason.HOURS, "these hours ask for it")
+            return _changed(now_s, wanted, least, DecisionReason.HOURS, "the schedule requires it")
         return _changed(now_s, wanted, least, DecisionReason.LIMITS, f"min is {scaling.min}")
     if wanted > most:
-        return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"there may be {most} at most")
+        return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"the maximum is {most}")
     if not needs:
-        return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "nothing is known of its load yet")
+        return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "its load is not known yet")
     up = _for_all_of(needs, now_s, scaling.scale_up.window_s)
     if up is not None and up > wanted:
         return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
@@ -127,22 +135,22 @@ def decide(
     if down is None:
         if latest.most is None:
             return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, latest.why)
-        return _unchanged(now_s, wanted, DecisionReason.WINDOW, f"watched for less than {window_s:.0f} s")
+        return _unchanged(now_s, wanted, DecisionReason.WINDOW, f"its load is known for less than {window_s:.0f} s")
     if max(down, least) < wanted:
         return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
     if latest.most is not None and max(latest.most, least) < wanted:
         return _unchanged(
-            now_s, wanted, DecisionReason.WINDOW, f"{latest.why}, but within {window_s:.0f} s it needed more"
+            now_s, wanted, DecisionReason.WINDOW, f"{latest.why}, but in the last {window_s:.0f} s it needed more"
         )
     if latest.least is not None and latest.least > wanted:
         held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
-        but = f"there may be {most} at most" if wanted == most else f"for less than {scaling.scale_up.window_s:.0f} s"
+        but = f"the maximum is {most}" if wanted == most else f"for less than {scaling.scale_up.window_s:.0f} s"
         return _unchanged(now_s, wanted, held_by, f"{latest.why}, but {but}")
     return _unchanged(now_s, wanted, DecisionReason.ENOUGH, latest.why)
 
 
 def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDecision:
-    """The count that a person asked for."""
+    """Decides the count when an operator has set it by hand."""
     count = min(most, fixed)
     if count == wanted:
         return _unchanged(now_s, count, DecisionReason.BY_HAND, "set by hand")
@@ -150,7 +158,7 @@ def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDe
 
 
 def reversals(changes: Sequence[ReplicaChange], now_s: float) -> int:
-    """Times in the last hour that engines were added after the change before had taken some out."""
+    """How often in the last hour a scale-up directly followed a scale-down."""
     recent = [change for change in changes if now_s - change.at_s <= MEMORY_S]
     return sum(before.after < before.before and after.after > after.before for before, after in pairwise(recent))
 
@@ -165,10 +173,10 @@ def _more(
     now_s: float,
 ) -> ScalingDecision:
     if wanted == most:
-        return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but there may be {most} at most")
+        return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but the maximum is {most}")
     last = next((change for change in reversed(changes) if change.after > change.before), None)
     if last and now_s - last.at_s < scaling.scale_up.cool_down_s:
-        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last addition is too recent")
+        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last scale-up is too recent")
     return _changed(now_s, wanted, min(needed, most, wanted + scaling.scale_up.step), DecisionReason.LOAD, latest.why)
 
 
@@ -182,7 +190,7 @@ def _fewer(
     now_s: float,
 ) -> ScalingDecision:
     last = changes[-1] if changes else None
-    # What was added for a moment's load stays for a whole window, even where the average never asked for it.
+    # Engines added for a short peak stay for a whole window, even when the average load never required them.
     pause_s = (
         max(window_s, scaling.scale_down.cool_down_s)
         if last and last.after > last.before
@@ -199,12 +207,15 @@ def _unchanged(now_s: float, wanted: int, reason: DecisionReason, why: str) -> S
 
 def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why: str) -> ScalingDecision:
     return ScalingDecision(
-        now_s, after, reason, f"wants {after} engine{'' if after == 1 else 's'} instead of {before}: {why}"
+        now_s, after, reason, f"scales from {before} to {after} engine{'' if after == 1 else 's'}: {why}"
     )
 
 
 def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
-    """What was needed throughout the window, by those samples that have it; None where the last did not, or for want of time."""
+    """The demand that held throughout the window: the smallest `least` of its samples.
+
+    None when the last sample has none, or when the samples cover less than the window.
+    """
     smallest = needs[-1].least
     if smallest is None:
         return None
@@ -216,7 +227,7 @@ def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int |
 
 
 def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
-    """What would have been enough at any time in the window; None while it is not known for all of it."""
+    """The count that would have been enough at any time in the window; None when it is not known for all of it."""
     largest: int | None = None
     for need in reversed(needs):
         if need.most is None:
@@ -228,16 +239,20 @@ def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> i
 
 
 MEAN_S = 60.0
-"""In-flight counts are averaged over this time before fewer engines are considered: requests come in bunches, and the largest
-count of ten minutes would say more of chance than of load."""
+"""In-flight counts are averaged over this time before a scale-down: requests arrive in bursts, and the highest count
+of ten minutes would depend more on chance than on load."""
 TIMES_SETTLE_S = 75.0
-"""For so long after the number of serving engines changed, times still tell of before: they are of the last minute."""
+"""Times cover the last minute, so they are not used for this long after the number of serving engines changes."""
 PART_OF_BATCH = 5
-"""Without any target, an engine should have a fifth of the requests in flight that it runs at once: the GPU is then used well, and there is room for what comes while another engine starts (docs/scaling.md has the simulated day)."""
+"""The default target is a fifth of the requests that an engine runs in parallel: the GPU is then used well, and
+there is room for new requests while another engine starts (docs/benchmarks/autoscaling.md has the simulated day)."""
 
 
 def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | None:
-    """The pool's policy, its default target filled in from what its smallest engine runs at once. None: it is not scaled."""
+    """The pool's policy, with the default target computed from its smallest engine.
+
+    None when the pool is not scaled.
+    """
     scaling = pool.scaling
     if scaling is None or not scaling.target.is_unset:
         return scaling
@@ -246,7 +261,7 @@ def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | No
 
 
 class PoolAutoscaler:
-    """Takes samples, gives decisions. `fixed` is a count set by hand; it is in force until it is None again."""
+    """Collects samples of one pool and makes its decisions. `fixed` is a count set by hand; None removes it."""
 
     def __init__(self, scaling: Scaling | None, wanted: int, fixed: int | None = None) -> None:
         self.scaling = scaling
@@ -256,10 +271,10 @@ class PoolAutoscaler:
         self._loads: deque[PoolLoad] = deque()
         self._needs: deque[Demand] = deque()
         self._serving: tuple[int, float] = (-1, 0.0)
-        """How many serve, and since when."""
+        """How many engines serve, and since when."""
 
     def see(self, load: PoolLoad) -> None:
-        """One sample, later than all before."""
+        """Adds one sample, which must be later than all previous samples."""
         if load.serving != self._serving[0]:
             self._serving = (load.serving, load.at_s)
         self._loads.append(load)
@@ -273,7 +288,10 @@ class PoolAutoscaler:
             self._needs.popleft()
 
     def decide(self, most: int, now_s: float, always: int = 0) -> ScalingDecision:
-        """`most`: engines there are; `always`: engines that serve and cannot be stopped. What it wants from now on is remembered as `wanted`."""
+        """Makes a decision and stores its count in `wanted`.
+
+        `most` is the number of engines of the pool, `always` the number of serving engines that cannot be stopped.
+        """
         if self.fixed is not None:
             decision = decide_manual(most, self.wanted, self.fixed, now_s)
         elif self.scaling is None:
@@ -290,9 +308,10 @@ class PoolAutoscaler:
         return decision
 
     def adopt(self, serving: int, now_s: float) -> None:
-        """More engines serve than are wanted: somebody started them, or one that was broken is back.
+        """Raises `wanted` when more engines serve than desired: an operator started them, or a broken engine recovered.
 
-        They stay, as if they had been added for load, and go again when they are not needed. A count set by hand stays in force.
+        They stay as if they had been added for load, and are removed when they are not needed. A count set by hand has
+        priority.
         """
         if self.fixed is None and self.scaling is not None and serving > self.wanted:
             self.changes.append(ReplicaChange(now_s, self.wanted, serving))

@@ -1,7 +1,7 @@
-"""An engine's lifecycle stage, and which engines to start and stop so that as many serve as are wanted. Pure.
+"""Decides an engine's lifecycle stage, and which engines to start and stop to reach the desired count. Pure.
 
-off -> starting -> serving -> draining -> off: a started engine counts as one that serves, because it will soon; one that goes is taken back
-before another is started, because its caches are warm.
+The stages are off -> starting -> serving -> draining -> off. A starting engine counts as serving, because it will serve
+soon. A draining engine is undrained before another engine is started, because its caches are warm.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from manyeyes.controller.health.states import EngineState
 
 
 class LifecycleStage(Enum):
-    """Where an engine is, as far as scaling goes."""
+    """The stage of an engine, from the autoscaler's point of view."""
 
     SERVING = "serving"
     STARTING = "coming"
     """Started or woken, and not up yet."""
     DRAINING = "going"
-    """Held back by scaling: finishes what it has, then it is stopped or put to sleep."""
+    """Drained by the autoscaler: it finishes its requests, then it is stopped or put to sleep."""
     STOPPED = "off"
     UNAVAILABLE = "away"
-    """Started and of no use: down, held back by a person, or still not up long after its start. Another one stands in for it."""
+    """Started but not usable: down, drained by an operator, or not up long after its start. It is replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +29,36 @@ class ScaledEngine:
     name: str
     stage: LifecycleStage
     in_flight: int | None = 0
-    """None: not known."""
+    """None means unknown."""
     since_s: float = 0.0
     """When it entered its stage."""
     blocked: bool = False
-    """It is off, and its GPU is taken by the engine of another pool, or nobody here can start it."""
+    """It cannot be started: an engine of another pool uses its GPU, or the controller cannot control it."""
     waited_for: bool = False
     """Another pool needs its GPU."""
     fixed: bool = False
-    """Nobody here can stop it."""
+    """The controller cannot stop it."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovePlan:
-    """What to do at once, by engines' names."""
+    """The changes of one pass, by engine name."""
 
     take_back: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
-    """Stop, or put to sleep."""
+    """Engines to stop or to put to sleep."""
     missing: int = 0
-    """Engines that are wanted and cannot be had."""
+    """Number of desired engines that cannot be started."""
 
 
 def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> MovePlan:
-    """`engines` in the order of the file. One that is held rests when it is idle, or after `drain_s`; not before `settle_s`,
-    while the gateway may not have heard of it yet."""
+    """Plans the changes of one pass. `engines` are in file order.
+
+    A draining engine is stopped when it is idle, or after `drain_s`. It is not stopped before `settle_s`, because the
+    gateway may still send requests to it.
+    """
     starting = [engine for engine in engines if engine.stage is LifecycleStage.STARTING]
     serving = [engine for engine in engines if engine.stage is LifecycleStage.SERVING]
     draining = sorted(
@@ -78,9 +81,10 @@ def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain
 
 
 def _to_hold(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine]:
-    """Those with the least to do, later ones in the file first: so the first ones keep their conversations over days.
+    """The engines to drain: those with the fewest requests, and among equals the later ones in the file.
 
-    Engines that are starting do not count here, so the last one up is never held.
+    So the first engines keep their conversations for days. Starting engines do not count here, so the last serving
+    engine is never drained.
     """
     able = [(place, engine) for place, engine in enumerate(serving) if not engine.fixed]
     unknown = float("inf")
@@ -104,12 +108,12 @@ def _names(engines: Sequence[ScaledEngine]) -> tuple[str, ...]:
 
 
 START_TIMEOUT_FACTOR = 3
-"""An engine that takes so many times as long as expected to come up counts as broken."""
+"""An engine counts as broken when its start takes this many times longer than expected."""
 SHORTEST_START_TIMEOUT_S = 30.0
 
 
 class ActuatorCall(Enum):
-    """A call to the actuator that is under way."""
+    """A call to the actuator that is in progress."""
 
     STARTING = "starting"
     RESTING = "resting"
@@ -119,22 +123,25 @@ class ActuatorCall(Enum):
 class EngineFacts:
     state: EngineState
     serves: bool
-    """It is up, whether it is held back or not."""
+    """It is up, whether it is drained or not."""
     held: bool
     draining: bool = False
-    """Held back by scaling, to rest when it is idle."""
+    """Drained by the autoscaler, to be stopped when it is idle."""
     at_rest: bool = False
     moving: ActuatorCall | None = None
     out_for_s: float = 0.0
-    """How long it has not served, or since it was started."""
+    """Time since it last served, or since it was started."""
     started: bool = False
-    """By scaling, and not up since."""
+    """The autoscaler started it, and it has not been up since."""
 
 
 def lifecycle_stage(facts: EngineFacts, ready_s: float, blip_s: float) -> LifecycleStage:
-    """`ready_s`: what a start should take; `blip_s`: an engine that is away for less gets no stand-in yet."""
+    """Decides the stage.
+
+    `ready_s` is the expected start time. Outages shorter than `blip_s` do not trigger a replacement.
+    """
     if facts.held and not facts.draining and facts.moving is None:
-        return LifecycleStage.UNAVAILABLE  # a person's word
+        return LifecycleStage.UNAVAILABLE  # drained by an operator
     if facts.moving is ActuatorCall.STARTING:
         return LifecycleStage.STARTING
     if facts.moving is ActuatorCall.RESTING or facts.at_rest:

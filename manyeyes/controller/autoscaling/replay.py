@@ -1,8 +1,9 @@
-"""`python -m manyeyes.controller.autoscaling.replay FILE --pool POOL [--other POLICY.yaml]`: what scaling would have done with a recorded load.
+"""`python -m manyeyes.controller.autoscaling.replay FILE --pool POOL [--other POLICY.yaml]`: replays a recorded load.
 
-FILE holds what the controller wrote (`controller.record_load`, state volume, load/DATE.jsonl), or the answer of Prometheus to
-`/api/v1/query_range?query=manyeyes_scaling_load{pool="POOL"}`. Demand is taken as it was recorded: requests in flight do not depend on
-how many engines there were, times and GPU use do, so with those as a target a replay shows tendencies only.
+Shows what the autoscaler would have done. FILE is a record of the controller (`controller.record_load`, state volume,
+load/DATE.jsonl) or Prometheus' response to `/api/v1/query_range?query=manyeyes_scaling_load{pool="POOL"}`. The demand
+is replayed as recorded. Requests in flight do not depend on the number of engines, but times and GPU utilization do:
+with those as targets, a replay shows only tendencies.
 """
 
 import argparse
@@ -26,21 +27,21 @@ from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ScalingDecisi
 
 KINDS = ("in_flight", "queue_time_s", "p95_s", "gpu")
 LONGEST_STEP_S = 60.0
-"""A longer gap in the record is a time of which nothing is known."""
+"""A gap in the record counts for at most this long."""
 
 
 class InvalidRecord(Exception):
-    """The message says what is wrong with the record."""
+    """The record is invalid; the message says why."""
 
 
 @dataclass(frozen=True)
 class ReplayResult:
     decisions: tuple[ScalingDecision, ...]
-    """Those that changed something."""
+    """Decisions that changed the count."""
     engine_hours: float
     hours: float
     overloaded: float
-    """Part of the time in which the engines that served had more in flight than the policy's target allows, with its tolerance."""
+    """Share of the time with more requests in flight than the policy's target and tolerance allow, 0 to 1."""
 
     @property
     def average(self) -> float:
@@ -48,15 +49,15 @@ class ReplayResult:
 
 
 def parse_record(text: str, pool: str) -> list[PoolLoad]:
-    """The record of one pool, oldest first. Raises InvalidRecord."""
+    """Parses the record of one pool, oldest first. Raises InvalidRecord."""
     loads = sorted(_loads(text, pool), key=lambda one: one.at_s)
     if not loads:
-        raise InvalidRecord(f"it holds nothing of pool '{pool}'")
+        raise InvalidRecord(f"it has no records of pool '{pool}'")
     return loads
 
 
 def replay(scaling: Scaling, engines: int, loads: Sequence[PoolLoad]) -> ReplayResult:
-    """Plays the record with engines that take as long to start as the policy says. Pure."""
+    """Replays the record; engines take the policy's `ready_s` to start. Pure."""
     wanted = min(engines, max(scaling.min, loads[0].serving or 1))
     scaler = PoolAutoscaler(scaling, wanted)
     up, coming = wanted, list[float]()
@@ -103,10 +104,10 @@ def _from_lines(text: str, pool: str) -> Iterable[PoolLoad]:
             if fields.pop("pool") == pool:
                 yield PoolLoad(**fields)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # The last line of a controller that was killed is cut short.
+            # A killed controller leaves its last line incomplete.
             if number == text.count("\n") + 1:
                 return
-            raise InvalidRecord(f"line {number} is no record: {line[:80]}") from error
+            raise InvalidRecord(f"line {number} is not a record: {line[:80]}") from error
 
 
 def _from_prometheus(text: str, pool: str) -> Iterable[PoolLoad]:
@@ -120,7 +121,7 @@ def _from_prometheus(text: str, pool: str) -> Iterable[PoolLoad]:
                     at[float(at_s)][one["metric"]["kind"]] = float(value)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidRecord(
-            f"it is no answer of Prometheus to a range query: {type(error).__name__} {error}"
+            f"it is not a Prometheus response to a range query: {type(error).__name__} {error}"
         ) from error
     for at_s, kinds in at.items():
         yield PoolLoad(at_s, int(kinds.get("serving", 0)), *(kinds.get(kind) for kind in KINDS))
@@ -132,9 +133,9 @@ def main() -> int:
     parser.add_argument("--pool", required=True)
     parser.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     parser.add_argument(
-        "--inventory", type=Path, help="what the host has, for `engines: auto`; without it: two GPUs of 24 GiB"
+        "--inventory", type=Path, help="the host's inventory, for `engines: auto`; default: two GPUs of 24 GiB"
     )
-    parser.add_argument("--other", type=Path, help="a YAML file with another `scaling` section, to compare")
+    parser.add_argument("--other", type=Path, help="a YAML file with another `scaling` section, for comparison")
     arguments = parser.parse_args()
     try:
         return _compare(arguments)

@@ -1,6 +1,7 @@
-"""`python -m manyeyes.controller.autoscaling.set_replicas N|auto [--pool POOL]`: sets a pool's count and tells what happens, a line per engine.
+"""`python -m manyeyes.controller.autoscaling.set_replicas N|auto [--pool POOL]`: sets the number of engines of a pool.
 
-`make scale` runs it inside the controller's container. Exit codes: 0 done, 1 not within the time, 2 refused.
+It prints one line per engine whenever the engine's stage changes. `make scale` runs it inside the controller's
+container. Exit codes: 0 done, 1 timeout, 2 refused.
 """
 
 import argparse
@@ -16,21 +17,21 @@ from manyeyes.controller.settings import ControllerSettings
 POLL_S = 0.5
 WORDS = {
     "serving": "serves",
-    "coming": "is on its way",
-    "going": "finishes what it has",
-    "off": "rests",
-    "away": "is started and of no use (down, or drained by a person)",
+    "coming": "is starting",
+    "going": "is draining",
+    "off": "is stopped",
+    "away": "is started but not available (down, or drained by an operator)",
 }
 
 
 class SetReplicasError(Exception):
-    """The message says why."""
+    """The count could not be set; the message says why."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
-    parser.add_argument("engines", help="how many, or auto")
-    parser.add_argument("--pool", default="", help="needed where there are several")
+    parser.add_argument("engines", help="number of engines, or auto")
+    parser.add_argument("--pool", default="", help="the pool; required when there are several")
     parser.add_argument("--wait-s", type=float, default=900.0)
     arguments = parser.parse_args()
     try:
@@ -41,15 +42,18 @@ def main() -> int:
 
 
 def scale(settings: ControllerSettings, engines: str, pool: str, wait_s: float) -> int:
-    """Raises SetReplicasError."""
+    """Sets the count and waits until it is reached. Returns the exit code. Raises SetReplicasError."""
     if not engines.isdecimal() and engines != "auto":
-        raise SetReplicasError("How many engines? make scale N=2 [POOL=...], or N=auto to let the load decide.")
+        raise SetReplicasError(
+            f"The number of engines: expected a number or `auto`, got '{engines}'. "
+            "Run `make scale N=2 [POOL=...]`, or `make scale N=auto` for autoscaling."
+        )
     with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}", timeout=10, trust_env=False) as client:
         pool = pool or _only_pool(client)
         count = None if engines == "auto" else int(engines)
         state = _call(client, "POST", f"/api/pools/{pool}/scale", {"engines": count}, _key(settings))
         if count is None and state["fixed"] is None:
-            print(f"{state['pool']}: its load decides again how many engines run; {state['serving']} serve")
+            print(f"{state['pool']}: the number of engines follows the load again; {state['serving']} serve")
             return 0
         return _follow(client, state, state["fixed"], time.monotonic() + wait_s)
 
@@ -73,7 +77,7 @@ def _follow(client: httpx.Client, state: dict[str, Any], wanted: int, until_s: f
             print(f"{state['pool']}: {wanted} engine{' serves' if wanted == 1 else 's serve'}")
             return 0
         if time.monotonic() > until_s:
-            why = state["trouble"] or "`docker compose logs controller` tells more"
+            why = state["trouble"] or "run `docker compose logs controller` for details"
             print(f"{state['pool']}: {state['serving']} of {wanted} engines serve; {why}", file=sys.stderr)
             return 1
         time.sleep(POLL_S)
@@ -84,7 +88,9 @@ def _only_pool(client: httpx.Client) -> str:
     names = [pool["name"] for pool in _call(client, "GET", "/status")["pools"] if pool["flavour"] != "remote"]
     if len(names) == 1:
         return str(names[0])
-    raise SetReplicasError(f"Which pool? make scale N=2 POOL=..., one of: {', '.join(names)}.")
+    raise SetReplicasError(
+        f"There are {len(names)} pools, so name one: `make scale N=2 POOL=...`. Pools: {', '.join(names)}."
+    )
 
 
 def _key(settings: ControllerSettings) -> str:
@@ -92,7 +98,8 @@ def _key(settings: ControllerSettings) -> str:
         return (settings.secrets / ADMIN_KEY_FILE).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SetReplicasError(
-            f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}); `make up` makes one."
+            f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}). "
+            "Run `make up` to create it."
         ) from error
 
 
@@ -104,10 +111,10 @@ def _call(
         reply = client.request(method, path, json=body, headers=headers)
         document = reply.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise SetReplicasError(f"The controller does not answer: {type(error).__name__} {error}".strip()) from error
+        raise SetReplicasError(f"The controller does not respond: {type(error).__name__} {error}".strip()) from error
     if reply.status_code != 200:
         raise SetReplicasError(
-            document.get("error", {}).get("message") or f"The controller answers {reply.status_code}."
+            document.get("error", {}).get("message") or f"The controller responds with {reply.status_code}."
         )
     return dict(document)
 

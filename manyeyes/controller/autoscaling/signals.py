@@ -1,4 +1,4 @@
-"""What a pool has to do, from what its engines say, what the gateway logs and what the GPUs' exporter reports."""
+"""Measures the load of a pool from the engines' counters, the gateway's log and the GPU exporter."""
 
 import re
 import time
@@ -20,7 +20,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 async def fetch_gpu_utilization(client: httpx.AsyncClient, url: str) -> dict[str, float]:
-    """{GPU by its number, and by its UUID: busy part from 0 to 1}; empty when the exporter does not answer."""
+    """{GPU number and GPU UUID: utilization from 0 to 1}; empty when the exporter does not respond."""
     try:
         reply = await bounded_request(client, "GET", url, TIMEOUT_S, most_bytes=MOST_BYTES)
     except RequestFailed:
@@ -43,19 +43,19 @@ def parse_gpu_utilization(text: str) -> dict[str, float]:
 
 
 def average_utilization(use: dict[str, float], gpus: Iterable[str]) -> float | None:
-    """The average of some GPUs; None where one is not known."""
+    """The average utilization of `gpus`; None when the value of any of them is unknown."""
     values = [use.get(gpu) for gpu in gpus]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 STALE_S = 60.0
-"""A saturated engine reports its load late; after this long it reports nothing any more."""
+"""A saturated engine reports its load late; after this time its last report is ignored."""
 TIMES_OF_S = 60.0
 
 
 class PoolSignals:
-    """One pool's. Keeps the engines' totals of the previous probe."""
+    """Measures one pool. Stores the engines' totals of the previous sample."""
 
     def __init__(self, pool: str) -> None:
         self.pool = pool
@@ -69,7 +69,7 @@ class PoolSignals:
         requests: AccessLog,
         gpus: dict[str, float],
     ) -> PoolLoad:
-        """`serving` get new requests; `started` are these and those that drain."""
+        """Measures the load. `serving` engines get new requests; `started` are these and the draining engines."""
         return PoolLoad(
             at_s=now_s,
             serving=len(serving),
@@ -80,7 +80,7 @@ class PoolSignals:
         )
 
     def _queue_s(self, members: Sequence[FleetMember]) -> float | None:
-        """Average wait of the requests that left the queues since the previous probe."""
+        """Average wait of the requests that left the queues since the previous sample."""
         waited_s = count = 0.0
         for member in members:
             if (load := _fresh(member)) is None:
@@ -88,14 +88,17 @@ class PoolSignals:
             totals = (load.queue_s_total, load.queue_requests_total)
             before = self._queues.get(member.engine.name, totals)
             self._queues[member.engine.name] = totals
-            if totals[1] > before[1]:  # fewer: another process, whose totals began anew
+            if totals[1] > before[1]:  # a smaller total comes from a restarted process, whose totals start at 0
                 waited_s += totals[0] - before[0]
                 count += totals[1] - before[1]
         return max(0.0, waited_s / count) if count else None
 
 
 def _in_flight(serving: Sequence[FleetMember], started: Sequence[FleetMember]) -> float | None:
-    """All engines'. One that says nothing counts as the others do on average; None where no serving one says anything."""
+    """Requests in all engines. An engine without a fresh report counts as the average of the others.
+
+    None when no serving engine has a fresh report.
+    """
     known = [load.in_flight for member in serving if (load := _fresh(member)) is not None]
     if not known:
         return None

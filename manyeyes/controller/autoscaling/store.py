@@ -1,4 +1,4 @@
-"""Persisted autoscaler state (wanted counts, engines that scaling drained or stopped) and the log of loads."""
+"""Persists the autoscaler's state (desired replicas, drained and stopped engines) and records the load."""
 
 import json
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ MOST_ENGINES = 1_000_000
 
 @dataclass
 class AutoscalerState:
-    """Read once, written after every change. `draining` engines are drained, `stopped` ones stopped or asleep."""
+    """Read at startup and written after every change. `stopped` engines are stopped or asleep."""
 
     wanted: dict[str, int] = field(default_factory=dict)
     """By pool."""
@@ -37,13 +37,13 @@ class AutoscalerState:
 
 
 def load_state(state_store: StateStore) -> AutoscalerState:
-    """What was kept; nothing where there is none, or where it makes no sense (it is then set aside)."""
+    """Reads the persisted state; empty when there is none or it is invalid. An invalid document is renamed."""
     document = state_store.read(DOCUMENT)
     if document is None:
         return AutoscalerState()
     try:
         if not isinstance(document, dict):
-            raise TypeError("it holds no mapping")
+            raise TypeError("expected a mapping")
         return AutoscalerState(
             wanted=_counts(document["wanted"]),
             fixed=_counts(document["fixed"]),
@@ -57,16 +57,16 @@ def load_state(state_store: StateStore) -> AutoscalerState:
 
 def _counts(document: Any) -> dict[str, int]:
     if not isinstance(document, dict):
-        raise TypeError("counts are no mapping")
+        raise TypeError("counts: expected a mapping")
     counts = {str(pool): int(count) for pool, count in document.items()}
     if any(not 1 <= count <= MOST_ENGINES for count in counts.values()):
-        raise ValueError(f"a count that is not from 1 to {MOST_ENGINES}")
+        raise ValueError(f"counts: expected numbers from 1 to {MOST_ENGINES}")
     return counts
 
 
 def _names(document: Any) -> set[str]:
     if not isinstance(document, list):
-        raise TypeError("names of engines are no list")
+        raise TypeError("names of engines: expected a list")
     return {str(name) for name in document}
 
 
@@ -75,14 +75,14 @@ KEPT_DAYS = 14
 
 
 class LoadRecorder:
-    """Appends to FOLDER/2026-11-21.jsonl and removes the oldest files. A full disk costs the record, nothing else."""
+    """Appends to FOLDER/2026-11-21.jsonl and removes the oldest files. A full disk affects only the record."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._failed = False
 
     def add(self, loads: Iterable[tuple[str, PoolLoad]]) -> None:
-        """(pool, what was seen of it) of one moment."""
+        """Appends one sample of each pool."""
         lines = [json.dumps({"pool": pool, **asdict(load)}, separators=(",", ":")) + "\n" for pool, load in loads]
         if not lines:
             return

@@ -1,7 +1,7 @@
-"""Which part of a written configuration can be in force at once, and what the rest needs. Pure.
+"""Splits a configuration change into what can be applied live and what requires a restart. Pure.
 
-Pools, names, limits, routes, keys and balancing are the gateway's and the controller's own. Containers are not: an engine goes
-on with the model and the flags it was started with until `make up` or `make restart-rolling` starts it anew.
+The gateway and the controller apply pools, names, limits, routes, keys and balancing themselves. Containers do not
+change: an engine keeps its model and flags until `make up` or `make restart-rolling` restarts it.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import compose_settings
 
 STARTED = "started.yaml"
-"""Beside the rendered files: as engines.yaml, with each engine as its container was really started."""
+"""A file next to the rendered files. It has the form of engines.yaml, with each engine as its container was started."""
 
 
 @dataclass(frozen=True)
 class ComposeState:
-    """Services of engines by the engine's name, as rendered, and the values of compose.env."""
+    """What Compose runs: the services of engines by engine name, and the values of compose.env."""
 
     services: Mapping[str, Mapping[str, Any]]
     environment: Mapping[str, str]
@@ -39,15 +39,16 @@ class ComposeState:
         return flavour
 
     def names_of(self, engine: str) -> frozenset[str]:
-        """Every `model` that the engine accepts."""
+        """Every value of `model` that the engine accepts."""
         return frozenset(self._names(engine))
 
     def model_of(self, engine: str) -> str | None:
-        """The model that it has loaded, as a pool's `model`; None where its command does not tell."""
+        """The model that the engine has loaded, as a pool's `model`; None when its command does not name it."""
         command = [str(word) for word in self.services[engine]["command"]]
         if command and not command[0].startswith("-"):
             return {TINY_DIR: "tiny"}.get(command[0], self._mounted(engine).get(command[0], command[0]))
-        # An emulated engine has the model's id among its names only, after its pool's (manyeyes/config/pools.py).
+        # An emulated engine has the model's id only among its served names, after its pool's name
+        # (manyeyes/config/pools.py).
         return next((name for name in self._names(engine)[1:2] if name != AUTO), None)
 
     def _names(self, engine: str) -> list[str]:
@@ -55,16 +56,19 @@ class ComposeState:
         return command[served_names_slice(command)]
 
     def _mounted(self, engine: str) -> dict[str, str]:
-        """Folders of this host by where they are in the container."""
+        """{path in the container: folder on this host}."""
         return {str(one["target"]): str(one["source"]) for one in self.services[engine].get("volumes", ())}
 
 
 class UnknownComposeState(ValueError):
-    """The files do not say what runs; the message says why."""
+    """What Compose runs cannot be read from its files; the message says why."""
 
 
 def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> ComposeState | None:
-    """None where nothing was rendered: the controller runs without Compose. Raises UnknownComposeState and nothing else."""
+    """Parses the files; None when they do not exist, because the controller runs without Compose.
+
+    Raises only UnknownComposeState.
+    """
     if engines_yaml is None:
         return None
     try:
@@ -73,35 +77,37 @@ def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> Co
         raise UnknownComposeState(str(error)) from error
     found = document.get("services") if isinstance(document, dict) else document
     if not isinstance(document, dict | None) or not isinstance(found, dict | None):
-        raise UnknownComposeState("it wants a mapping of services")
+        raise UnknownComposeState("services: expected a mapping")
     services = {}
     for name, service in (found or {}).items():
         if not isinstance(service, dict):
-            raise UnknownComposeState(f"services.{str(name)[:60]} wants a mapping")
+            raise UnknownComposeState(f"services.{str(name)[:60]}: expected a mapping")
         labels = service.get("labels", {})
         if not isinstance(labels, dict):
-            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants a mapping")
+            raise UnknownComposeState(f"services.{str(name)[:60]}.labels: expected a mapping")
         if "manyeyes.engine" not in labels:
             continue
         command = service.get("command")
         flavour = labels.get("manyeyes.flavour")
         if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-            raise UnknownComposeState(f"services.{str(name)[:60]}.command wants a list of words")
+            raise UnknownComposeState(f"services.{str(name)[:60]}.command: expected a list of strings")
         if not isinstance(name, str) or "manyeyes.pool" not in labels or flavour not in get_args(Flavour):
-            raise UnknownComposeState(f"services.{str(name)[:60]}.labels wants manyeyes.pool and manyeyes.flavour")
+            raise UnknownComposeState(
+                f"services.{str(name)[:60]}.labels: expected manyeyes.pool and a known manyeyes.flavour"
+            )
         services[name] = service
     return ComposeState(services, parse_environment(compose_env or ""))
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    """KEY=value lines."""
+    """Parses KEY=value lines."""
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
 
 
 SETTINGS = {
     "CONTROLLER_IP": "network",
     "GATEWAY_ADDRESS": "gateway.host and gateway.port",
-    "MAX_BODY_MB": "gateway.max_body_mb, as far as the page is concerned",
+    "MAX_BODY_MB": "gateway.max_body_mb for the web UI",
     "PROMETHEUS_PORT": "monitoring",
     "SCRAPE_INTERVAL": "monitoring",
     "PROMETHEUS_RETENTION": "monitoring",
@@ -117,22 +123,25 @@ SETTINGS = {
     "JAEGER_REPLICAS": "tracing",
     "JAEGER_PORT": "tracing",
 }
-"""What `make up` has to see to, by the values that Compose takes. Everything else there is an image."""
+"""Settings that only `make up` applies, by their variable in compose.env. Every other variable is an image."""
 
 
 @dataclass(frozen=True)
 class ApplyPlan:
-    """What a written configuration comes to at once."""
+    """The part of a written configuration that is applied live, and what the rest requires."""
 
     cluster: PlacedCluster
     needs: tuple[str, ...]
-    """One sentence each for what needs a person."""
+    """One sentence for each action that an operator must take."""
     accepted: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Every `model` that an engine accepts, by the engine's name, for those that Compose started."""
+    """For engines that Compose started: every value of `model` that the engine accepts, by engine name."""
 
 
 def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Network) -> ApplyPlan:
-    """`written` is laid out; `network` is the one the controller was started in. Without `running` all of it is at once in force."""
+    """Computes the plan. `written` is a placed cluster; `network` is the network in which the controller was started.
+
+    Without `running`, everything except the network is applied live.
+    """
     cluster = written.model_copy(update={"network": network})
     if running is None:
         return ApplyPlan(cluster, _network_need(written, network))
@@ -149,7 +158,7 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
 
 
 def _as_it_runs(engine: Engine, written: PlacedCluster, running: ComposeState) -> Engine:
-    """An engine stays with the pool whose model it has loaded, also where that has another name now."""
+    """The engine with the pool and flavour it runs with: it stays with the pool whose model it has loaded."""
     if engine.address or engine.name not in running.services:
         return engine
     return engine.model_copy(
@@ -158,19 +167,24 @@ def _as_it_runs(engine: Engine, written: PlacedCluster, running: ComposeState) -
 
 
 def _pool_now(engine: Engine, written: PlacedCluster, running: ComposeState) -> str:
-    """The pool that a running engine serves. Where the pool that it was started for is gone, it is the one that the file gives it to:
-    that pool has another name now, or takes over its engines, and both names go on to be answered until the engine is restarted."""
+    """The pool that a running engine serves.
+
+    When the pool that the engine was started for is gone, this is its pool in the file: that pool was renamed, or gets
+    the engines of the other. The gateway answers both names until the engine is restarted.
+    """
     then = running.pool_of(engine.name)
     pools = {one.name: one for one in written.pools if one.remote is None}
     if then not in pools or engine.pool not in pools:
         return engine.pool
-    # Names that change places: the model went to the pool that has the other name now.
+    # Two pools that swapped their names: the engine serves the pool that has its model.
     return engine.pool if running.model_of(engine.name) == pools[engine.pool].model else then
 
 
 def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]:
-    """Engines that run and are written no more, while their pool waits for one that is not started: an engine that got another name
-    is another container, and `make up` starts it."""
+    """Running engines that are no longer in the file, but whose pool waits for an engine that is not started.
+
+    An engine that was renamed in the file is another container, which `make up` starts.
+    """
     listed = {engine.name for engine in written.engines}
     waiting = [
         one for one in written.started_engines if one.name not in running.services and one.time_shares_with is None
@@ -181,7 +195,7 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
         if name in listed or not waiting:
             continue
         then, model = running.pool_of(name), running.model_of(name)
-        # Of its own pool if that has its model still, else of one that has it now, else of its own.
+        # Candidates in this order: its own pool with the same model, any pool with the same model, its own pool.
         fitting = [
             *(one for one in waiting if one.pool == then and (model is None or pools[then].model == model)),
             *(one for one in waiting if model is not None and pools[one.pool].model == model),
@@ -200,18 +214,19 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
 
 
 def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:
-    return ("network is another one: `make up` moves the cluster there",) if written.network != network else ()
+    need = "network changed: run `make up` to move the cluster to the new network"
+    return (need,) if written.network != network else ()
 
 
 def _settings_need(written: PlacedCluster, running: ComposeState) -> list[str]:
     wanted = compose_settings(written)
     other = [name for name, value in wanted.items() if running.environment.get(name, value) != value]
     settings = dict.fromkeys(SETTINGS.get(name, f"images.{name.removesuffix('_IMAGE').lower()}") for name in other)
-    return [f"{setting}: `make up` applies it" for setting in settings if setting != "network"]
+    return [f"{setting} changed: run `make up` to apply it" for setting in settings if setting != "network"]
 
 
 def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: ComposeState) -> list[str]:
-    """`kept` are the engines as they serve for the time being."""
+    """What the engines need. `kept` are the engines as they serve until then."""
     services = yaml.safe_load(engines_yaml(written))["services"]
     started = {engine.name: engine for engine in written.started_engines}
     now = {engine.name: (engine.pool, engine.flavour) for engine in kept}
@@ -230,24 +245,25 @@ def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: Com
     replaced = [engine.name for engine in kept if engine.name in spare]
     spare = [name for name in spare if name not in replaced]
     sentences = [
-        f"engine {name} still serves {now[name][0]}: `make up` gives it to {started[name].pool}" for name in moved
+        f"engine {name} still serves {now[name][0]}: run `make up` to move it to {started[name].pool}" for name in moved
     ]
     if older:
         sentences.append(
-            f"{_engines(older, 'runs', 'run')} with older settings: `make restart-rolling` or `make up` takes the new ones over"
+            f"{_engines(older, 'runs', 'run')} with older settings: "
+            "run `make restart-rolling` or `make up` to apply the new settings"
         )
     if missing:
-        sentences.append(f"{_engines(missing, 'is', 'are')} not started yet: `make up` starts {_them(missing)}")
+        sentences.append(f"{_engines(missing, 'is', 'are')} not started yet: run `make up` to start {_them(missing)}")
     if replaced:
         sentences.append(
-            f"{_engines(replaced, 'serves', 'serve')} until the "
-            f"{'engine that the file has instead is' if len(replaced) == 1 else 'engines that the file has instead are'} up: "
-            f"`make up` starts {'that' if len(replaced) == 1 else 'those'}"
+            f"{_engines(replaced, 'serves', 'serve')} until "
+            f"{'its replacement in the file is' if len(replaced) == 1 else 'their replacements in the file are'} up: "
+            f"run `make up` to start {'the replacement' if len(replaced) == 1 else 'the replacements'}"
         )
     if spare:
         sentences.append(
             f"{_engines(spare, 'still runs', 'still run')} and {'gets' if len(spare) == 1 else 'get'} no requests: "
-            f"`make up` removes {_them(spare)}"
+            f"run `make up` to remove {_them(spare)}"
         )
     return sentences
 

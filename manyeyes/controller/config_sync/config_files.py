@@ -1,4 +1,4 @@
-"""The files of the configuration, read and validated: cluster.yaml, the API keys, what `make up` found and started."""
+"""Reads and validates the configuration files: cluster.yaml, the API keys, the inventory and what `make up` started."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class UnreadableFile:
-    """A file that is there and cannot be read."""
+    """A file that exists but cannot be read."""
 
     why: str
 
 
 Text = str | UnreadableFile | None
-"""None where there is no such file."""
+"""None when the file does not exist."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ConfigTexts:
 
     @property
     def digest(self) -> str:
-        """Names what the operator wrote."""
+        """Fingerprint of the files that the operator writes: cluster.yaml and the API keys."""
         cluster, keys = (
             one if not isinstance(one, UnreadableFile) else f"unreadable: {one.why}"
             for one in (self.cluster, self.keys)
@@ -49,12 +49,12 @@ class ConfigTexts:
 @dataclass(frozen=True)
 class ValidConfiguration:
     cluster: PlacedCluster
-    """As written, laid out on this host."""
+    """The written cluster, with its engines placed on this host."""
     keys: ApiKeys
 
 
 class InvalidConfiguration(Exception):
-    """`problems` are lines as `make check-config` prints them; `reasons` say what kind they are."""
+    """`problems` are lines as `make check-config` prints them; `reasons` are their kinds, for the metric."""
 
     def __init__(self, problems: list[str], reasons: set[str]) -> None:
         super().__init__("\n".join(problems))
@@ -63,22 +63,22 @@ class InvalidConfiguration(Exception):
 
 
 def read_files(config: Path, inventory: Path, keys_file: str) -> ConfigTexts:
-    """The files as they are at this moment. `keys_file` is the name of the one with the keys."""
+    """Reads all files. `keys_file` is the name of the file with the API keys; empty when there is none."""
     rendered = inventory.parent
     return ConfigTexts(
         read_text(config),
         read_text(config.parent / keys_file) if keys_file else None,
         read_text(inventory),
-        # `make up` writes down each engine as it starts it; a plain `docker compose up` starts what is rendered.
+        # `make up` records each engine as it starts it; a plain `docker compose up` starts the rendered engines.
         read_text(rendered / STARTED) or read_text(rendered / "engines.yaml"),
         read_text(rendered / "compose.env"),
     )
 
 
 def validate(texts: ConfigTexts, config: Path, keys_before: ApiKeys) -> ValidConfiguration:
-    """Pure. Raises InvalidConfiguration with everything that is wrong, and nothing else.
+    """Validates the files. Pure. Raises only InvalidConfiguration, with all problems.
 
-    Where `keys_before` holds keys, a file with nothing in it is not taken at its word: it would let everybody in.
+    When `keys_before` has keys, an empty keys file is rejected: it would allow every client without a key.
     """
     try:
         return _understood(texts, config, keys_before)
@@ -122,9 +122,11 @@ def _keys(text: Text, path: Path, before: ApiKeys) -> ApiKeys:
     if isinstance(text, UnreadableFile):
         raise KeysError(path, [text.why])
     keys = parse_keys(text or "", path)
-    if before.keys and "keys" not in keys.model_fields_set:  # comments alone, or {}, are no word either
-        found = "is gone" if text is None else "is empty"
-        raise KeysError(path, [f"{found} while there are keys in force; `keys: []` in it lets everybody in"])
+    if before.keys and "keys" not in keys.model_fields_set:  # a file with only comments, or with {}, counts as empty
+        found = "does not exist" if text is None else "is empty"
+        raise KeysError(
+            path, [f"{found}, but API keys are active; to allow access without a key, write `keys: []` in it"]
+        )
     return keys
 
 
@@ -146,5 +148,5 @@ def _inventory(text: Text) -> Inventory:
         return Inventory.model_validate(documents.parse(text))
     except (ValidationError, DocumentError) as error:
         raise PlacementError(
-            f"what `make up` found on this host cannot be read: {' '.join(str(error).split())}"
+            f"the inventory of this host, which `make up` writes, cannot be read: {' '.join(str(error).split())}"
         ) from error

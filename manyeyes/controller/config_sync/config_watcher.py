@@ -1,8 +1,8 @@
-"""cluster.yaml and the API keys, watched: what is right comes into force, what is wrong is told whole and changes nothing.
+"""Watches cluster.yaml and the API keys. Applies valid changes; rejects invalid ones and reports all their problems.
 
-The files are read at every look and compared by content: no event of a file system is needed, so network mounts, bind mounts,
-editors that rename and scripts that write in place are all the same. What is in force is kept (manyeyes/controller/state_store.py), so that
-a restart while the file is broken goes on with it.
+The files are read at every poll and compared by content. No file system events are needed, so network mounts, bind
+mounts, editors that rename and scripts that write in place all work. The active configuration is persisted
+(manyeyes/controller/state_store.py), so that a restart with an invalid file continues with it.
 """
 
 import asyncio
@@ -38,16 +38,19 @@ DOCUMENT = "configuration"
 
 
 class ConfigWatcher:
-    """The files, what of them is in force, and what is wrong with the rest."""
+    """The configuration files, the active configuration, and the problems of a rejected one."""
 
     def __init__(self, config: Path, inventory: Path, state_store: StateStore) -> None:
-        """Reads the files, or where they are wrong what was in force last. Raises InvalidConfiguration when there is nothing to begin with."""
+        """Reads the files; when they are invalid, loads the last active configuration from the state folder.
+
+        Raises InvalidConfiguration when there is none.
+        """
         self.config, self.inventory, self.state_store = config, inventory, state_store
         self.problems: list[str] = []
         self.needs: tuple[str, ...] = ()
         self.applied_at = datetime.now(UTC)
         self._running: ComposeState | None = None
-        """What the files that `make up` writes said last, while they could be read."""
+        """What Compose runs, as `make up` last wrote it in a readable file."""
         self._not_known = ""
         self._seen = self._read(None)
         self._validated = self._applied = self._seen
@@ -66,12 +69,12 @@ class ConfigWatcher:
         try:
             self.plan = self._make_plan(understood)
         except Exception:
-            # It is better to serve by what is written than not to start.
+            # Serving the configuration as written is better than not starting.
             log.exception("compose_state_unreadable", folder=str(self.inventory.parent), file=STARTED)
             self.plan = plan_apply(understood.cluster, None, self.network)
 
     def start(self, effective: EffectiveConfig, gateway: NginxPublisher, emit_event: Callable[[str], None]) -> None:
-        """From here on changes plan `effective`; what is in force at the start reaches the gateway."""
+        """Applies later changes to `effective`, and publishes the initial configuration to the gateway."""
         self.effective, self.gateway, self.emit_event = effective, gateway, emit_event
         for problem in self.problems:
             emit_event(f"configuration refused: {problem}")
@@ -81,7 +84,7 @@ class ConfigWatcher:
         self._save()
 
     async def watch(self) -> None:
-        """Looks at the files until cancelled."""
+        """Polls the files until cancelled."""
         while True:
             await asyncio.sleep(self.effective.cluster.controller.config_poll_interval_s)
             try:
@@ -89,12 +92,12 @@ class ConfigWatcher:
             except Exception:
                 log.exception("configuration_watch_failed", file=str(self.config))
                 self._reject(
-                    InvalidConfiguration([f"{self.config}: cannot be applied; the controller's log says why"], {"bug"})
+                    InvalidConfiguration([f"{self.config}: cannot be applied; see the controller's log"], {"bug"})
                 )
 
     async def poll(self) -> None:
-        """One look. Texts are judged once two looks in a row saw them: a file that is being written is seen half."""
-        # In threads: a disk that hangs, or a file that takes long to read, must not stop DNS answers.
+        """Reads the files once. Texts are validated when two polls in a row saw them: a file may be half written."""
+        # In threads: a hanging disk or a file that is slow to read must not block DNS.
         texts = await asyncio.to_thread(self._read, self._valid.cluster)
         settled = texts == self._seen
         self._seen = texts
@@ -103,7 +106,7 @@ class ConfigWatcher:
             await self._validate(texts)
 
     def status(self) -> dict[str, Any]:
-        """For people and `make up`: GET /api/configuration."""
+        """The response of GET /api/configuration, for operators and `make up`."""
         return {
             "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "digest": self._applied.digest},
             "judged": self._validated.digest,
@@ -116,7 +119,7 @@ class ConfigWatcher:
         try:
             understood = await asyncio.to_thread(validate, texts, self.config, self._valid.keys)
             if understood.cluster.gateway.keys_file != self._valid.cluster.gateway.keys_file:
-                # The keys that were read are those of another file.
+                # The keys were read from the file that the previous configuration names.
                 texts = self._seen = self._validated = await asyncio.to_thread(self._read, understood.cluster)
                 understood = await asyncio.to_thread(validate, texts, self.config, self._valid.keys)
             self._apply(texts, understood, await asyncio.to_thread(self._make_plan, understood))
@@ -126,7 +129,10 @@ class ConfigWatcher:
                 self.emit_event(f"configuration refused: {problem}")
 
     def _apply(self, texts: ConfigTexts, understood: ValidConfiguration, plan: ApplyPlan) -> None:
-        """Raises InvalidConfiguration, and nothing changes, when it breaks a rule together with what was registered at run time."""
+        """Applies a valid configuration.
+
+        Raises InvalidConfiguration, and changes nothing, when it conflicts with registered engines and pools.
+        """
         before = (self.gateway.keys, self.plan)
         self.gateway.keys, self.plan = understood.keys, plan
         try:
@@ -147,7 +153,7 @@ class ConfigWatcher:
         if not as_before:
             self.emit_event(f"configuration applied: {self.config}")
         elif had_problems:
-            self.emit_event(f"configuration applied: {self.config} is what is in force again")
+            self.emit_event(f"configuration reverted to the active version: {self.config}")
         self._emit_needs(needed)
         self._save()
 
@@ -158,7 +164,7 @@ class ConfigWatcher:
         return plan
 
     def _runs(self) -> ComposeState | None:
-        """What Compose runs; while its files cannot be read, what they said last."""
+        """What Compose runs; while its files cannot be read, the last known state."""
         started, environment = self._seen.started, self._seen.environment
         try:
             for text in (started, environment):
@@ -209,14 +215,14 @@ class ConfigWatcher:
             self.state_store.write(DOCUMENT, document)
 
     def _stored_document(self) -> dict[str, Any]:
-        """What was kept of this file; empty when there is none."""
+        """The persisted document of this file; empty when there is none."""
         document = self.state_store.read(DOCUMENT)
         if not isinstance(document, dict) or document.get("file") != str(self.config):
             return {}
         return document
 
     def _stored_texts(self) -> dict[str, str | None]:
-        """What stood in the files when they were in force last; empty when that is not known."""
+        """The texts of the files that were last applied; empty when unknown."""
         document = self._stored_document()
         found = {name: document.get(name) for name in ("cluster", "keys")}
         if not isinstance(found["cluster"], str) or not isinstance(found["keys"], str | None):
@@ -224,7 +230,7 @@ class ConfigWatcher:
         return found
 
     def _stored_configuration(self) -> ValidConfiguration | None:
-        """What was in force last, None when that is not known or of no use any more."""
+        """The configuration that was last applied; None when it is unknown or no longer valid."""
         kept = self._stored_texts()
         inventory = self._stored_document().get("inventory")
         ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
@@ -234,7 +240,7 @@ class ConfigWatcher:
         return None
 
     def _read(self, cluster: Cluster | None) -> ConfigTexts:
-        """Before anything is in force the name of the keys file is the one that is written."""
+        """Reads the files. Without an active `cluster`, the name of the keys file comes from cluster.yaml itself."""
         if cluster is None:
             try:
                 text = config_files.read_text(self.config)

@@ -1,7 +1,7 @@
-"""The cluster in force: what cluster.yaml says, with what was registered at run time laid over it.
+"""The effective cluster: cluster.yaml merged with engines and pools registered at run time.
 
-The one place where it changes. A change that breaks a rule is refused whole; one that holds reaches every listener, in order:
-the fleet, the gateway's files, the request log.
+This is the only place where it changes. A change that breaks a rule is rejected as a whole. A valid change is passed to
+every listener in order: the fleet, the gateway's files, the request log.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from manyeyes.controller.supervision import record_failure
 
 
 class ChangeRejected(ValueError):
-    """The change breaks rules; one sentence each."""
+    """The change breaks rules; `problems` has one sentence for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
@@ -24,28 +24,31 @@ class ChangeRejected(ValueError):
 
 @dataclass(frozen=True)
 class Registrations:
-    """What the API added to the written configuration."""
+    """What was added to the written configuration by API."""
 
     pools: tuple[Pool, ...] = ()
     engines: tuple[Engine, ...] = ()
     weights: tuple[tuple[str, int], ...] = ()
-    """Another weight for an engine, by name."""
+    """(engine name, weight): weights that replace those in cluster.yaml."""
 
 
 NO_REGISTRATIONS = Registrations()
 DiscoveredEngines = dict[str, tuple[Engine, ...]]
-"""By pool, engines that were found running (manyeyes/controller/membership/service_discovery.py)."""
+"""By pool: engines found by service discovery (manyeyes/controller/membership/service_discovery.py)."""
 
 
 def with_discovered(written: PlacedCluster, found: DiscoveredEngines) -> PlacedCluster:
-    """`written` with the found engines in place of those it lists for their pool; a pool without any keeps its listed ones. Pure."""
+    """Replaces the listed engines of a pool by its discovered engines.
+
+    A pool without any keeps its listed engines. Pure.
+    """
     kept = [engine for engine in written.engines if not found.get(engine.pool)]
     there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
     return written.model_copy(update={"engines": (*kept, *there)})
 
 
 def with_registrations(written: PlacedCluster, registered: Registrations) -> PlacedCluster:
-    """The laid-out `written` with everything registered in it. Names in `written` win where both have them. Pure."""
+    """Merges `registered` into the placed cluster `written`. When both have a name, `written` wins. Pure."""
     pool_names = {pool.name for pool in written.pools}
     engine_names = {engine.name for engine in written.engines}
     weights = dict(registered.weights)
@@ -66,7 +69,7 @@ def with_registrations(written: PlacedCluster, registered: Registrations) -> Pla
 
 
 def _fitted(engine: Engine, pools: tuple[Pool, ...], written: PlacedCluster) -> Engine:
-    """With a capacity that the gateway's files have a name for: engines come and go by DNS alone."""
+    """The engine with a capacity that nginx's files already name, so that DNS alone can add or remove it."""
     pool = next((pool for pool in pools if pool.name == engine.pool), None)
     if pool is None:
         return engine
@@ -74,7 +77,7 @@ def _fitted(engine: Engine, pools: tuple[Pool, ...], written: PlacedCluster) -> 
 
 
 def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
-    """With the next pool of its chain that can answer as its fallback, as config.placement does for written pools."""
+    """The pool with the next served pool of its fallback chain, as config.placement does for written pools."""
     following = {one.name: one.fallback for one in pools}
     seen: set[str] = set()
     name = pool.fallback
@@ -85,7 +88,7 @@ def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
 
 
 class EffectiveConfig:
-    """Holds the cluster in force and tells listeners when it changes."""
+    """Holds the effective cluster and notifies listeners when it changes."""
 
     def __init__(self, written: PlacedCluster, registered: Registrations = NO_REGISTRATIONS) -> None:
         self.written = written
@@ -95,20 +98,25 @@ class EffectiveConfig:
         self._listeners: list[Callable[[PlacedCluster], None]] = []
 
     def listen(self, listener: Callable[[PlacedCluster], None]) -> None:
-        """`listener` is called with every cluster that comes into force from here on. One that raises is logged and counted, and the
-        others are called all the same."""
+        """Registers a listener, which is called with each new effective cluster.
+
+        A listener that raises is logged and counted, and the other listeners are still called.
+        """
         self._listeners.append(listener)
 
     def apply_written(self, written: PlacedCluster) -> None:
-        """Another laid-out cluster.yaml. Raises ChangeRejected, and nothing changes, when it breaks a rule together with what is registered."""
+        """Applies another placed cluster.yaml.
+
+        Raises ChangeRejected when it conflicts with the registrations. Then nothing changes.
+        """
         self._take(written, self.registered, self.found)
 
     def apply_registrations(self, registered: Registrations) -> None:
-        """The same for another set of registrations."""
+        """Applies another set of registrations. Raises ChangeRejected."""
         self._take(self.written, registered, self.found)
 
     def apply_discovered(self, found: DiscoveredEngines) -> None:
-        """The same for other engines that were found running."""
+        """Applies another set of discovered engines. Raises ChangeRejected."""
         self._take(self.written, self.registered, found)
 
     def _take(self, written: PlacedCluster, registered: Registrations, found: DiscoveredEngines) -> None:

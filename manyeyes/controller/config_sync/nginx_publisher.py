@@ -1,7 +1,7 @@
-"""Keeps nginx's files in step with the cluster in force and the API keys, and sees that nginx takes them over.
+"""Publishes nginx's files whenever the effective cluster or the API keys change, and checks that nginx loads them.
 
-Every change is one generation of files and one reload. nginx itself says which generation it runs on; one that it refuses stays
-offered (a certificate may be what is missing) while nginx goes on with the one before.
+Every change is one generation of files and one reload. nginx reports which generation it runs. A generation that nginx
+refuses stays published (only a certificate may be missing), while nginx continues with the previous generation.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ CURRENT, PROVEN = "current", "proven"
 
 
 class GenerationStore:
-    """The folder in which nginx is offered its files: every generation whole in a folder of its own, `current` a link to one.
+    """The folder with nginx's files: each generation is a folder, and `current` is a link to one of them.
 
         generations/NAME/   rendered files (manyeyes/render/nginx/files.py)
-        current             -> the generation that is to be in force
-        proven              -> the one that nginx was last seen to run on, for when it starts while `current` is refused
+        current             -> the generation that nginx should run
+        proven              -> the generation that nginx last ran, used when it starts while `current` is refused
 
-    A generation is on disk, complete and synced, before the link leads to it: a reader finds the old one or the new one, also
-    after a kill -9 at any instant. nginx/start.sh reads it.
+    A generation is complete and synced to disk before the link points to it. A reader finds the old or the new
+    generation, also after a kill -9 at any time. nginx/start.sh reads this folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,16 +44,16 @@ class GenerationStore:
 
     @property
     def current(self) -> str:
-        """The generation that is to be in force; empty before the first."""
+        """The generation that nginx should run; empty before the first."""
         return self._target(CURRENT)
 
     @property
     def proven(self) -> str:
-        """The generation last seen in force; empty before that."""
+        """The generation that nginx last ran; empty before the first."""
         return self._target(PROVEN)
 
     def publish(self, name: str, files: dict[str, str]) -> None:
-        """Makes `files` the current generation. Raises OSError, and the one before stays."""
+        """Makes `files` the current generation. Raises OSError; then the previous generation stays current."""
         generation = self.folder / "generations" / name
         if not generation.exists():
             self._write(generation, files)
@@ -61,7 +61,7 @@ class GenerationStore:
         self._sweep()
 
     def mark_proven(self, name: str) -> None:
-        """Remembers that nginx runs on this generation, if it is here. Raises OSError."""
+        """Records that nginx runs this generation, if it exists here. Raises OSError."""
         if name != self.proven and (self.folder / "generations" / name).is_dir():
             self._link(PROVEN, name)
             self._sweep()
@@ -71,7 +71,7 @@ class GenerationStore:
         shutil.rmtree(fresh, ignore_errors=True)
         try:
             fresh.mkdir(parents=True)
-            fresh.parent.chmod(0o755)  # nginx reads it as a user of its own, whatever this one's umask is
+            fresh.parent.chmod(0o755)  # nginx reads it as another user, so the umask of this process must not apply
             fresh.chmod(0o755)
             for file, text in files.items():
                 with (fresh / file).open("w", encoding="utf-8") as opened:
@@ -96,7 +96,7 @@ class GenerationStore:
         return ""
 
     def _sweep(self) -> None:
-        """Takes away generations that no link leads to, and what a kill left half-written."""
+        """Deletes generations that no link points to, and incomplete folders left by a kill."""
         for folder in (self.folder / "generations").iterdir():
             if folder.name not in (self.current, self.proven):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +109,7 @@ LONGEST_REASON = 500
 
 @dataclass(frozen=True)
 class GenerationStatus:
-    """What nginx says of its files. Empty where it did not answer."""
+    """The generation that nginx reports. Empty when nginx did not respond."""
 
     generation: str = ""
     refused: str = ""
@@ -117,7 +117,10 @@ class GenerationStatus:
 
 
 class NginxPublisher:
-    """Listens to the cluster in force (manyeyes/controller/config_sync/effective_config.py); `keys` and `naming` are set by whoever knows them."""
+    """Listens to the effective cluster (manyeyes/controller/config_sync/effective_config.py).
+
+    The caller sets `keys` and `naming`.
+    """
 
     def __init__(
         self, offered: GenerationStore, places: NginxPaths, gateway: str, emit_event: Callable[[str], None]
@@ -130,11 +133,11 @@ class NginxPublisher:
         self.emit_event = emit_event
         self.status_seen = GenerationStatus()
         self.trouble = ""
-        """Why nginx does not run on the newest files; empty while it does, or may still take them over."""
+        """Why nginx does not run the newest generation; empty while it does, or may still load it."""
         self._cluster: PlacedCluster | None = None
         self._wanted = ""
         self._until_s: float | None = None
-        """When names that are answered for a time only end."""
+        """When the next former pool name expires, in seconds since 1970."""
         self._unwritten: dict[str, str] | None = None
         self._since = 0.0
         self._changed = asyncio.Event()
@@ -144,7 +147,7 @@ class NginxPublisher:
         return bool(self._wanted) and self.status_seen.generation == self._wanted
 
     def status(self) -> dict[str, Any]:
-        """For people: which generation is wanted, which runs, and why they differ."""
+        """Reports the published generation, the generation that nginx runs, and why they differ."""
         return {
             "wanted": self._wanted,
             "in_force": self.status_seen.generation or None,
@@ -152,7 +155,7 @@ class NginxPublisher:
         }
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Offers what this cluster comes to, if it is not offered already."""
+        """Publishes the files of this cluster if they differ from the published generation."""
         self._cluster = cluster
         try:
             naming = self.naming(cluster)
@@ -160,7 +163,7 @@ class NginxPublisher:
             name, files = build_generation(gateway_files(cluster, self.keys, self.places, naming))
         except Exception:
             record_failure("gateway_files")
-            self._in_trouble("its new files cannot be made; the controller's log says why")
+            self._in_trouble("its files could not be rendered; see the controller's log")
             return
         if name == self._wanted:
             return
@@ -169,12 +172,12 @@ class NginxPublisher:
         self._changed.set()
 
     def apply_again(self) -> None:
-        """The same cluster, with other names known."""
+        """Publishes the same cluster again, because the known names changed."""
         if self._cluster is not None:
             self.apply(self._cluster)
 
     async def follow(self) -> None:
-        """Asks nginx which generation it runs on until cancelled: often while it has one to take over, and time to do so."""
+        """Polls nginx's generation until cancelled, more often while nginx is expected to load a new generation."""
         async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
             while True:
                 if self._until_s is not None and time.time() >= self._until_s:
@@ -190,7 +193,7 @@ class NginxPublisher:
                     continue
 
     def write_again(self) -> None:
-        """Offers what could not be written so far."""
+        """Publishes files that could not be written before."""
         if self._unwritten is not None:
             self._write(self._unwritten)
 
@@ -198,7 +201,7 @@ class NginxPublisher:
         try:
             self.offered.publish(self._wanted, files)
         except OSError as error:
-            self._in_trouble(f"its new files cannot be written: {error}")
+            self._in_trouble(f"its files could not be written: {error}")
         else:
             self._unwritten = None
             log.info("nginx_config_published", generation=self._wanted)
@@ -208,12 +211,14 @@ class NginxPublisher:
         if self.is_current:
             self._prove()
             if before.generation != status.generation:
-                self.emit_event("the gateway runs on the configuration in force" + (" again" if self.trouble else ""))
+                self.emit_event("the gateway runs the active configuration" + (" again" if self.trouble else ""))
             self.trouble = ""
         elif status.generation and status.refused == self._wanted:
-            self._in_trouble(f"it refuses them and goes on with those before: {status.reason}")
+            self._in_trouble(f"nginx refused it and continues with the previous configuration: {status.reason}")
         elif status.generation and time.monotonic() > self._since + self._deadline_s:
-            self._in_trouble(f"it did not take them over within {self._deadline_s:g} s and goes on with those before")
+            self._in_trouble(
+                f"nginx did not load it within {self._deadline_s:g} s and continues with the previous configuration"
+            )
         metrics.GATEWAY_BEHIND.set(not self.is_current)
 
     def _prove(self) -> None:
@@ -226,11 +231,14 @@ class NginxPublisher:
         if reason != self.trouble:
             self.trouble = reason
             metrics.GATEWAY_REFUSALS.inc()
-            self.emit_event(f"the gateway does not run on its new files: {reason}")
+            self.emit_event(f"the gateway does not run its newest configuration: {reason}")
 
     @property
     def _is_due(self) -> bool:
-        """nginx may take the newest files over any moment. One that is not there at all is not waited for so closely for ever."""
+        """Whether nginx may load the newest generation at any moment.
+
+        This is limited in time, because nginx may be down.
+        """
         if self.is_current or self.trouble:
             return False
         return self._cluster is None or time.monotonic() <= self._since + self._deadline_s
@@ -242,7 +250,7 @@ class NginxPublisher:
 
 
 class ReadOnlyPublisher(NginxPublisher):
-    """On Kubernetes and Swarm nginx's files come with its container, so the controller writes none and asks nobody for them."""
+    """Publishes nothing: on Kubernetes and Swarm, nginx's files come with its container."""
 
     def status(self) -> dict[str, Any]:
         return {"wanted": None, "in_force": None, "trouble": None}

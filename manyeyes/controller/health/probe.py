@@ -1,4 +1,7 @@
-"""Probes one engine over HTTP. Every wait has a deadline, every answer a most size, and nothing an engine does raises."""
+"""HTTP health probe for one engine.
+
+Every operation has a timeout, response sizes are capped, and errors are returned, not raised.
+"""
 
 import asyncio
 import base64
@@ -18,24 +21,27 @@ from manyeyes.controller.health.http_connection import ConnectionClosed, ProbeCo
 from manyeyes.controller.health.states import CanaryResult, ProbeResult
 from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads
 
-# A grey PNG of 32 x 32 pixels: one vision token, and the whole path of a picture.
+# A grey PNG of 32 x 32 pixels: it costs one vision token and exercises the whole path of an image.
 WARM_UP_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
 )
 MOST_HEALTH_BYTES = 64 << 10
 MOST_METRICS_BYTES = 4 << 20
-"""vLLM's metrics are about 100 KB, for each data-parallel rank."""
+"""vLLM's metrics take about 100 KB for each data-parallel rank."""
 MOST_ANSWER_BYTES = 1 << 20
 LONGEST_NAME = 256
 ADDRESS_FOR_S = 30.0
-"""After so long an engine's name is looked up anew, though its connection stands. A cut connection asks at once."""
+"""An engine's name is resolved again after this time, or immediately after its connection is lost."""
 
 
 log = structlog.get_logger()
 
 
 async def address_of(engine: Engine) -> str | None:
-    """The engine's IPv4 address, or None when there is no such name: its container does not run. Raises ResolverUnavailable."""
+    """Resolves the engine's IPv4 address. None when the name does not exist, because its container does not run.
+
+    Raises ResolverUnavailable.
+    """
     try:
         return str((await fields.resolve_host(engine.host, engine.port, socket.AF_INET))[0])
     except fields.ResolverUnavailable:
@@ -49,20 +55,23 @@ class ProbeReport:
     result: ProbeResult
     why: str
     waited_s: float
-    """How long /health took, or is not answered so far."""
+    """How long /health took, or how long its response is awaited so far."""
     load: EngineLoad | None
-    """None where it was not read in this probe."""
+    """None when it was not read in this probe."""
     progressed: bool | None
     asleep: bool | None
 
 
 class Probe:
-    """One engine's connections and the questions that are not answered yet: one of a busy engine is waited for, not asked again."""
+    """The connections and pending requests of one engine.
+
+    A pending probe of a busy engine is awaited, not sent again.
+    """
 
     def __init__(self, engine: Engine, lost: Callable[[], None], address: str | None = None) -> None:
         self.engine = engine
         self.address = address
-        """Where it was last reached for."""
+        """The address of the last connection attempt."""
         self.loads = Loads()
         self._lost = lost
         self._address_at_s = float("-inf")
@@ -71,14 +80,14 @@ class Probe:
         self._asked_at_s = 0.0
         self._counters: asyncio.Task[EngineLoad | None] | None = None
         self._connections: dict[str, ProbeConnection] = {}
-        """For the counters, by path."""
+        """Connections for the counters, by path."""
         self._counters_odd = ""
         self._taken: EngineLoad | None = None
-        """The last one that a probe brought."""
+        """The load that the last successful probe read."""
         self._asleep: bool | None = None
 
     async def run(self, rules: Controller, wait_s: float, with_counters: bool) -> ProbeReport:
-        """One probe, in about `wait_s` seconds. With counters also /load and /metrics."""
+        """Runs one probe in about `wait_s` seconds. `with_counters` also reads /load and /metrics."""
         if self._asked is None:
             gone = await self._ask_health(rules)
             if gone is not None:
@@ -104,30 +113,30 @@ class Probe:
         return ProbeReport(result, why, waited_s, found, progressed, asleep)
 
     async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
-        """One token about one picture. What came of it, and in words what went wrong."""
+        """Sends a canary request: one token about one image. Returns the result and a description of the failure."""
         if self.address is None:
             return CanaryResult.FAILED, "its name does not resolve"
         try:
             body = _question(name, pictures)
             return _canary(await self._ask_once("/v1/chat/completions", timeout_s, MOST_ANSWER_BYTES, body))
         except TimeoutError:
-            return CanaryResult.SILENT, f"no answer within {timeout_s:g} s"
+            return CanaryResult.SILENT, f"no response within {timeout_s:g} s"
         except ProtocolError as error:
             return CanaryResult.FAILED, f"it {error}"
         except ConnectionClosed:
-            return CanaryResult.FAILED, "the connection was cut"
+            return CanaryResult.FAILED, "the connection was closed"
         except OSError as error:
             return CanaryResult.FAILED, str(error)
 
     async def names(self, timeout_s: float) -> frozenset[str]:
-        """Every `model` that it accepts, as it lists them; empty where it does not say."""
+        """Every value of `model` that the engine lists in /v1/models; empty when it lists none."""
         try:
             return _names(await self._ask_once("/v1/models", timeout_s, MOST_HEALTH_BYTES))
         except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
 
     async def _ask_once(self, path: str, timeout_s: float, most_bytes: int, body: bytes | None = None) -> ProbeReply:
-        """On a connection of its own. Raises OSError, TimeoutError, ProtocolError, ConnectionClosed."""
+        """Sends one request on a new connection. Raises OSError, TimeoutError, ProtocolError, ConnectionClosed."""
         async with asyncio.timeout(timeout_s):
             connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
             try:
@@ -136,18 +145,18 @@ class Probe:
                 connection.close()
 
     def close(self) -> None:
-        """Gives up whatever is under way."""
+        """Closes all connections and cancels pending requests."""
         self._drop_health()
         self._drop_counters()
 
     async def _ask_health(self, rules: Controller) -> ProbeReport | None:
-        """Asks /health; what was seen where it could not be asked."""
+        """Sends the request for /health. Returns a report when it could not be sent."""
         self._asked_at_s = time.monotonic()
         if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
             try:
                 address = await address_of(self.engine)
             except fields.ResolverUnavailable:
-                address = self.address  # the last one is still the best guess
+                address = self.address  # the last known address is the best guess
                 if address is None:
                     return self._report(ProbeResult.SILENT)
             if address is None:
@@ -165,7 +174,7 @@ class Probe:
             except OSError:
                 return self._report(ProbeResult.GONE)
         if not self._health.is_open:  # closed as soon as it was made
-            return self._report(ProbeResult.ODD, "it closes connections unasked")
+            return self._report(ProbeResult.ODD, "it closes connections immediately")
         self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
         return None
 
@@ -179,7 +188,7 @@ class Probe:
         if not asked.done():
             if connection.status is not None:
                 self._drop_health()
-                return ProbeResult.ODD, "its answer to /health does not end"
+                return ProbeResult.ODD, "its response to /health does not end"
             if time.monotonic() - self._asked_at_s >= rules.probe_timeout_s:
                 self._drop_health()
             return ProbeResult.SILENT, ""
@@ -194,10 +203,11 @@ class Probe:
             return ProbeResult.HEALTHY, ""
         if status >= 500:
             return ProbeResult.DEAD, ""
-        return ProbeResult.ODD, f"it answers /health with status {status}"
+        return ProbeResult.ODD, f"it responds to /health with status {status}"
 
     async def _read_counters(self, rules: Controller) -> EngineLoad | None:
-        """/load and /metrics at the same time, since a saturated engine takes long for each; None where it has no such thing.
+        """Reads /load and /metrics in parallel, because a saturated engine is slow in both. None when it has no
+        metrics.
 
         Raises ProtocolError.
         """
@@ -222,7 +232,7 @@ class Probe:
         return self.loads.take(time.monotonic(), counters, _server_load(said))
 
     async def _connection(self, path: str, rules: Controller) -> ProbeConnection:
-        """The one for this path. Raises OSError, TimeoutError, ConnectionClosed."""
+        """The open connection for this path. Raises OSError, TimeoutError, ConnectionClosed."""
         found = self._connections.get(path)
         if found is None or not found.is_open:
             address = self.address or ""
@@ -244,7 +254,7 @@ class Probe:
         except asyncio.CancelledError:
             pass
         except Exception:
-            # A bug. What /health says still counts.
+            # This is a bug. The result of /health still counts.
             log.exception("counters_unreadable", engine=self.engine.name)
         return None
 
@@ -283,14 +293,14 @@ def _canary(reply: ProbeReply) -> tuple[CanaryResult, str]:
     try:
         reason = orjson.loads(reply.body)["choices"][0]["finish_reason"]
     except (ValueError, LookupError, TypeError):
-        return CanaryResult.FAILED, f"an answer that is no completion: {said}"
+        return CanaryResult.FAILED, f"the response is not a completion: {said}"
     return (
         (CanaryResult.PASSED, "") if reason in ("length", "stop") else (CanaryResult.FAILED, f"finish_reason {reason}")
     )
 
 
 def _names(reply: ProbeReply) -> frozenset[str]:
-    """vLLM: {"data": [{"id": "big"}, ...]}."""
+    """Parses vLLM's {"data": [{"id": "big"}, ...]}."""
     if reply.status != 200:
         return frozenset()
     try:
@@ -301,7 +311,7 @@ def _names(reply: ProbeReply) -> frozenset[str]:
 
 
 def _server_load(reply: ProbeReply) -> int | None:
-    """vLLM: {"server_load": 3}."""
+    """Parses vLLM's {"server_load": 3}; None when it is invalid."""
     if reply.status != 200:
         return None
     try:

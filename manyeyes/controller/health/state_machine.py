@@ -1,11 +1,12 @@
-"""What is known of one engine, and how an observation changes it. Pure: no clock, no socket.
+"""The state machine of one engine: how each observation changes its state. Pure: no clock, no socket.
 
 unknown ─▶ starting ─▶ warming ─▶ up ◀─▶ suspect ─▶ down ─▶ warming ─▶ up
                                   up ◀─▶ sleeping
 
-Busy is not hung. vLLM answers /health on the loop that also takes requests, so a saturated engine answers it after tens of
-seconds; and it answers 200 while its GPU work stands still. So /health alone decides nothing: an engine that works or lately
-succeeded stays, and one that says 200 while its work stands still has to answer a picture.
+A busy engine is not a hung engine. vLLM answers /health on the event loop that also accepts requests, so a saturated
+engine answers after tens of seconds. It also answers 200 while its GPU work is stalled. So /health alone decides
+nothing: an engine that makes progress or recently succeeded stays in rotation, and an engine that answers 200 without
+progress must answer a canary request.
 """
 
 from dataclasses import replace
@@ -28,12 +29,12 @@ LONGEST_PENALTY_S = 300.0
 
 
 def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
-    """The engine after one observation."""
+    """The engine's health after one observation."""
     after = _count(engine, seen)
     if seen.result in (ProbeResult.GONE, ProbeResult.DEAD):
         return _leave(after, seen, rules)
     if seen.asleep and after.state is not EngineState.SLEEPING:
-        return Transition(_enter(after, EngineState.SLEEPING), "sleeps: it gets nothing until it is woken")
+        return Transition(_enter(after, EngineState.SLEEPING), "sleeps: it gets no requests until it is woken")
     if after.state is EngineState.SLEEPING:
         if seen.result is ProbeResult.HEALTHY and seen.asleep is False:
             return _admit(after, seen, rules, "is awake again")
@@ -48,16 +49,16 @@ def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Trans
 
 
 def finish_warm_up(engine: EngineHealth, at_s: float, error: str = "") -> Transition:
-    """The engine after its warm-up picture; a failed one is tried again after the next good probe."""
+    """The engine's health after its warm-up request. A failed warm-up is tried again after the next healthy probe."""
     if engine.state is not EngineState.WARMING:
         return Transition(engine)
     if error:
         return Transition(replace(engine, good=0, last=ProbeResult.DEAD), f"stays out: its warm-up failed: {error}")
-    return Transition(_up(engine, at_s), "is up: its warm-up picture was answered")
+    return Transition(_up(engine, at_s), "is up: its warm-up request succeeded")
 
 
 def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> bool:
-    """Whether a picture should say more than /health does. Never for an engine that is only slow: it has enough to do."""
+    """Whether a canary request is needed in addition to /health. A slow engine never gets one: it has enough work."""
     if seen.result not in (ProbeResult.HEALTHY, ProbeResult.ODD):
         return False
     proof_s = seen.at_s - engine.proved_at_s if engine.proved_at_s is not None else float("inf")
@@ -70,34 +71,34 @@ def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> 
 
 
 def hold(engine: EngineHealth, reason: str) -> Transition:
-    """Takes an engine out on somebody's word. What it has in flight goes on."""
+    """Drains an engine. Its requests in flight continue."""
     if engine.held:
         return Transition(engine)
-    return Transition(replace(engine, held=True, held_for=reason), f"is held back: {reason}")
+    return Transition(replace(engine, held=True, held_for=reason), f"is drained: {reason}")
 
 
 def release(engine: EngineHealth, reason: str) -> Transition:
-    """Lets an engine in again, as soon as it is up."""
+    """Undrains an engine. It gets requests again when it is up."""
     if not engine.held:
         return Transition(engine)
-    return Transition(replace(engine, held=False, held_for=""), f"is let in again: {reason}")
+    return Transition(replace(engine, held=False, held_for=""), f"is resumed: {reason}")
 
 
 def rest(engine: EngineHealth) -> Transition:
-    """Scaling stopped it or put it to sleep."""
-    return (
-        Transition(engine) if engine.at_rest else Transition(replace(engine, at_rest=True), "rests: it is not needed")
-    )
+    """Records that the autoscaler stopped the engine or put it to sleep."""
+    if engine.at_rest:
+        return Transition(engine)
+    return Transition(replace(engine, at_rest=True), "is scaled down: it is not needed")
 
 
 def expect(engine: EngineHealth) -> Transition:
-    """It was started or woken and will be up soon."""
+    """Records that the engine was started or woken and will be up soon."""
     state = EngineState.STARTING if engine.state is EngineState.DOWN else engine.state
-    return Transition(replace(engine, at_rest=False, state=state), "is on its way")
+    return Transition(replace(engine, at_rest=False, state=state), "is starting")
 
 
 def restore(state: EngineState, at_s: float) -> EngineHealth:
-    """An engine as the controller knew it before it was started again; the first probe corrects it."""
+    """The engine's health as it was before the controller restarted; the first probe corrects it."""
     if state in SERVES:
         return replace(_up(EngineHealth(), at_s), settled=True)
     kept = state if state in (EngineState.DOWN, EngineState.SLEEPING) else EngineState.STARTING
@@ -105,9 +106,10 @@ def restore(state: EngineState, at_s: float) -> EngineHealth:
 
 
 def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
-    """The engines of one pool that get new requests, by name. None while nothing is known (nginx then keeps its own).
+    """The engines of one pool that get new requests, by name. None while the states are unknown; nginx then keeps its
+    members.
 
-    A pool is never emptied by timeouts alone: when no engine serves, those that are merely silent stay in.
+    Timeouts alone never empty a pool: when no engine serves, engines that only timed out stay in rotation.
     """
     wanted = {name: engine for name, engine in pool.items() if not engine.held}
     if not all(engine.settled for engine in wanted.values()):
@@ -117,7 +119,7 @@ def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
 
 
 def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
-    """The same state, with what this observation says of life and work."""
+    """Updates the counters and times of the observation; the state stays the same."""
     healthy = seen.result is ProbeResult.HEALTHY and not seen.why
     at_s = seen.at_s
     success_s = seen.succeeded_at_s
@@ -144,34 +146,34 @@ def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
 
 
 def _with(engine: EngineHealth, **changes: object) -> EngineHealth:
-    """dataclasses.replace() for the one place that every probe passes: a fifth of its cost."""
+    """Like dataclasses.replace(), at a fifth of its cost, for the code that every probe runs."""
     after = object.__new__(EngineHealth)
     after.__dict__.update(engine.__dict__, **changes)
     return after
 
 
 def _leave(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
-    """Nothing listens, or it says that it cannot serve."""
+    """The engine is gone, or reports that it cannot serve."""
     if engine.state is EngineState.UNKNOWN:
         return Transition(_enter(engine, EngineState.STARTING), f"is not up yet: {_words(seen)}")
     if engine.state is EngineState.WARMING:
-        return Transition(_enter(engine, EngineState.STARTING), f"went away while warming up: {_words(seen)}")
+        return Transition(_enter(engine, EngineState.STARTING), f"failed while warming up: {_words(seen)}")
     if engine.serves or engine.state is EngineState.SLEEPING:
-        # What somebody takes out and stops on purpose is no fault.
-        what = "went away while it was held back" if engine.held else "is down"
+        # An engine that was drained and stopped on purpose has no fault.
+        what = "stopped while it was drained" if engine.held else "is down"
         return Transition(_down(engine, seen, rules, timed_out=False), f"{what}: {_words(seen)}")
     return Transition(replace(engine, timed_out=False))
 
 
 def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
-    """An engine in rotation: does it stay, and is it beyond suspicion?"""
+    """Decides whether an engine in rotation stays up, is suspect, or is down."""
     if seen.result is ProbeResult.SILENT:
         patience_s = max(rules.hung_after_s * seen.patience, min(2 * engine.slow_s, LONGEST_TIMEOUT_S))
         quiet_s = seen.at_s - (engine.alive_at_s if engine.alive_at_s is not None else seen.at_s)
         if quiet_s >= patience_s:
             why = f"no answer to /health and no progress for {quiet_s:.0f} s"
             return Transition(_down(engine, seen, rules, timed_out=True), f"is down: {why}")
-    # A picture that is answered late or not at all decides for an engine that is suspect; two in a row do for any other.
+    # One failed canary request takes out a stalled engine; any other engine needs two in a row.
     if (
         engine.canaries_failed >= (1 if engine.suspect_reason is SuspectReason.STALLED else 2)
         and seen.canary is not None
@@ -183,32 +185,33 @@ def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -
         if engine.state is EngineState.UP:
             return Transition(engine)
         return Transition(
-            replace(_up(engine, None), proved_at_s=engine.proved_at_s), "is up again: it works as it should"
+            replace(_up(engine, None), proved_at_s=engine.proved_at_s), "is up again: its health checks pass"
         )
     if engine.state is EngineState.UP:
         return Transition(
             replace(engine, state=EngineState.SUSPECT, suspect_reason=found, settled=True), f"is suspect: {why}"
         )
-    # The first reason stays the one shown, unless there is a graver one.
+    # The first reason stays, unless a more serious reason is found.
     graver = found is SuspectReason.STALLED and engine.suspect_reason in (SuspectReason.SILENT, SuspectReason.ODD)
     milder = engine.suspect_reason is SuspectReason.SILENT and found is not SuspectReason.SILENT
     return Transition(replace(engine, suspect_reason=found) if graver or milder else engine)
 
 
 def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) -> tuple[SuspectReason | None, str]:
-    """What is wrong with an engine in rotation, and the same in words."""
+    """The reason to suspect an engine in rotation, and its description; None when there is no reason."""
     moved_s = seen.at_s - (engine.moved_at_s if engine.moved_at_s is not None else seen.at_s)
     passed = seen.canary is CanaryResult.PASSED
     if engine.canaries_failed:
         return SuspectReason.CANARY, _canary_words(seen)
     if seen.progressed is False and seen.busy and not passed and moved_s >= rules.stalled_after_s * seen.patience:
-        return SuspectReason.STALLED, f"it answers /health, but its work stands still since {moved_s:.0f} s"
+        return SuspectReason.STALLED, f"it answers /health, but has made no progress for {moved_s:.0f} s"
     if seen.progressed is None and engine.suspect_reason is SuspectReason.STALLED and not passed:
-        return SuspectReason.STALLED, "nothing new is known of its work"
+        return SuspectReason.STALLED, "its progress is not known"
     if seen.failures >= rules.fall and not passed:
         return SuspectReason.FAILING, f"{seen.failures} requests in a row failed on it"
     if seen.result is ProbeResult.SILENT and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
-        return SuspectReason.SILENT, f"/health is not answered since {seen.waited_s:.0f} s; it works on, or lately did"
+        why = f"no answer to /health for {seen.waited_s:.0f} s, but it makes progress or recently did"
+        return SuspectReason.SILENT, why
     if seen.why and (engine.bad >= rules.fall or engine.state is EngineState.SUSPECT):
         return SuspectReason.ODD, seen.why
     if engine.state is EngineState.SUSPECT and engine.good < rules.rise and not passed:
@@ -227,26 +230,29 @@ def _consider_admission(engine: EngineHealth, seen: Observation, rules: Controll
         if good_s < wanted_s:
             why = f"it went down {len(downs)} times in {rules.flap_window_s / 60:.0f} minutes"
             first = engine.good == rules.rise
-            return Transition(engine, f"stays out: {why}, so it has to stay good for {wanted_s:.0f} s" if first else "")
+            return Transition(engine, f"stays out: {why}, so it must be healthy for {wanted_s:.0f} s" if first else "")
     return _admit(engine, seen, rules, "answers /health")
 
 
 def _admit(engine: EngineHealth, seen: Observation, rules: Controller, why: str) -> Transition:
     if not rules.warm_up:
-        return Transition(_up(engine, seen.at_s), f"is up: it {why}" if why.startswith("answers") else f"is up: {why}")
+        return Transition(_up(engine, seen.at_s), f"is up: it {why}")
     warming = replace(engine, state=EngineState.WARMING, suspect_reason=None, timed_out=False, canaries_failed=0)
-    return Transition(warming, f"{why} and gets its warm-up picture")
+    return Transition(warming, f"{why} and gets its warm-up request")
 
 
 def _up(engine: EngineHealth, at_s: float | None) -> EngineHealth:
-    """In rotation, not suspect. `at_s`: it has just proved itself; None: go by what was seen."""
+    """The engine in rotation and not suspect.
+
+    `at_s` is set when it has just answered a request; None keeps its times.
+    """
     fresh = replace(_enter(engine, EngineState.UP), bad=0)
     return replace(fresh, alive_at_s=at_s, moved_at_s=at_s, proved_at_s=at_s) if at_s is not None else fresh
 
 
 def _down(engine: EngineHealth, seen: Observation, rules: Controller, timed_out: bool) -> EngineHealth:
     recent = _recent(engine.downs, seen.at_s, rules)
-    # What somebody takes out and stops on purpose is no flap.
+    # An engine that was drained and stopped on purpose does not count as flapping.
     downs = recent if engine.held or engine.state is EngineState.SLEEPING else (*recent, seen.at_s)
     return replace(_enter(engine, EngineState.DOWN), timed_out=timed_out, downs=downs, good=0, good_since_s=None)
 
@@ -268,14 +274,14 @@ def _later(one: float | None, other: float | None) -> float | None:
 def _words(seen: Observation) -> str:
     return {
         ProbeResult.GONE: "nothing listens there",
-        ProbeResult.DEAD: "it answers that it cannot serve",
-        ProbeResult.SILENT: "/health was not answered in time",
+        ProbeResult.DEAD: "it reports that it cannot serve",
+        ProbeResult.SILENT: "no answer to /health in time",
         ProbeResult.HEALTHY: "it is healthy",
-        ProbeResult.ODD: seen.why or "it does not answer as an engine does",
+        ProbeResult.ODD: seen.why or "it does not respond like an engine",
     }[seen.result]
 
 
 def _canary_words(seen: Observation) -> str:
     if seen.canary is CanaryResult.SILENT:
-        return "it did not answer about a picture in time"
-    return f"it could not answer about a picture: {seen.canary_said}" if seen.canary_said else "a picture went wrong"
+        return "it did not answer a canary request in time"
+    return f"a canary request failed: {seen.canary_said}" if seen.canary_said else "a canary request failed"

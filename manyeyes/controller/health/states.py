@@ -1,29 +1,29 @@
-"""What is known of one engine's health: its states, and what probes and users' requests say of it."""
+"""Data types for one engine's health: its states, and the observations of probes and users' requests."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class EngineState(Enum):
-    """An engine's place in its life. `up` and `suspect` get new requests."""
+    """The state of an engine. `up` and `suspect` engines get new requests."""
 
     UNKNOWN = "unknown"
     """Not probed since this controller started."""
     STARTING = "starting"
-    """Never answered yet: loading its model, or not started at all."""
+    """Has not answered yet: it loads its model, or is not started."""
     WARMING = "warming"
-    """Answers /health; one picture is under way, because the first one is several times slower."""
+    """Answers /health. A warm-up request is in progress, because the first image takes several times longer."""
     UP = "up"
     SUSPECT = "suspect"
-    """Gets new requests, and something is odd: it is probed more closely."""
+    """Gets new requests, but has a problem: it is probed more often."""
     DRAINING = "draining"
-    """Up, and held back on somebody's word: it finishes what it has and gets nothing new."""
+    """Up but drained: it finishes its requests and gets no new ones."""
     DOWN = "down"
     """Was up and cannot serve."""
     SLEEPING = "sleeping"
-    """vLLM's sleep mode: it would keep requests waiting until it is woken. Also shown for one that scaling stopped."""
+    """vLLM's sleep mode: requests would wait until it wakes up. Also shown when the autoscaler stopped the engine."""
     REMOTE = "remote"
-    """Runs elsewhere, and nobody here looks after it."""
+    """A remote endpoint, which this cluster does not manage."""
 
 
 SERVES = frozenset({EngineState.UP, EngineState.SUSPECT})
@@ -31,46 +31,46 @@ STATES_BEFORE_UP = frozenset({EngineState.UNKNOWN, EngineState.STARTING, EngineS
 
 
 class ProbeResult(Enum):
-    """What one probe of /health saw."""
+    """The result of one probe of /health."""
 
     HEALTHY = "healthy"
     GONE = "gone"
-    """No such host, or nothing listens there: the process is not running. Certain."""
+    """The host name does not exist or the port is closed, so the process certainly does not run."""
     DEAD = "dead"
-    """It answers, and says that it cannot serve (vLLM: 503 after its engine core died). Certain."""
+    """It reports that it certainly cannot serve (vLLM: 503 after its engine core died)."""
     SILENT = "silent"
     """No answer yet. It may be hung, or only busy."""
     ODD = "odd"
-    """It answers, but not as an engine does: a redirect, something that is not HTTP, a body without an end."""
+    """It does not respond like an engine: with a redirect, without HTTP, or with a body that does not end."""
 
 
 class CanaryResult(Enum):
-    """What came of asking it about one picture, for one token."""
+    """The result of a canary request: one token about one image."""
 
     PASSED = "passed"
     BUSY = "busy"
-    """It was full, which says nothing."""
+    """It was full, which proves nothing."""
     FAILED = "failed"
     """It answered with an error."""
     SILENT = "silent"
-    """No answer in time."""
+    """No answer within the timeout."""
 
 
 class AttemptOutcome(Enum):
     OK = "ok"
-    """It answered, if only that the client was wrong (4xx)."""
+    """It answered; client errors (4xx) count too."""
     REFUSED = "refused"
-    """No connection: nothing listens there, or it did not connect in time. The engine never saw the request."""
+    """No connection: the port is closed, or the connection timed out. The engine never received the request."""
     LOST = "lost"
-    """The connection was cut after the request was sent and before an answer began."""
+    """The connection was closed after the request was sent and before an answer began."""
     BUSY = "busy"
-    """It answered that it is full (503, from other servers 429)."""
+    """It answered that it is full (503; other servers use 429)."""
     ERROR = "error"
     """It answered with any other 5xx."""
     TIMEOUT = "timeout"
-    """It took the request and did not begin to answer in time."""
+    """It accepted the request and did not begin to answer in time."""
     LEFT = "left"
-    """The client went away before it answered."""
+    """The client disconnected before the engine answered."""
 
 
 class SuspectReason(Enum):
@@ -83,30 +83,30 @@ class SuspectReason(Enum):
 
 @dataclass(slots=True)
 class Observation:
-    """Everything seen of an engine at one moment. Times are seconds of one clock that never goes back."""
+    """Everything observed of an engine at one moment. Times are seconds of one monotonic clock."""
 
     at_s: float
     result: ProbeResult
     why: str = ""
-    """What is odd, in words."""
+    """Description of what is odd."""
     waited_s: float = 0.0
-    """How long /health took, or has not been answered so far."""
+    """How long /health took, or how long its response is awaited so far."""
     progressed: bool | None = None
-    """Its counters of tokens and steps moved since the previous probe; None where they were not read."""
+    """Whether its counters of tokens and steps increased since the previous probe; None when they were not read."""
     busy: bool = False
     idle: bool = True
-    """Nothing is inside it, in preparation neither."""
+    """It has no requests, not even in preparation."""
     succeeded_at_s: float | None = None
-    """When it last began an answer to the gateway that succeeded."""
+    """When its last successful answer to the gateway began."""
     failures: int = 0
-    """Attempts of the gateway that it failed, since its last success."""
+    """Failed attempts of the gateway since its last success."""
     asleep: bool | None = None
     canary: CanaryResult | None = None
     canary_said: str = ""
     others_serve: bool = True
     """Another engine of its pool gets requests."""
     patience: float = 1.0
-    """How many times as long as others it is waited for: one step of an engine on CPU takes seconds."""
+    """Factor for timeouts: one step of an engine on CPU takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -120,24 +120,24 @@ class EngineHealth:
     """Other probes in a row."""
     last: ProbeResult | None = None
     settled: bool = False
-    """It is known whether it gets requests: seen since this controller started, remembered from before, or added later."""
+    """Its eligibility is known: it was probed since this controller started, restored from disk, or added later."""
     held: bool = False
-    """Out on somebody's word, whatever it answers."""
+    """Drained: it gets no new requests, regardless of its health."""
     held_for: str = ""
-    """That word."""
+    """The reason of the drain."""
     at_rest: bool = False
-    """Scaling stopped it or put it to sleep: nothing is wrong with it."""
+    """The autoscaler stopped it or put it to sleep. It has no fault."""
     suspect_reason: SuspectReason | None = None
     timed_out: bool = False
-    """It is down because it was silent, which proves nothing."""
+    """It is down only because it did not answer, which proves nothing."""
     alive_at_s: float | None = None
     """Last sign of life: an answer of /health, progress, or a success."""
     moved_at_s: float | None = None
-    """Last time its work went on, or it had none."""
+    """Last time it made progress or had no work."""
     proved_at_s: float | None = None
-    """Last answer to a request: a user's, or a canary."""
+    """Last answer to a user's request or to a canary request."""
     slow_s: float = 0.0
-    """How long it lately took to answer /health."""
+    """Recent response time of /health."""
     canaries_failed: int = 0
     good_since_s: float | None = None
     downs: tuple[float, ...] = ()
@@ -145,7 +145,7 @@ class EngineHealth:
 
     @property
     def shown(self) -> EngineState:
-        """The state that people see."""
+        """The state that operators see."""
         if self.at_rest and not self.serves:
             return EngineState.SLEEPING
         return EngineState.DRAINING if self.held and self.serves else self.state
@@ -157,7 +157,7 @@ class EngineHealth:
 
 @dataclass(frozen=True)
 class Transition:
-    """The engine after an observation, and one sentence when its state changed."""
+    """The engine's health after an observation, and one sentence when its state changed."""
 
     engine: EngineHealth
     sentence: str = ""

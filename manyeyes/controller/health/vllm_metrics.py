@@ -1,47 +1,50 @@
-"""How much work one engine has, as it says itself. Pure: bytes and values in, values out."""
+"""Parses an engine's load from its own counters (vLLM's /metrics and /load). Pure."""
 
 from dataclasses import dataclass, replace
 
 SETTLED_S = 60.0
-"""What /load counts while an engine has rested for so long is not there."""
+"""After an engine has been idle for this long, the requests that /load still counts do not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """An engine's own counters at one probe. Totals count since its process started and begin anew with it."""
+    """An engine's own counters at one probe. Totals start at 0 with its process."""
 
     at_s: float
-    """When, on the monotonic clock."""
+    """Time of the probe, on the monotonic clock."""
     in_flight: int
-    """Requests that are inside it: from `/load` where it has that, else those that run and wait."""
+    """Requests inside the engine: from `/load` if it has that, else running plus waiting requests."""
     running: int = 0
-    """In the batch that the GPU works on (vllm:num_requests_running)."""
+    """Requests in the batch that the GPU processes (vllm:num_requests_running)."""
     waiting: int = 0
-    """In its queue (vllm:num_requests_waiting)."""
+    """Requests in its queue (vllm:num_requests_waiting)."""
     kv_cache_share: float = 0.0
     """Used part of its KV cache, 0 to 1 (vllm:kv_cache_usage_perc)."""
     generation_tokens_total: float = 0.0
-    """Tokens answered (vllm:generation_tokens_total)."""
+    """Generated tokens (vllm:generation_tokens_total)."""
     prompt_tokens_total: float = 0.0
-    """Tokens read (vllm:prompt_tokens_total)."""
+    """Prompt tokens (vllm:prompt_tokens_total)."""
     preemptions_total: float = 0.0
-    """Requests thrown back for want of KV cache (vllm:num_preemptions_total)."""
+    """Requests preempted because the KV cache was full (vllm:num_preemptions_total)."""
     iterations_total: float = 0.0
     """Steps of the engine core (vllm:iteration_tokens_total_count)."""
     queue_s_total: float = 0.0
-    """Seconds that requests waited in its queue, all together (vllm:request_queue_time_seconds_sum)."""
+    """Total seconds that requests waited in its queue (vllm:request_queue_time_seconds_sum)."""
     queue_requests_total: float = 0.0
-    """How many requests those were (vllm:request_queue_time_seconds_count)."""
+    """Number of requests that left its queue (vllm:request_queue_time_seconds_count)."""
     tokens_per_s: float | None = None
-    """Tokens answered per second since the previous probe; None at the first one."""
+    """Tokens generated per second since the previous probe; None at the first probe."""
 
     @property
     def hidden_queue(self) -> int:
-        """Requests that neither run nor wait: their pictures are being prepared on the CPU, where the engine's own counters read 0."""
+        """Requests whose images are being prepared on the CPU. vLLM's gauges of running and waiting exclude them."""
         return max(0, self.in_flight - self.running - self.waiting)
 
     def progressed_since(self, before: "EngineLoad") -> bool:
-        """Its work went on, or its process is another one. A request that ends or is given up is no work."""
+        """Whether it made progress, or its process was replaced.
+
+        A request that finishes or is aborted is not progress.
+        """
         return (self.generation_tokens_total, self.prompt_tokens_total, self.iterations_total) != (
             before.generation_tokens_total,
             before.prompt_tokens_total,
@@ -61,26 +64,26 @@ NAMES = {
     "queue_requests": b"vllm:request_queue_time_seconds_count",
     "sleep": b"vllm:engine_sleep_state",
 }
-"""vllm/v1/metrics/loggers.py in 0.32. A name that is missing there reads 0."""
+"""Source: vllm/v1/metrics/loggers.py in 0.32. A name that an engine does not report counts as 0."""
 STARTS = {key: b"\n" + name + b"{" for key, name in NAMES.items()}
 MOST = 1e15
 MOST_REQUESTS = 1_000_000
 NEAR_BYTES = 4096
-"""Between two probes a line moves by as many digits as the numbers before it have grown."""
+"""Search range around a line's last position: between two probes it moves by the digits that earlier numbers gained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What the metrics of one engine say; a data-parallel one says it once per rank, and the sums are here."""
+    """The metrics of one engine. A data-parallel engine reports each once per rank; the values are the sums."""
 
     values: dict[str, float]
     asleep: bool
     places: dict[str, int]
-    """Where each name was found, which makes the next probe of the same engine ten times cheaper."""
+    """The position of each name in the text, which makes the next probe of the same engine ten times cheaper."""
 
 
 def read(text: bytes, places: dict[str, int]) -> Counters | None:
-    """The few numbers that are needed of about 100 KB; None where the text is not vLLM's."""
+    """Extracts the few required numbers from about 100 KB of text; None when the text is not vLLM's."""
     values: dict[str, float] = {}
     found: dict[str, int] = {}
     asleep = False
@@ -101,7 +104,7 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
                 value = float(number)
             except ValueError:
                 return None
-            if not 0 <= value <= MOST:  # NaN, infinity, or what no engine counts
+            if not 0 <= value <= MOST:  # NaN, infinity, or a value that no engine can reach
                 return None
             if key == "sleep":
                 asleep = asleep or (b'sleep_state="awake"' in labels and value == 0)
@@ -118,11 +121,11 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
 
 
 class Loads:
-    """From one probe of an engine to the next: what changed, and what /load counts wrongly.
+    """Compares successive probes of one engine and corrects the drift of /load.
 
-    vLLM's /load drifts: a client that leaves at the wrong instant is taken off twice (vllm-project/vllm#49526), and a process
-    without --enable-server-load-tracking always says 0. So it never counts for less than what runs and waits, and what it
-    says of an engine that rests is its new zero.
+    vLLM's /load drifts: a client that disconnects at the wrong moment is subtracted twice (vllm-project/vllm#49526),
+    and a process without --enable-server-load-tracking always reports 0. So the value is never lower than running plus
+    waiting requests, and the value that /load reports for an idle engine becomes its new zero.
     """
 
     def __init__(self) -> None:
@@ -130,10 +133,10 @@ class Loads:
         self.places: dict[str, int] = {}
         self._zero = 0
         self._resting: tuple[int, float] | None = None
-        """What /load said while nothing ran, waited or moved, and since when it says so."""
+        """The value that /load reports while the engine is idle, and since when it reports it."""
 
     def take(self, at_s: float, counters: Counters, server_load: int | None) -> EngineLoad:
-        """The load now. `server_load`: what /load says, None where there is no such path."""
+        """Computes the load. `server_load` is the value of /load, None when the engine has no such path."""
         self.places = counters.places
         values, before = counters.values, self.last
         running, waiting = int(values.get("running", 0)), int(values.get("waiting", 0))
@@ -174,5 +177,5 @@ class Loads:
 def _rate(before: EngineLoad | None, at_s: float, tokens: float) -> float | None:
     if before is None or at_s <= before.at_s:
         return None
-    # A counter that went back belongs to a new process.
+    # A counter that decreased belongs to a new process.
     return max(0.0, tokens - before.generation_tokens_total) / (at_s - before.at_s)

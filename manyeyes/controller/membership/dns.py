@@ -1,12 +1,15 @@
-"""Membership as DNS: which engines of a pool get new requests. nginx asks every second (DESIGN: no reload, counts kept).
+"""Serves pool membership over DNS: the engines of a pool that get new requests.
 
-    _http._tcp.<pool>.pool.<domain>     SRV   port, weight and name of every engine that is in
-    _http._tcp.c<N>.<pool>.pool.<domain> SRV  those of them that take N requests at a time
-    <pool>.pool.<domain>                A     their addresses
-    <engine>.engine.<domain>            A     one address
+nginx queries these names every second, so membership changes need no reload and keep nginx's counters.
 
-An unknown name is NXDOMAIN. A pool of which nothing is known yet is SERVFAIL: nginx then keeps the members it has.
-A pool whose engines are all known to be out is an empty answer: nginx drops them and the fallback takes over.
+    _http._tcp.<pool>.pool.<domain>      SRV  port, weight and name of every engine in rotation
+    _http._tcp.c<N>.<pool>.pool.<domain> SRV  only engines that process N requests at a time
+    <pool>.pool.<domain>                 A    their addresses
+    <engine>.engine.<domain>             A    one address
+
+The response for an unknown name is NXDOMAIN. A pool whose state is not known yet is SERVFAIL: nginx then keeps its
+members. A pool whose engines are all out of rotation has an empty response: nginx then removes them and uses the
+fallback.
 """
 
 import asyncio
@@ -39,24 +42,24 @@ from manyeyes.controller.supervision import keep_running, record_failure
 
 log = structlog.get_logger()
 SRV_SERVICE = ("_http", "_tcp")
-# dnspython leaves these two untyped.
+# dnspython has no types for these two.
 _A: Callable[..., A] = partial(A, dns.rdataclass.IN, dns.rdatatype.A)
 _SRV: Callable[..., SRV] = partial(SRV, dns.rdataclass.IN, dns.rdatatype.SRV)
 PRIORITY = 0
-"""All the same: nginx takes those of a higher number as backups only, and who should get nothing is not in the answer."""
+"""The same for all engines: nginx uses higher numbers only as backups, and the response has only eligible engines."""
 MAX_UDP_BYTES = 4096
 MOST_KEPT = 4096
-"""Answers; whoever asks for ever new names makes them begin anew."""
+"""Maximum number of cached responses. At this limit the cache is cleared, so random names cannot fill the memory."""
 TCP_TIMEOUT_S = 5
 MOST_KEPT_BYTES = 512
-"""A larger query is no name with a few options."""
+"""Larger queries are not cached: a name with a few options is smaller."""
 HEAD_BYTES = 12
 
 
 class DnsResponder:
-    """Answers queries, and keeps each answer until the fleet changes: nginx asks the same things every second.
+    """Answers queries and caches each response until the fleet changes, because nginx repeats its queries every second.
 
-    An answer about ten engines takes 1.2 ms to make (benchmarks/controller), and a look-up in a table to repeat.
+    Building a response for ten engines takes 1.2 ms (benchmarks/controller); a cached response takes one table lookup.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -65,11 +68,11 @@ class DnsResponder:
         self._kept: dict[tuple[bytes, bool], tuple[bytes, Counter]] = {}
 
     def to(self, wire: bytes, over_udp: bool) -> bytes | None:
-        """The response to one query, or None for bytes that are no query."""
+        """The response to one query, or None when the bytes are not a query."""
         if self._version != self.fleet.version or len(self._kept) >= MOST_KEPT:
             self._kept.clear()
             self._version = self.fleet.version
-        # All but the query's number, which is the first two bytes of both.
+        # The key excludes the query id, which is the first two bytes of the query and of the response.
         key = (wire[2:], over_udp)
         if kept := self._kept.get(key):
             rest, counted = kept
@@ -78,7 +81,7 @@ class DnsResponder:
         try:
             made = build_response(wire, self.fleet, over_udp)
         except Exception:
-            # nginx keeps its members when it is told that something went wrong, and asks again.
+            # After SERVFAIL nginx keeps its members and queries again.
             record_failure("dns_answer")
             return _error(wire, dns.rcode.SERVFAIL)
         if made is None:
@@ -91,21 +94,21 @@ class DnsResponder:
 
 
 def _error(wire: bytes, code: dns.rcode.Rcode) -> bytes | None:
-    """An error, made by hand of the query's own bytes; None for what is no query."""
+    """Builds an error response from the bytes of the query; None when they are not a query."""
     if len(wire) < HEAD_BYTES or wire[2] & 0x80:
         return None
     end = HEAD_BYTES
     while end < len(wire) and 0 < wire[end] < 64:
         end += wire[end] + 1
-    # nginx takes an error as the answer to its question only with the question in it.
+    # nginx accepts an error response only when it contains the question.
     is_whole = wire[4:6] == b"\0\1" and end + 5 <= len(wire) and wire[end] == 0
     question = wire[HEAD_BYTES : end + 5] if is_whole else b""
-    head = wire[:2] + bytes([0x80 | (wire[2] & 0x79), code])  # its number; QR, its opcode and RD; the error
+    head = wire[:2] + bytes([0x80 | (wire[2] & 0x79), code])  # query id; QR, opcode and RD; error code
     return head + bytes([0, bool(question)]) + bytes(6) + question
 
 
 def build_response(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Counter] | None:
-    """The response to one query and where it is counted, or None for bytes that are no query."""
+    """Builds the response to one query and returns it with its counter; None when the bytes are not a query."""
     try:
         query = dns.message.from_wire(wire, ignore_trailing=True)
     except (dns.exception.DNSException, struct.error, ValueError):
@@ -130,7 +133,7 @@ def build_response(wire: bytes, fleet: Fleet, over_udp: bool) -> tuple[bytes, Co
 
 
 def _fill(response: dns.message.Message, fleet: Fleet) -> str:
-    """Puts the answer in; returns the pool's or engine's name, `other` for a name that does not exist."""
+    """Fills in the answer. Returns the name of the pool or engine, or `other` for an unknown name."""
     question = response.question[0]
     network, ttl = fleet.cluster.network, fleet.cluster.controller.dns_ttl_s
     domain = dns.name.from_text(network.domain)
@@ -160,11 +163,11 @@ class _PoolQuestion:
     pool: str
     as_srv: bool
     capacity: int | None
-    """Only engines that take so many requests at a time."""
+    """Only engines that process this many requests at a time."""
 
 
 def _pool_question(labels: list[str]) -> _PoolQuestion | None:
-    """[_http, _tcp,] [c96,] pool; None for anything else."""
+    """Parses [_http, _tcp,] [c96,] pool; None for anything else."""
     as_srv = tuple(labels[:2]) == SRV_SERVICE
     match labels[2:] if as_srv else labels:
         case [pool]:
@@ -176,7 +179,7 @@ def _pool_question(labels: list[str]) -> _PoolQuestion | None:
 
 @lru_cache(maxsize=4096)
 def _address_record(address: str) -> A | None:
-    """None for what is no IPv4 address: one engine without an address must not take its pool's other engines along."""
+    """The A record; None when the address is not IPv4, so that an invalid address affects only its own engine."""
     try:
         return _A(address)
     except (dns.exception.DNSException, ValueError) as error:
@@ -197,7 +200,7 @@ def _add(
         return
     records = [(member, record) for member in members if (record := _address_record(member.address or ""))]
     if not records:
-        response.set_rcode(dns.rcode.SERVFAIL)  # engines serve, and nothing can be said of where
+        response.set_rcode(dns.rcode.SERVFAIL)  # engines serve, but their addresses are not known
         return
     members, addresses = [member for member, _ in records], [record for _, record in records]
     if not as_srv:
@@ -240,14 +243,14 @@ class _Udp(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def serve_dns(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
-    """Answers on UDP and TCP while the context lasts."""
+    """Serves DNS on UDP and TCP while the context lasts."""
     loop = asyncio.get_running_loop()
     answers = DnsResponder(fleet)
     transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
     server = await asyncio.start_server(lambda r, w: _tcp(answers, r, w), host, port)
 
     async def reopen() -> None:
-        """A socket that the system closed is opened again."""
+        """Opens the UDP socket again whenever the system closes it."""
         nonlocal transport, udp
         while True:
             await udp.lost.wait()
@@ -274,7 +277,7 @@ async def _tcp(answers: DnsResponder, reader: asyncio.StreamReader, writer: asyn
                 writer.write(struct.pack("!H", len(reply)) + reply)
                 await writer.drain()
     except (TimeoutError, asyncio.IncompleteReadError, OSError):
-        pass  # whoever asked is gone
+        pass  # the client disconnected
     except Exception:
         record_failure("dns_tcp")
     finally:

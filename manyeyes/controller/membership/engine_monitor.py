@@ -1,4 +1,7 @@
-"""Follows one engine: probes it, lets state_machine.py decide, warms up, sends canaries. One task per engine."""
+"""Monitors one engine: probes it, warms it up, sends canary requests, and passes the results to state_machine.py.
+
+Each engine and each remote endpoint has its own task.
+"""
 
 import asyncio
 import random
@@ -25,20 +28,20 @@ from manyeyes.engine.vllm_flags import served_names
 
 @dataclass
 class RemoteEndpoint:
-    """One pool's endpoint, and what the last probe found."""
+    """The endpoint of a remote pool, and the result of its last probe."""
 
     pool: str
     remote: Remote
     reachable: bool | None = None
-    """None while it was not probed."""
+    """None before the first probe."""
     why: str = ""
-    """Why not."""
+    """Why it is not reachable."""
     misses: int = 0
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 async def probe_remote(remote: Remote, timeout_s: float) -> str:
-    """Empty when something listens there, else what is wrong."""
+    """Connects to the endpoint. Returns an empty string on success, else the problem."""
     try:
         async with asyncio.timeout(timeout_s):
             found = await resolve_host(remote.host, remote.port)
@@ -47,14 +50,17 @@ async def probe_remote(remote: Remote, timeout_s: float) -> str:
     except LookupFailed as error:
         return str(error)
     except TimeoutError:
-        return f"{remote.host}:{remote.port} does not answer within {timeout_s:g} s"
+        return f"{remote.host}:{remote.port} does not respond within {timeout_s:g} s"
     except (OSError, OverflowError):
         return f"nothing listens at {remote.host}:{remote.port}"
     return ""
 
 
 def record_remote_probe(endpoint: RemoteEndpoint, why: str, rules: Controller) -> str:
-    """Records one probe's outcome; one sentence when it changes what is known."""
+    """Records the result of one probe.
+
+    Returns a sentence when the endpoint's reachability changes, else an empty string.
+    """
     endpoint.misses = endpoint.misses + 1 if why else 0
     if why and endpoint.reachable and endpoint.misses < rules.fall:
         return ""
@@ -63,7 +69,7 @@ def record_remote_probe(endpoint: RemoteEndpoint, why: str, rules: Controller) -
     if before is endpoint.reachable:
         return ""
     endpoint.since = datetime.now(UTC)
-    return f"cannot be reached: {why}" if why else "can be reached"
+    return f"is unreachable: {why}" if why else "is reachable"
 
 
 async def monitor_remote(
@@ -79,22 +85,22 @@ async def monitor_remote(
 
 log = structlog.get_logger()
 SOON_S = 0.5
-"""Pause between probes of an engine that is not up, or suspect: a started one is found within a second."""
+"""Pause between probes of an engine that is suspect or not up, so that a started engine is found within a second."""
 SOON_FOR_S = 60.0
-"""An engine that is away for longer is probed as seldom as one that is up."""
+"""An engine that is down for longer is probed at the normal interval."""
 LEAST_S = 0.1
-"""Between two probes, whatever happens: an engine that closes every connection costs no more than this."""
+"""Minimum pause between two probes, which limits the cost of an engine that closes every connection."""
 TOGETHER_S = 0.1
-"""Probes that fall due within so long are made together."""
+"""Probes that are due within this time are sent together."""
 MOST_WAIT_S = 1.0
-"""A probe that has no answer by then is one of a silent engine; the answer is waited for on."""
+"""After this time a probe counts as silent; its response is still awaited."""
 CANARY_PAUSE_S = 1.0
 CPU_PATIENCE = 3.0
-"""One step of an engine on CPU takes seconds, and its /health shares the cores."""
+"""Factor for timeouts: one step of an engine on CPU takes seconds, and its /health shares the cores."""
 
 
 class MonitoredFleet(Protocol):
-    """What a monitor reads of the fleet, and what it reports to it."""
+    """The parts of the fleet that a monitor uses."""
 
     cluster: PlacedCluster
 
@@ -121,7 +127,7 @@ class EngineMonitor:
         self._asked_names = False
 
     def wake(self) -> None:
-        """Probe now: its connection was cut, or a request failed on it."""
+        """Triggers a probe now, because the connection was lost or a request failed."""
         self._wake_wanted = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
@@ -143,7 +149,7 @@ class EngineMonitor:
                     if self.member.health.state is EngineState.WARMING:
                         await self._warm_up(rules)
                 except Exception:
-                    # A bug. The other engines, and this one's next probe, still count.
+                    # This is a bug. The other engines, and the next probe of this engine, still count.
                     log.exception("probe_failed", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
@@ -156,7 +162,7 @@ class EngineMonitor:
         member, known = self.member, self.member.health
         now_s = time.monotonic()
         is_suspicious = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
-        # Somebody waits for one that is held to have finished.
+        # For a drained engine, an operator or the autoscaler waits until its requests have finished.
         with_counters = is_suspicious or known.held or now_s >= self._counters_at_s
         seen = await self.probe.run(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
@@ -193,7 +199,7 @@ class EngineMonitor:
         )
         if seen.progressed is not None:
             self._stands_still = observation.busy and not seen.progressed
-        # Not `known`: somebody may have held it back while the answer was waited for.
+        # Not `known`: the engine may have been drained while the response was awaited.
         self.fleet.apply_transition(member, state_machine.observe(member.health, observation, rules))
         self._maybe_ask(observation, rules)
 
@@ -231,7 +237,7 @@ class EngineMonitor:
             self.fleet.record_accepted_names(self.member, names)
 
     def _name(self) -> str:
-        """A `model` that the engine accepts: its pool's name, unless it was started when that was another one."""
+        """A `model` that the engine accepts: its pool's name, unless the pool was renamed after the engine's start."""
         cluster, pool = self.fleet.cluster, self.member.engine.pool
         accepts = self.member.accepts
         return pool_renames.accepted_name(served_names(cluster, cluster.pool(pool)), accepts) if accepts else pool
@@ -241,14 +247,15 @@ class EngineMonitor:
         is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.held
         is_long_away = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
         if is_calm or is_long_away:
-            # Spread over the interval, but a few engines at a time: each time the process wakes up costs as much as a probe.
+            # Probes are spread over the interval but sent in small groups, because each wake-up of the process costs as
+            # much as a probe.
             calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
             now_s = asyncio.get_running_loop().time()
             return max(LEAST_S, (now_s + calm_s) // TOGETHER_S * TOGETHER_S - now_s)
         return min(rules.probe_interval_s, SOON_S)
 
     async def _pause(self, seconds: float, heed: bool = True) -> None:
-        """Sleeps; with `heed` less when somebody wakes it."""
+        """Sleeps. With `heed`, `wake()` ends the pause early."""
         if seconds <= 0 or (heed and self._wake_wanted):
             return
         loop = asyncio.get_running_loop()

@@ -1,4 +1,8 @@
-"""All engines and what is known of them: engine_monitor.py probes, state_machine.py decides, and this updates the log, the metrics and the events."""
+"""Holds all engines and their states.
+
+engine_monitor.py probes the engines and state_machine.py decides; this module applies the transitions and updates the
+log, the metrics and the events.
+"""
 
 import asyncio
 import time
@@ -22,31 +26,31 @@ from manyeyes.controller.supervision import keep_running
 
 log = structlog.get_logger()
 KEEP_PAUSE_S = 1.0
-"""Members are written at most so often."""
+"""Minimum pause between two writes of the members."""
 RETIRED_FOR_S = 60.0
-"""DNS goes on answering for a pool that is gone: nginx sends it requests until it has the new files."""
+"""How long DNS still answers for a removed pool: nginx sends requests to it until it has loaded the new files."""
 
 
 class Fleet:
-    """The engines of the cluster in force, each watched by its own task."""
+    """The engines of the effective cluster, each monitored by its own task."""
 
     def __init__(self, cluster: PlacedCluster, state_store: StateStore | None = None) -> None:
         self.cluster = cluster
         self.members: dict[str, FleetMember] = {}
         self.remotes: dict[str, RemoteEndpoint] = {}
-        """Pools that are served elsewhere, by their name."""
+        """Endpoints of remote pools, by pool name."""
         self.events: deque[dict[str, str]] = deque(maxlen=500)
         self.version = 0
-        """Another one whenever a DNS answer may be another one."""
+        """Increases whenever a DNS response may change."""
         self._memory = MembershipStore(state_store)
         self.lineage = self._memory.lineage()
-        """Which pool was called what before."""
+        """The former names of the pools."""
         self.accepts_changed: Callable[[], None] = lambda: None
-        """Called when an engine accepts other names than before."""
+        """Called when the model names that an engine accepts have changed."""
         self._by_pool: dict[str, list[FleetMember]] = {}
         self._by_upstream: dict[str, str] = {}
         self._retired: dict[str, tuple[float, list[FleetMember]]] = {}
-        """Members of pools that are gone, by upstream, and until when DNS answers for them."""
+        """By upstream of a removed pool: until when DNS still answers its name, and its members."""
         self._held = self._memory.held()
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
@@ -57,11 +61,14 @@ class Fleet:
 
     @property
     def pool_names(self) -> set[str]:
-        """Also those without engines."""
+        """The names of all pools, including those without engines."""
         return {pool.name for pool in self.cluster.pools}
 
     def apply(self, cluster: PlacedCluster) -> None:
-        """Takes over another cluster. Engines that stay the same process keep their state; the others begin anew."""
+        """Applies another cluster.
+
+        Engines that are still the same process keep their state; all others start as unknown.
+        """
         before, self.cluster = self.cluster, cluster
         earlier, self.lineage = self.lineage, pool_renames.next_lineage(self.lineage, cluster)
         self._retire(earlier)
@@ -95,7 +102,7 @@ class Fleet:
         self._change()
 
     def hold(self, name: str, reason: str) -> None:
-        """Takes an engine out of rotation, also over restarts of the controller; KeyError if there is none of that name."""
+        """Drains an engine. The drain survives restarts of the controller. Raises KeyError for an unknown engine."""
         member = self.members[name]
         if not member.health.held:
             self._held[name] = reason
@@ -103,7 +110,7 @@ class Fleet:
         self.apply_transition(member, state_machine.hold(member.health, reason))
 
     def release(self, name: str, reason: str) -> None:
-        """Lets it in again; KeyError if there is none of that name."""
+        """Undrains an engine. Raises KeyError for an unknown engine."""
         member = self.members[name]
         if self._held.pop(name, None) is not None:
             self._memory.keep_held(self._held)
@@ -114,11 +121,11 @@ class Fleet:
 
     @property
     def accepted(self) -> Mapping[str, frozenset[str]]:
-        """Every `model` that an engine accepts, by its name; nothing for one that did not say."""
+        """By engine name: every value of `model` that it accepts; no entry for engines that have not listed them."""
         return {name: member.accepts for name, member in self.members.items() if member.accepts}
 
     def serving_upstream(self, upstream: str) -> tuple[str, list[FleetMember] | None] | None:
-        """The pool that nginx knows by this name, and its members that get new requests; None where there is no such pool."""
+        """The pool behind an nginx upstream and its members that get new requests; None when there is no such pool."""
         if pool := self._by_upstream.get(upstream):
             return pool, self.serving(pool)
         if upstream in self._retired:
@@ -127,31 +134,31 @@ class Fleet:
         return (upstream, self.serving(upstream)) if upstream in self.pool_names else None
 
     def serving(self, pool: str) -> list[FleetMember] | None:
-        """The members of a pool that get new requests; None while nothing is known."""
+        """The members of a pool that get new requests; None while their states are unknown."""
         known = {member.engine.name: member.health for member in self.members_of(pool)}
         names = state_machine.eligible_members(known)
         return None if names is None else [self.members[name] for name in names if self.members[name].address]
 
     def another_serves(self, one: FleetMember) -> bool:
-        """Whether the pool of `one` would go on without it."""
+        """Whether another engine of the same pool serves."""
         return any(
             member is not one and member.health.serves and not member.health.held
             for member in self.members_of(one.engine.pool)
         )
 
     def probe_now(self, name: str) -> None:
-        """Probes an engine now, if there is one of that name."""
+        """Probes an engine now. Unknown names are ignored."""
         if watch := self._watches.get(name):
             watch.wake()
 
     def request_succeeded(self, name: str, began_at_s: float) -> None:
-        """The gateway's log: an answer of this engine began then and succeeded."""
+        """Records from the gateway's log that a successful answer of this engine began at `began_at_s`."""
         if member := self.members.get(name):
             member.succeeded_at_s = max(began_at_s, member.succeeded_at_s or began_at_s)
             member.failures = 0
 
     def request_failed(self, name: str) -> None:
-        """The gateway's log: it refused a connection, lost a request, answered with an error, or not at all."""
+        """Records from the gateway's log that a request failed on this engine, and probes it now."""
         if member := self.members.get(name):
             member.failures += 1
             self.probe_now(name)
@@ -170,9 +177,9 @@ class Fleet:
             self._tasks = None
 
     def emit_event(self, sentence: str, **fields: str) -> None:
-        """One sentence in the log and among the events: engine, pool and state as `fields` where it is about one."""
+        """Adds one sentence to the log and to the events. `fields` are its engine, pool and state, if it has them."""
         member = self.members.get(fields.get("engine", ""))
-        # The gateway's log names engines that did not answer by their addresses only.
+        # The gateway's log identifies engines that did not respond only by address.
         address = f"{member.address}:{member.engine.port}" if member and member.address else None
         log.info("cluster_changed", sentence=sentence, **fields, address=address)
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -180,7 +187,7 @@ class Fleet:
             self.events.append({"at": at, **fields, "sentence": sentence})
 
     def apply_transition(self, member: FleetMember, step: Transition) -> None:
-        """What is known of a member from here on."""
+        """Applies a transition of a member and updates metrics and events."""
         before, member.health = member.health, step.engine
         engine, current = member.engine, step.engine.shown
         if _membership(before) != _membership(step.engine):
@@ -193,20 +200,20 @@ class Fleet:
             self.emit_event(f"{engine.name} {step.sentence}", engine=engine.name, pool=engine.pool, state=current.value)
 
     def set_address(self, member: FleetMember, address: str) -> None:
-        """It was found at an address, or at another one."""
+        """Records the current address of a member."""
         member.address = address
         self._change()
 
     def record_accepted_names(self, member: FleetMember, names: frozenset[str]) -> None:
-        """The engine said which `model`s it accepts."""
+        """Records the model names that an engine accepts."""
         if member.accepts != names:
             member.accepts = names
             self._changed.set()
             self.accepts_changed()
 
     def _add(self, engine: Engine, most: int, before: FleetMember | None = None) -> None:
-        """`before` is the same process under the name that it had."""
-        # One that comes while the others are watched was no member before, so there is nothing to wait for.
+        """Adds a member. `before` is the same process under its former name."""
+        # An engine that is added at run time was not a member of nginx before, so its state counts as known.
         known = before.health if before else states.EngineHealth(settled=self._tasks is not None)
         if before and (reason := self._held.pop(before.engine.name, None)):
             self._held[engine.name] = reason
@@ -222,7 +229,7 @@ class Fleet:
         self._begin(engine.name)
 
     def _rename(self, member: FleetMember, engine: Engine) -> None:
-        """The same engine as it is written now, perhaps in a pool that got another name."""
+        """Updates a member to its current configuration, perhaps in a renamed pool."""
         before, member.engine = member.engine, engine
         if before.pool != engine.pool:
             metrics.remove_engine(before)
@@ -236,12 +243,12 @@ class Fleet:
                 self._retired[upstream] = (now_s + RETIRED_FOR_S, self.serving(pool) or [])
 
     def _process(self, engine: Engine, lineage: PoolLineage) -> str:
-        """Equal for the same process in the same pool, whatever they are called."""
+        """A key that is equal for the same process in the same pool, regardless of their names."""
         upstream = lineage.upstreams.get(engine.pool, engine.pool)
         return f"{upstream} {pool_renames.engine_address(engine)} {engine.flavour}"
 
     def _remember(self) -> None:
-        """Goes on where the controller before this one stopped."""
+        """Restores the state that the previous controller process persisted."""
         now_s = time.monotonic()
         for name, one in self._memory.members(self.cluster.engines, self.lineage).items():
             member = self.members[name]
@@ -256,7 +263,7 @@ class Fleet:
         self._changed.set()
 
     async def _keep(self) -> None:
-        """Writes the members down after each change. A disk that refuses costs the memory, never the service."""
+        """Persists the members after each change. A failing disk loses this state but never affects serving."""
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -1,6 +1,6 @@
-"""Members of the fleet, and what is stored of them over a restart of the controller: addresses, and who is held back and why.
+"""A member of the fleet, and its persisted state: address, health state, accepted names and drains.
 
-Until the first probe of an engine is in, DNS goes by it, so that a restart changes nothing for the gateway.
+Until an engine is probed, DNS uses its persisted state, so that a controller restart does not affect the gateway.
 """
 
 from dataclasses import dataclass, field
@@ -21,22 +21,22 @@ from manyeyes.controller.state_store import StateStore
 
 @dataclass
 class FleetMember:
-    """One engine, its state, and the address it was last seen at."""
+    """One engine, its state, and its last known address."""
 
     engine: Engine
     in_flight: int
-    """Requests it is given at a time."""
+    """Requests that the gateway sends it at a time."""
     health: states.EngineHealth = field(default_factory=states.EngineHealth)
     address: str | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     load: EngineLoad | None = None
-    """What it last said of its work; None while it said nothing."""
+    """Its last reported load; None when there is none."""
     succeeded_at_s: float | None = None
-    """When it last began an answer that succeeded, as the gateway's log says; on the monotonic clock."""
+    """When its last successful answer began, according to the gateway's log; on the monotonic clock."""
     failures: int = 0
     """Requests that failed on it since then."""
     accepts: frozenset[str] | None = None
-    """Every `model` that it accepts, as it said itself at its last warm-up; None while that is not known."""
+    """Every value of `model` that it accepts, as it listed them at its last warm-up; None while unknown."""
     reason: str = ""
     """Why it is in its state: the last sentence about it, without its name."""
 
@@ -56,14 +56,17 @@ class StoredMember:
 
 
 class MembershipStore:
-    """Three documents: `members`, written after each change; `held`, written before a hold takes effect; and `lineage`, written
-    before DNS answers by it."""
+    """Three documents: `members` is written after each change, `held` before a drain takes effect, and `lineage`
+    before DNS uses it."""
 
     def __init__(self, state_store: StateStore | None) -> None:
         self._state_store = state_store
 
     def members(self, engines: tuple[Engine, ...], lineage: PoolLineage) -> dict[str, StoredMember]:
-        """Those of `engines` that are the same process as before. Nothing after a reboot: addresses are others then."""
+        """The stored state of those `engines` that are the same process.
+
+        Empty after a reboot, because addresses change.
+        """
         document = self._read("members")
         if document.get("boot") != _boot():
             return {}
@@ -86,7 +89,7 @@ class MembershipStore:
         return found
 
     def held(self) -> dict[str, str]:
-        """The reason by engine's name."""
+        """The drained engines: {engine name: reason}."""
         return {str(name): str(reason) for name, reason in self._read("held").items()}
 
     def keep_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> None:
@@ -101,7 +104,7 @@ class MembershipStore:
         self._write("held", reasons)
 
     def lineage(self) -> PoolLineage:
-        """Which pool was called what before."""
+        """The former names of the pools."""
         return pool_renames.parse_lineage(self._read("lineage"))
 
     def keep_lineage(self, lineage: PoolLineage) -> None:
@@ -118,7 +121,7 @@ class MembershipStore:
         if document is None:
             return {}
         if not isinstance(document, dict):
-            self._state_store.set_aside(name, "it holds no mapping")
+            self._state_store.set_aside(name, "expected a mapping")
             return {}
         return document
 

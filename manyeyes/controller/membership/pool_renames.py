@@ -1,8 +1,8 @@
-"""Pools that get another name while they serve: which pool is the one that had another name before, and how its engines are asked.
+"""Handles pools that are renamed while they serve: matches old and new pools, and names that the engines accept.
 
-A pool is the same pool under another name when its engines, known by where they listen, are the same. It keeps its upstream in
-nginx, so members, conversations and requests in flight stay. Its engines were started with the old name: until all of them accept
-the new one they are asked by a name that each of them accepts, and the old name leads to the pool as well.
+A pool counts as renamed when its engines, identified by address, are the same. It keeps its upstream in nginx, so
+members, conversations and requests in flight are not affected. Its engines were started with the old name. Until all of
+them accept the new name, the gateway sends a name that each engine accepts, and clients may still use the old name.
 """
 
 import time
@@ -17,28 +17,29 @@ from manyeyes.engine.vllm_flags import served_names
 from manyeyes.render.nginx.naming import PoolNaming
 
 FORMER_FOR_S = 20.0
-"""An old name is answered for so long at least: a client's open connections lead to nginx's processes of before and after the reload
-for up to 15 s (keepalive_min_timeout in nginx/conf.d/api.inc), and no one of them may refuse both names."""
+"""The minimum time for which an old name is answered. A client's open connections reach nginx processes from before
+and after the reload for up to 15 s (keepalive_min_timeout in nginx/conf.d/api.inc), and none of them may refuse both
+names."""
 MOST_FORMER = 8
-"""Old names of one pool that are answered at a time."""
+"""Maximum number of old names of one pool that are answered."""
 
 
 @dataclass(frozen=True)
 class PoolLineage:
-    """Pools by name, and what they were before."""
+    """The pools and their former names."""
 
     upstreams: Mapping[str, str] = field(default_factory=dict)
-    """Pool -> the name of its upstream: the first name that it had."""
+    """Pool -> the name of its upstream, which is its first name."""
     former: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Pool -> names it had before, newest first."""
+    """Pool -> its former names, newest first."""
     renamed_at_s: Mapping[str, float] = field(default_factory=dict)
-    """Pool -> when it got its name, in seconds since 1970, where it had another one before."""
+    """Renamed pool -> when it got its current name, in seconds since 1970."""
     models: Mapping[str, str] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
-    """Where an engine listens -> its pool."""
+    """Address of an engine -> its pool."""
 
     def document(self) -> dict[str, Any]:
-        """For manyeyes/controller/state_store.py."""
+        """The persisted form, for manyeyes/controller/state_store.py."""
         return {
             "upstreams": dict(self.upstreams),
             "former": {pool: list(names) for pool, names in self.former.items()},
@@ -53,7 +54,7 @@ def engine_address(engine: Engine) -> str:
 
 
 def parse_lineage(document: Any) -> PoolLineage:
-    """What `document()` gave. Nothing is known where it is something else."""
+    """Parses the output of `document()`. Empty when it is invalid."""
     if not isinstance(document, dict):
         return PoolLineage()
     upstreams, models, places = (_texts(document.get(key)) for key in ("upstreams", "models", "places"))
@@ -77,7 +78,7 @@ def _texts(found: Any) -> dict[str, str]:
 
 
 def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | None = None) -> PoolLineage:
-    """The lineage once `cluster` is in force."""
+    """Computes the lineage after `cluster` is applied."""
     now_s = time.time() if now_s is None else now_s
     pools = [pool.name for pool in cluster.pools]
     places = {engine_address(engine): engine.pool for engine in cluster.engines}
@@ -85,7 +86,7 @@ def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | Non
     upstreams: dict[str, str] = {}
     former: dict[str, tuple[str, ...]] = {}
     renamed_at_s: dict[str, float] = {}
-    # No new pool gets the upstream of one that is just going: nginx may still send it requests.
+    # A new pool never gets the upstream of a removed pool: nginx may still send requests there.
     taken = {before.upstreams[parent] for parent in parents.values()} | set(before.upstreams.values())
     used = {name for pool in cluster.pools for name in (pool.name, *pool.aliases)}
     for pool in pools:
@@ -102,10 +103,10 @@ def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | Non
 
 
 def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, str]) -> dict[str, str]:
-    """{pool: what it was called before}; nothing for a pool that is new."""
+    """{pool: its name before the change}; no entry for a new pool."""
     shared = Counter((pool, before.places[where]) for where, pool in places.items() if where in before.places)
     parents: dict[str, str] = {}
-    # A pool that keeps its name and some of its engines stays what it is, wherever the others went.
+    # A pool that keeps its name and some of its engines is the same pool, wherever its other engines are.
     for pool, parent in sorted(shared, key=lambda pair: (pair[0] != pair[1], -shared[pair], pair)):
         if pool not in parents and parent not in parents.values() and parent in before.upstreams:
             parents[pool] = parent
@@ -113,7 +114,7 @@ def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, s
     for name in (pool.name for pool in cluster.pools):
         if name in before.upstreams and name not in parents and name not in parents.values():
             parents[name] = name
-    # Where all engines are others, the model tells; a pool that is served elsewhere has nothing else.
+    # When no engine is the same, the model decides; a remote pool has no other criterion.
     names = {pool.name for pool in cluster.pools}
     gone = [name for name in before.upstreams if name not in names and name not in parents.values()]
     for one in cluster.pools:
@@ -124,7 +125,7 @@ def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, s
 
 
 def _free(pool: str, taken: set[str]) -> str:
-    # No pool's name has an underscore.
+    # Pool names have no underscore, so these names are free.
     candidates: Iterable[str] = (pool, *(f"{pool}_{number}" for number in range(2, len(taken) + 3)))
     return next(name for name in candidates if name not in taken)
 
@@ -132,7 +133,11 @@ def _free(pool: str, taken: set[str]) -> str:
 def pool_naming(
     cluster: PlacedCluster, lineage: PoolLineage, accepted: Mapping[str, frozenset[str]], now_s: float | None = None
 ) -> PoolNaming:
-    """What the gateway has to know. `accepted` are the names that an engine accepts, by its name; without an entry it is asked as clients ask."""
+    """Computes the names for the gateway.
+
+    `accepted` has the model names that an engine accepts, by engine name. An engine without an entry gets the name that
+    the client sent.
+    """
     asked = {pool.name: name for pool in cluster.pools if (name := _asked(cluster, pool.name, accepted))}
     now_s = time.time() if now_s is None else now_s
     ends_s = {pool: at_s + FORMER_FOR_S for pool, at_s in lineage.renamed_at_s.items() if pool not in asked}
@@ -150,16 +155,16 @@ def pool_naming(
 
 
 def _asked(cluster: PlacedCluster, pool: str, accepted: Mapping[str, frozenset[str]]) -> str | None:
-    """A `model` that all of its engines accept; None where they accept all names that clients may use."""
+    """A value of `model` that all engines of the pool accept; None when they accept every name that clients may use."""
     known = [accepted[engine.name] for engine in cluster.engines if engine.pool == pool and engine.name in accepted]
     wanted = served_names(cluster, cluster.pool(pool))
     if not known or all(set(wanted) <= names for names in known):
         return None
     common = frozenset.intersection(*known)
-    # Best one that they will accept after their restart too: then the gateway need not learn of each restart in time.
+    # Prefer a name that they also accept after their restart: then the gateway need not notice each restart in time.
     return accepted_name(wanted, common or frozenset.union(*known))
 
 
 def accepted_name(wanted: list[str], accepted: frozenset[str]) -> str:
-    """The first of the wanted names that is accepted, else any accepted one. `accepted` is not empty."""
+    """The first name of `wanted` that is accepted, else any accepted name. `accepted` is not empty."""
     return next((name for name in wanted if name in accepted), min(accepted))

@@ -1,7 +1,8 @@
-"""On Kubernetes and Swarm: who is in a pool, as the Service named after it tells by DNS. nginx asks for the same name.
+"""Service discovery on Kubernetes and Swarm: finds a pool's engines through the DNS name of its Service.
 
-The controller keeps no membership there: what a Service names is watched, shown and counted, and nothing more. So it needs no
-access to Kubernetes' or Docker's API. A pool whose name nobody answers for keeps what was found last.
+nginx resolves the same name, so the controller does not decide membership there: it only monitors the engines and shows
+their state. It needs no access to the Kubernetes or Docker API. While a name cannot be resolved, the pool keeps the
+engines that were found last.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ WITHIN_S = 5.0
 
 
 class ServiceDiscovery:
-    """Looks them up under `name`, with {} for the pool, and a port, such as {}.manyeyes.svc.cluster.local:8000."""
+    """Finds engines under `name`, which has {} for the pool, and a port: {}.manyeyes.svc.cluster.local:8000."""
 
     def __init__(self, name: str, resolver: str, effective: EffectiveConfig, emit_event: Callable[[str], None]) -> None:
         self.name, _, port = name.rpartition(":")
@@ -41,7 +42,7 @@ class ServiceDiscovery:
             await asyncio.sleep(self.effective.cluster.kubernetes.resolve_interval_s)
 
     async def poll(self) -> None:
-        """Asks once for every pool; what changed comes into force at once."""
+        """Resolves the name of every pool once, and applies changes immediately."""
         written = self.effective.written
         names = [pool.name for pool in written.pools if pool.remote is None]
         members = await asyncio.gather(*(self._members(name) for name in names))
@@ -55,13 +56,13 @@ class ServiceDiscovery:
         try:
             self.effective.apply_discovered(found)
         except ChangeRejected as error:
-            self.emit_event(f"what the Services name cannot be taken over: {error}")
+            self.emit_event(f"the engines found by service discovery cannot be applied: {error}")
             return
         for sentence in describe_changes(before, found):
             self.emit_event(sentence)
 
     async def _members(self, pool: str) -> list[str] | None:
-        """The addresses of those that are ready; None when nobody answers."""
+        """The addresses of the pool's ready engines; None when the name server does not respond."""
         name = dns.name.from_text(f"{self.name.format(pool)}.")
         try:
             answer = await self._resolver.resolve(name, dns.rdatatype.A, raise_on_no_answer=False)
@@ -73,7 +74,10 @@ class ServiceDiscovery:
 
 
 def engines_at(written: PlacedCluster, pool: str, addresses: list[str], port: int) -> tuple[Engine, ...]:
-    """Engines like the pool's first written one, where they were found; called by their addresses, as CoreDNS calls them."""
+    """Engines at the found addresses, with the settings of the pool's first configured engine.
+
+    Their names are their addresses with dashes, as in CoreDNS.
+    """
     like = next((engine for engine in written.engines if engine.pool == pool), None)
     flavour = like.flavour if like else "cuda"
     most = in_flight(written.pool(pool), like) if like else None
@@ -90,12 +94,12 @@ def engines_at(written: PlacedCluster, pool: str, addresses: list[str], port: in
 
 
 def describe_changes(before: DiscoveredEngines, found: DiscoveredEngines) -> list[str]:
-    """One sentence for each pool whose members changed."""
+    """Returns one sentence for each pool whose members changed."""
     sentences = []
     for pool, engines in found.items():
         names, had = {engine.name for engine in engines}, {engine.name for engine in before.get(pool, ())}
         came, left = sorted(names - had), sorted(had - names)
-        parts = ([f"names {', '.join(came)}"] if came else []) + ([f"names no more {', '.join(left)}"] if left else [])
+        parts = ([f"added {', '.join(came)}"] if came else []) + ([f"removed {', '.join(left)}"] if left else [])
         if parts:
-            sentences.append(f"the Service {pool} {' and '.join(parts)}: {len(names)} in all")
+            sentences.append(f"the Service {pool} {' and '.join(parts)}: {len(names)} in total")
     return sentences

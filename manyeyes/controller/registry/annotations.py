@@ -1,6 +1,7 @@
-"""Marks: a time that somebody wants to find again, such as a load test or a change. A series while it lasts, and two events.
+"""Annotations mark a time span, such as a load test or a change, in the metrics and in the events.
 
-Dashboards show it as a span on every panel (manyeyes/monitoring/grafana/build.py), the report beside its charts.
+Dashboards show an annotation as a span on every panel (manyeyes/monitoring/grafana/build.py), and reports show it next
+to their charts. An annotation is one series while it is active, and two events.
 """
 
 import asyncio
@@ -17,54 +18,60 @@ from manyeyes.controller.registry.schemas import Removed, RequestModel
 from manyeyes.openai_error import ApiError
 
 MOST = 20
-"""At a time: each is a series in Prometheus for as long as that keeps samples."""
+"""Maximum number of active annotations: each is a series in Prometheus, for as long as Prometheus stores samples."""
 AnnotationText = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 
 
 class NewAnnotation(RequestModel):
-    """A time to find again."""
+    """A time span to mark."""
 
     text: AnnotationText
-    """What is going on, in a few words. It is the mark's name."""
+    """What happens, in a few words. It is also the annotation's name."""
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 3600
-    """It ends by itself then, should nobody end it before."""
+    """The annotation ends automatically after this time."""
 
 
 class Annotation(RequestModel):
-    """A mark that lasts."""
+    """An active annotation."""
 
     text: str
     until: datetime
-    """When it ends by itself."""
+    """When it ends automatically."""
 
 
 class AnnotationRegistry:
-    """Those that last. They are not kept over a restart of the controller."""
+    """The active annotations. They do not survive a restart of the controller."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._ends: dict[str, tuple[Annotation, asyncio.TimerHandle]] = {}
 
     def begin(self, text: str, seconds: float) -> Annotation:
-        """Begins it, or lets one that lasts go on for so long from here. Raises ApiError when there are too many."""
+        """Starts an annotation, or prolongs an active one to `seconds` from now.
+
+        Raises ApiError when there are too many.
+        """
         if before := self._ends.pop(text, None):
             before[1].cancel()
         elif len(self._ends) >= MOST:
-            raise ApiError(409, "too_many_marks", f"There are {MOST} marks already; end one: {', '.join(self._ends)}.")
+            active = ", ".join(self._ends)
+            raise ApiError(
+                409, "too_many_marks", f"There are already {MOST} annotations. End one of them first: {active}."
+            )
         else:
-            self._fleet.emit_event(f"began: {text}")
+            self._fleet.emit_event(f"annotation started: {text}")
         MARK.labels(text).set(1)
         mark = Annotation(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
         self._ends[text] = (mark, asyncio.get_running_loop().call_later(seconds, self.end, text))
         return mark
 
     def end(self, text: str) -> None:
-        """Raises ApiError when there is none of that name."""
+        """Ends an annotation. Raises ApiError when there is none with this text."""
         if text not in self._ends:
             raise not_found("mark", text, list(self._ends))
         self._ends.pop(text)[1].cancel()
         MARK.remove(text)
-        self._fleet.emit_event(f"ended: {text}")
+        self._fleet.emit_event(f"annotation ended: {text}")
 
     def all(self) -> list[Annotation]:
         return [mark for mark, _ in self._ends.values()]
@@ -78,17 +85,17 @@ def routes(fleet: Fleet) -> APIRouter:
 
     @router.get("")
     async def show() -> list[Annotation]:
-        """The marks that last."""
+        """Lists the active annotations."""
         return marks.all()
 
     @router.post("", status_code=201)
     async def begin(new: NewAnnotation) -> Annotation:
-        """Begins a mark, or prolongs the one of this name."""
+        """Starts an annotation, or prolongs the annotation with this text."""
         return marks.begin(new.text, new.seconds)
 
     @router.delete("/{text}")
     async def end(text: str) -> Removed:
-        """Ends a mark."""
+        """Ends an annotation."""
         marks.end(text)
         return Removed(name=text)
 

@@ -1,4 +1,4 @@
-"""Puts the registry's calls into the controller's application: guarded, and with errors in one form."""
+"""Mounts the registry's API on the controller's application, with authentication and a common error format."""
 
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
@@ -19,13 +19,13 @@ from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
 BEARER = HTTPBearer(auto_error=False, description="The admin key: `manyeyes admin-key` prints it.")
-"""Only told here, so that the OpenAPI page has its button; middleware.py asks for it."""
+"""Documents the key, so that the OpenAPI page has its button. middleware.py checks the key."""
 
 
 def mount_registry(
     app: FastAPI, fleet: Fleet, effective: EffectiveConfig, state_store: StateStore, settings: ControllerSettings
 ) -> None:
-    """Adds the calls, the guard and the form of errors to `app`."""
+    """Adds the routes, the authentication and the error handlers to `app`."""
     registrations = RegistrationService(effective, state_store)
     checks = RegistrationChecks(settings, effective)
     for router in (
@@ -50,7 +50,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return error_response(
-            ApiError(404, "not_found", f"There is nothing at {request.url.path[:200]}. The calls there are: /api/docs.")
+            ApiError(404, "not_found", f"There is nothing at {request.url.path[:200]}. /api/docs lists all calls.")
         )
     if error.status_code == 413:
         return error_response(TOO_LARGE)

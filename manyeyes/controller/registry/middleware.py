@@ -1,6 +1,6 @@
-"""Who may call: changes want the admin key from everybody, and from outside reads want it too.
+"""Authentication: changes always require the admin key; reads require it when they come through the gateway.
 
-nginx marks what comes through the gateway with a header, and takes a client's own one away by setting it.
+nginx marks requests through the gateway with a header. It sets this header itself, so a client cannot choose its value.
 """
 
 import base64
@@ -21,7 +21,7 @@ from manyeyes.openai_error import ApiError
 
 
 def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> ApiError:
-    """404 for an engine, pool or model, with the names there are for people who mistyped."""
+    """A 404 error for an engine, pool or annotation. The message lists the names that exist."""
     rest = f" and {len(there) - most} more" if len(there) > most else ""
     names = (
         f"There {'is' if len(there) == 1 else 'are'}: {', '.join(there[:most])}{rest}."
@@ -41,7 +41,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every answer that is not 2xx."""
+    """The body of every response that is not 2xx."""
 
     error: ErrorDetail
 
@@ -51,38 +51,38 @@ def error_response(error: ApiError, headers: dict[str, str] | None = None) -> JS
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: what a call may be refused with."""
+    """The error responses of a call, for OpenAPI."""
     return {status: {"model": ErrorBody, "description": MEANINGS[status]} for status in statuses}
 
 
 MEANINGS = {
     401: "The admin key is missing or wrong.",
     403: "There is no admin key on this host, or the address is not allowed.",
-    404: "There is nothing of that name.",
-    409: "It cannot be done as things are: the name is taken, or something depends on it.",
+    404: "The name does not exist.",
+    409: "The change conflicts with the current state: the name is taken, or something depends on it.",
     413: "The body is larger than 1 MiB.",
-    422: "The body does not say what is wanted; the sentence names the field.",
-    507: "The disk does not take it; nothing was changed.",
+    422: "The body is invalid; the message names the field.",
+    507: "The change could not be written to disk; nothing was changed.",
 }
 
 
 ADMIN_KEY_FILE = "admin.key"
 LEAST_CHARACTERS = 16
-"""A file that is empty, or holds a word somebody tried out, lets nobody in."""
+"""A shorter key is rejected: the file may be empty or hold a word from a test."""
 
 
 class NoAdminKey(Exception):
-    """There is no key to compare with; the message says why and what to do."""
+    """There is no usable admin key; the message says why and what to do."""
 
 
 class AdminKey:
-    """The key in the secrets folder, known to the controller only by reading it."""
+    """The admin key in the secrets folder. It is read for each comparison."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / ADMIN_KEY_FILE
 
     def matches(self, given: str) -> bool:
-        """Whether `given` is the key, in a time that does not depend on how much of it is right. Raises NoAdminKey."""
+        """Compares `given` with the key in constant time. Raises NoAdminKey."""
         return secrets.compare_digest(given.encode(), self._read().encode())
 
     def _read(self) -> str:
@@ -90,17 +90,18 @@ class AdminKey:
             key = self.file.read_text(encoding="utf-8").strip()
         except FileNotFoundError:
             raise NoAdminKey(
-                f"There is no admin key, so nothing can be changed by API. `make up` makes one in secrets/{ADMIN_KEY_FILE}."
+                "There is no admin key, so the API cannot change anything. "
+                f"Run `make up` to create it in secrets/{ADMIN_KEY_FILE}."
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise NoAdminKey(
-                f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}), so nothing can be changed by API. "
-                "`make doctor` says how to open it to the controller."
+                f"The admin key in secrets/{ADMIN_KEY_FILE} cannot be read ({type(error).__name__}), "
+                "so the API cannot change anything. `make doctor` shows how to make it readable for the controller."
             ) from error
         if len(key) < LEAST_CHARACTERS:
             raise NoAdminKey(
-                f"The admin key in secrets/{ADMIN_KEY_FILE} has fewer than {LEAST_CHARACTERS} characters, so nothing can be changed by API. "
-                "Remove the file, and `make up` makes one."
+                f"The admin key in secrets/{ADMIN_KEY_FILE} has fewer than {LEAST_CHARACTERS} characters, "
+                "so the API cannot change anything. Remove the file and run `make up` to create a new key."
             )
         return key
 
@@ -114,7 +115,7 @@ REALM = 'Basic realm="ManyEyes administration: any name, and the admin key as th
 
 
 class AdminAuthMiddleware:
-    """Around the whole application: no path can be forgotten."""
+    """Checks the admin key. It wraps the whole application, so that no path is unprotected."""
 
     def __init__(self, app: ASGIApp, key: AdminKey) -> None:
         self.app = app
@@ -141,7 +142,7 @@ class AdminAuthMiddleware:
         return await self._limit_body(headers.get("content-length", "0"), scope, receive, send)
 
     async def _limit_body(self, length: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads at most 1 MiB of a body, whatever length it said it has."""
+        """Reads at most 1 MiB of a body, regardless of its Content-Length."""
         if length.isdecimal() and int(length) > MOST_BODY_BYTES:
             return await error_response(TOO_LARGE)(scope, receive, send)
         read = 0
@@ -151,7 +152,7 @@ class AdminAuthMiddleware:
             message = await receive()
             read += len(message.get("body", b""))
             if read > MOST_BODY_BYTES:
-                # FastAPI takes any other exception while it reads a body for a body that is no JSON.
+                # FastAPI reports any other exception during the read as invalid JSON.
                 raise HTTPException(413)
             return message
 
@@ -160,14 +161,14 @@ class AdminAuthMiddleware:
     def _check(self, authorization: str, reads: bool) -> None:
         given = _bearer(authorization)
         if given is None and reads:
-            # A browser that opens /api/docs. It sends its password along with whatever a page elsewhere makes it send, so
-            # a change wants the key in a header that only a program sets.
+            # A browser that opens /api/docs sends a password. It also sends it with requests that other sites trigger,
+            # so changes require the key in a header that only a program sets.
             given = _password(authorization)
         if given is None:
             raise ApiError(
                 401,
                 "missing_admin_key",
-                "This call wants the admin key, as `Authorization: Bearer KEY`; `manyeyes admin-key` prints it.",
+                "This call requires the admin key, as `Authorization: Bearer KEY`; `manyeyes admin-key` prints it.",
             )
         try:
             right = self.key.matches(given)

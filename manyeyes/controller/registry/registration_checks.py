@@ -1,6 +1,6 @@
-"""Where an engine or endpoint may be: the controller and the gateway will connect to what is registered.
+"""Checks the addresses, URLs and secret files of registrations, because the controller and the gateway connect to them.
 
-Judged is what a name resolves to, and every way of writing an address (0x7f000001, 127.1) resolves to the same one.
+The resolved address is checked: every spelling of an address (0x7f000001, 127.1) resolves to the same address.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ PARTS = frozenset(
         *("containers", "loadtest", "media", "alertmanager", "node-exporter", "dcgm-exporter"),
     }
 )
-"""Names of the cluster's own parts in its network. localhost is one of them, except where loopback is allowed."""
+"""Host names of the cluster's own services. They include localhost, except where loopback addresses are allowed."""
 
 
 class RegistrationChecks:
-    """Raises ApiError where something may not be registered: an address, a URL, or a file of the secrets folder."""
+    """Raises ApiError when an address, a URL or a file of the secrets folder is not allowed in a registration."""
 
     def __init__(self, settings: ControllerSettings, effective: EffectiveConfig) -> None:
         self.settings = settings
@@ -38,7 +38,7 @@ class RegistrationChecks:
 
     async def check_address(self, host: str, port: int, param: str) -> None:
         if not 1 <= port <= 65535:
-            raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535, found {port}.", param)
+            raise ApiError(422, "invalid_request", f"{param}: expected a port from 1 to 65535, got {port}.", param)
         cluster = self.effective.cluster
         rules = cluster.controller
         if host.lower().rstrip(".") in PARTS - ({"localhost"} if rules.register_loopback else set()):
@@ -48,7 +48,7 @@ class RegistrationChecks:
             raise ApiError(
                 422,
                 "address_unknown",
-                f"The name '{host[:100]}' does not resolve here. Start it first, or give its address.",
+                f"The controller cannot resolve the name '{host[:100]}'. Start the engine first, or give its address.",
                 param,
             )
         parts = {
@@ -70,34 +70,40 @@ class RegistrationChecks:
         try:
             port = parts.port or (443 if parts.scheme == "https" else 80)
         except ValueError:
-            raise ApiError(422, "invalid_request", f"{param} wants a port from 1 to 65535.", param) from None
+            raise ApiError(422, "invalid_request", f"{param}: expected a port from 1 to 65535.", param) from None
         await self.check_address(parts.hostname or "", port, param)
 
     def check_secret(self, name: str, param: str, authority: bool = False) -> None:
-        """`authority`: the file holds certificates to trust, which nginx reads when it starts."""
+        """Checks a file of the secrets folder.
+
+        `authority`: the file has CA certificates, which nginx reads at startup.
+        """
         tls = self.effective.cluster.gateway.tls
         if name == ADMIN_KEY or (tls and name == tls.key):
             raise ApiError(
-                403, "secret_not_allowed", f"secrets/{name} is the cluster's own; it is sent to nobody.", param
+                403,
+                "secret_not_allowed",
+                f"secrets/{name} belongs to the cluster, so it is never sent to an endpoint.",
+                param,
             )
         try:
             text = (self.settings.secrets / name).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise _wrong(name, "is not there. Put it there first", param) from None
+            raise _wrong(name, "does not exist. Create it first", param) from None
         except (OSError, UnicodeDecodeError) as error:
             raise _wrong(
-                name, f"cannot be read ({type(error).__name__}); `make doctor` says how to open it", param
+                name, f"cannot be read ({type(error).__name__}); `make doctor` shows how to make it readable", param
             ) from error
         if authority:
             try:
                 ssl.create_default_context(cadata=text)
             except (ssl.SSLError, ValueError) as error:
-                raise _wrong(name, "holds no certificates in PEM", param) from error
+                raise _wrong(name, "has no PEM certificates", param) from error
         elif not text.strip() or len(text.strip().splitlines()) != 1 or not text.strip().isascii():
-            raise _wrong(name, "wants one line, the key and nothing else", param)
+            raise _wrong(name, "must have exactly one line with the key, in ASCII", param)
 
     def _is_own(self, address: Address, port: int) -> bool:
-        """Where this controller itself or the gateway listens."""
+        """Whether this controller or the gateway listens at the address."""
         own = (self.settings.http_port, self.settings.dns_port, self.settings.syslog_port)
         on_this_host = address.is_loopback or str(address) == self.settings.host
         return on_this_host and port in (*own, self.effective.cluster.gateway.port)
@@ -134,8 +140,8 @@ MOST_BYTES = 1 << 20
 
 
 async def fetch_model_names(address: str) -> set[str] | None:
-    """The ids in its /v1/models; None where it does not tell."""
-    # Plain HTTP only: reading the system's certificates would hold everything else up for a moment.
+    """The ids in the engine's /v1/models; None when it does not list them."""
+    # Plain HTTP only: loading the system's certificates would block the event loop for a moment.
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         try:
             url = f"http://{address}/v1/models"
@@ -146,11 +152,11 @@ async def fetch_model_names(address: str) -> set[str] | None:
 
 
 def missing_names_notice(wanted: list[str], served: set[str] | None) -> str:
-    """What an operator should know; empty when all is well, or nothing is known."""
+    """A warning about names of `wanted` that the engine does not serve; empty when there are none or it is unknown."""
     missing = [] if served is None else [name for name in wanted if name not in served]
     if not missing:
         return ""
     return (
-        f"It does not answer to {', '.join(missing)}, and clients who write that in `model` get its 404. "
+        f"The engine does not serve {', '.join(missing)}, so requests with such a `model` fail with 404. "
         f"Start it with --served-model-name {' '.join(wanted)}."
     )

@@ -1,6 +1,6 @@
-"""What was registered at run time: checked against the rules, kept on disk, then brought into force, in that order.
+"""Registers engines and pools at run time: validates a change, persists it, then applies it, in that order.
 
-Whoever was told that a registration succeeded finds it after a kill -9; whoever was refused changed nothing.
+A confirmed registration survives a kill -9. A rejected registration changes nothing.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ Section = TypeVar("Section", bound=BaseModel)
 
 
 def load_registrations(state_store: StateStore, written: PlacedCluster) -> tuple[Registrations, list[str]]:
-    """What the state folder holds, and a sentence for each document of it that is not in force.
+    """Loads the registrations from the state folder, and a sentence for each document that is not applied.
 
-    A document that is no engine or pool is set aside. One that breaks a rule together with today's cluster.yaml stays where it
-    is: another cluster.yaml may have room for it again.
+    An invalid document is renamed. A document that conflicts with the current cluster.yaml stays unchanged: it may be
+    valid again with another cluster.yaml.
     """
     registered, left_out = NO_REGISTRATIONS, []
     for pool in _documents(state_store, "pools", Pool):
         registered, problem = _with(written, registered, replace(registered, pools=(*registered.pools, pool)))
-        left_out += [f"pool {pool.name}, registered by API, is left out: {problem}"] if problem else []
+        left_out += [f"pool {pool.name}, registered by API, is not applied: {problem}"] if problem else []
     for engine in _documents(state_store, "engines", Engine):
         registered, problem = _with(written, registered, replace(registered, engines=(*registered.engines, engine)))
-        left_out += [f"{engine.name}, registered by API, is left out: {problem}"] if problem else []
+        left_out += [f"{engine.name}, registered by API, is not applied: {problem}"] if problem else []
     return replace(registered, weights=_weights(state_store)), left_out
 
 
@@ -72,7 +72,7 @@ def _documents(state_store: StateStore, folder: str, section: type[Section]) -> 
             state_store.set_aside(name, "; ".join(describe_errors(error.errors(include_url=False), document)))
             continue
         if f"{folder}/{getattr(one, 'name', '')}" != name:
-            state_store.set_aside(name, "its name is not its file's")
+            state_store.set_aside(name, "its name differs from its file name")
             continue
         found.append(one)
     return found
@@ -86,12 +86,12 @@ def _weights(state_store: StateStore) -> tuple[tuple[str, int], ...]:
         isinstance(name, str) and type(weight) is int and 1 <= weight <= HEAVIEST for name, weight in document.items()
     ):
         return tuple(document.items())
-    state_store.set_aside(WEIGHTS, f"it wants names of engines with weights from 1 to {HEAVIEST}")
+    state_store.set_aside(WEIGHTS, f"expected names of engines with weights from 1 to {HEAVIEST}")
     return ()
 
 
 class RegistrationService:
-    """Changes them, one at a time. Every method raises ApiError, and then nothing was changed."""
+    """Changes the registrations, one change at a time. Every method raises ApiError; then nothing was changed."""
 
     def __init__(self, effective: EffectiveConfig, state_store: StateStore) -> None:
         self.effective = effective
@@ -103,12 +103,12 @@ class RegistrationService:
         return self.effective.registered
 
     def is_written(self, kind: str, name: str) -> bool:
-        """Whether `engines` or `pools` of cluster.yaml have one of that name."""
+        """Whether `engines` or `pools` of cluster.yaml contain this name."""
         written = self.effective.written
         return any(one.name == name for one in (written.engines if kind == "engines" else written.pools))
 
     async def add_engine(self, engine: Engine | Callable[[], Engine]) -> Engine:
-        """A function is called when no other change can come between: for a port that must be free."""
+        """Adds an engine. A function is called under the lock, for example to choose a port that must be free."""
         async with self._one_at_a_time:
             made = engine() if callable(engine) else engine
             self._refuse_taken("engines", made.name, [one.name for one in self.effective.cluster.engines])
@@ -120,7 +120,7 @@ class RegistrationService:
 
     async def remove_engine(self, name: str) -> None:
         async with self._one_at_a_time:
-            self._refuse_written("engines", name, "take it out of cluster.yaml, or drain it")
+            self._refuse_written("engines", name, "remove it from cluster.yaml, or drain it")
             self._refuse_unknown("engines", name, [one.name for one in self.now.engines])
             after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
             await self._take(after, f"engines/{name}", lambda: self.state_store.remove(f"engines/{name}"))
@@ -152,7 +152,7 @@ class RegistrationService:
 
     async def remove_pool(self, name: str) -> None:
         async with self._one_at_a_time:
-            self._refuse_written("pools", name, "take it out of cluster.yaml")
+            self._refuse_written("pools", name, "remove it from cluster.yaml")
             if inside := [one.name for one in self.effective.cluster.engines if one.pool == name]:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
@@ -162,16 +162,20 @@ class RegistrationService:
             await self._take(after, f"pools/{name}", lambda: self.state_store.remove(f"pools/{name}"))
 
     async def _take(self, after: Registrations, document: str, store: Callable[[], bool]) -> None:
-        """`document` is what `store` changes; it is put back when cluster.yaml changed meanwhile and has no room for `after` any more."""
+        """Validates, stores and applies `after`. `document` is the name of the document that `store` changes.
+
+        It is restored when cluster.yaml changed during the write and conflicts with `after`.
+        """
         if problems := validation.problems(with_registrations(self.effective.written, after)):
             raise ApiError(409, "breaks_rules", f"{'; '.join(problems)}.")
-        # In a thread: a disk that hangs must not stop DNS answers.
+        # In a thread: a hanging disk must not block DNS.
         former = await asyncio.to_thread(self.state_store.read, document)
         if not await asyncio.to_thread(store):
             raise ApiError(
                 507,
                 "not_persisted",
-                "The state folder's disk does not take it, so nothing was changed; the controller's log says why.",
+                "Could not persist the change: writing to the state folder failed. Nothing was changed. "
+                "See the controller's log.",
             )
         try:
             self.effective.apply_registrations(after)
@@ -182,14 +186,14 @@ class RegistrationService:
     def _refuse_taken(self, kind: str, name: str, there: list[str]) -> None:
         if name in there:
             where = (
-                "in cluster.yaml"
+                "it is in cluster.yaml"
                 if self.is_written(kind, name)
-                else f"registered; DELETE /api/{kind}/{name} removes it"
+                else f"it is registered, and DELETE /api/{kind}/{name} removes it"
             )
             raise ApiError(
                 409,
                 "name_taken",
-                f"There is {'an engine' if kind == 'engines' else 'a pool'} '{name}' already, {where}.",
+                f"The {_word(kind)} '{name}' already exists: {where}.",
                 "name",
             )
 
@@ -198,11 +202,11 @@ class RegistrationService:
             raise ApiError(
                 409,
                 "is_written",
-                f"The {_word(kind)} '{name}' stands in cluster.yaml, so the API cannot remove it: {instead}.",
+                f"The {_word(kind)} '{name}' is in cluster.yaml, so the API cannot remove it: {instead}.",
             )
 
     def _refuse_unknown(self, kind: str, name: str, effective: list[str]) -> None:
-        """One that is kept and not in force may go too."""
+        """Raises ApiError for an unknown name. A stored document that is not applied can be removed too."""
         if name not in effective and f"{kind}/{name}" not in self.state_store.names(kind):
             there = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
             raise not_found(_word(kind), name, [one.name for one in there])
@@ -213,7 +217,7 @@ def _word(kind: str) -> str:
 
 
 def _document(section: BaseModel) -> dict[str, object]:
-    """As an operator would write it: only what is not the default."""
+    """The section as an operator would write it: without default values."""
     return section.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -221,21 +225,21 @@ ADAPTER_DOCUMENT = "adapter"
 
 
 class AdapterConfigWriter:
-    """Writes the document whenever it changes."""
+    """Writes the adapter's configuration to the state folder whenever it changes."""
 
     def __init__(self, state_store: StateStore) -> None:
         self.state_store = state_store
         self._written: dict[str, Any] | None = None
 
     def write(self, cluster: PlacedCluster) -> None:
-        """Listens to the cluster in force."""
+        """Called with each new effective cluster."""
         document = adapter_document(cluster)
         if document != self._written and self.state_store.write(ADAPTER_DOCUMENT, document):
             self._written = document
 
 
 def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
-    """Limits, and every engine with an endpoint. Pure."""
+    """The adapter's configuration: its limits, and every engine with an endpoint. Pure."""
     return {
         "max_body_mb": cluster.gateway.max_body_mb,
         "limits": cluster.adapter.model_dump(mode="json"),
@@ -255,12 +259,12 @@ def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:
 
 
 def free_port(cluster: PlacedCluster) -> int:
-    """The first of the adapter's ports that no engine has. Raises ApiError."""
+    """The first port of the adapter that no engine uses. Raises ApiError when there is none."""
     taken = {engine.port for engine in cluster.engines if engine.endpoint}
     first, count = cluster.adapter.first_port, cluster.adapter.ports
     for port in range(first, first + count):
         if port not in taken:
             return port
     raise ApiError(
-        409, "adapter_full", f"The adapter's {count} ports are all taken; raise adapter.ports in cluster.yaml."
+        409, "adapter_full", f"All {count} ports of the adapter are in use. Raise adapter.ports in cluster.yaml."
     )

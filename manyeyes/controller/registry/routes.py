@@ -1,4 +1,8 @@
-"""/api/engines: register, show, change the weight, drain, resume, remove. /api/pools: a new model name. /api/models: all of them."""
+"""Routes of the registry's API.
+
+/api/engines registers, shows, weights, drains, resumes and removes engines. /api/pools does the same for pools, and
+/api/models lists all model names.
+"""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -36,7 +40,7 @@ DEFAULT_REASON = "by API"
 
 
 class DrainRequest(BaseModel):
-    """Why, for the log and for colleagues."""
+    """The reason, for the log and for other operators."""
 
     model_config = {"extra": "forbid", "json_schema_extra": {"examples": [{"reason": "another driver for GPU 1"}]}}
 
@@ -48,11 +52,11 @@ class DrainResponse(BaseModel):
 
     name: str
     state: str
-    """`draining` while it is up and held back; any other state it is in by itself."""
+    """`draining` while the engine is up and drained, else its health state."""
     held: bool
-    """Out of rotation on somebody's word."""
+    """It is drained."""
     in_flight: int | None
-    """Requests it still works on. null: not known."""
+    """Requests that it still processes. null: unknown."""
 
 
 def drain_routes(fleet: Fleet) -> APIRouter:
@@ -60,14 +64,14 @@ def drain_routes(fleet: Fleet) -> APIRouter:
 
     @router.post("/{name}/drain")
     async def drain(name: str, why: DrainRequest | None = None) -> DrainResponse:
-        """Takes the engine out of rotation: it gets no new request, and finishes those it has. Twice is as good as once."""
+        """Drains the engine: it gets no new requests and finishes those in flight. The call is idempotent."""
         member = find_member(fleet, name)
         fleet.hold(name, (why or DrainRequest()).reason)
         return _drain_response(member)
 
     @router.post("/{name}/resume")
     async def resume(name: str, why: DrainRequest | None = None) -> DrainResponse:
-        """Lets a drained engine in again, as soon as it is up."""
+        """Undrains the engine: it gets requests again when it is up."""
         member = find_member(fleet, name)
         fleet.release(name, (why or DrainRequest()).reason)
         return _drain_response(member)
@@ -76,7 +80,7 @@ def drain_routes(fleet: Fleet) -> APIRouter:
 
 
 def find_member(fleet: Fleet, name: str) -> FleetMember:
-    """The engine of that name. Raises ApiError 404."""
+    """The engine with this name. Raises ApiError 404."""
     if member := fleet.members.get(name):
         return member
     raise not_found("engine", name, list(fleet.members))
@@ -102,19 +106,22 @@ def engine_routes(
 
     @router.get("")
     async def engines() -> EngineList:
-        """All engines with their states, those of cluster.yaml first."""
+        """Lists all engines with their states, those of cluster.yaml first."""
         return EngineList(engines=[schemas.engine_response(member, effective) for member in fleet.members.values()])
 
     @router.post("", status_code=201)
     async def register(form: NewEngine) -> EngineResponse:
-        """Registers an engine. It is probed, warmed up with one picture, and then gets its part of the pool's requests."""
+        """Registers an engine.
+
+        It is probed, warmed up with one image, and then gets its share of the pool's requests.
+        """
         pool = _pool(form, effective)
         given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
         if len(given) != 1:
             raise ApiError(
                 422,
                 "invalid_request",
-                f"An engine wants one of address, url and endpoint, found {' and '.join(given) or 'none'}.",
+                f"An engine needs exactly one of address, url and endpoint, got {' and '.join(given) or 'none'}.",
             )
         notice = ""
         if form.endpoint:
@@ -123,7 +130,7 @@ def engine_routes(
                 lambda: _engine(form, pool, f"{adapter_name}:{free_port(effective.cluster)}")
             )
             if not await registration_checks.can_resolve(adapter_name):
-                notice = "The adapter does not run: set adapter.enabled to true in cluster.yaml, then `make up`."
+                notice = "The adapter does not run. Set adapter.enabled to true in cluster.yaml, then run `make up`."
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
@@ -141,20 +148,23 @@ def engine_routes(
 
     @router.get("/{name}")
     async def one(name: str) -> EngineResponse:
-        """One engine."""
+        """Shows one engine."""
         return schemas.engine_response(find_member(fleet, name), effective)
 
     @router.patch("/{name}")
     async def change(name: str, form: WeightChange) -> EngineResponse:
-        """Gives an engine another part of its pool's requests. It holds until it is changed again, also for one of cluster.yaml."""
+        """Changes an engine's share of its pool's requests. It persists, also for an engine of cluster.yaml."""
         find_member(fleet, name)
         await registrations.set_weight(name, form.weight)
-        fleet.emit_event(f"{name} has weight {form.weight} by API", engine=name)
+        fleet.emit_event(f"{name} gets weight {form.weight} by API", engine=name)
         return schemas.engine_response(find_member(fleet, name), effective)
 
     @router.delete("/{name}")
     async def remove(name: str) -> Removed:
-        """Removes a registered engine. It gets no new request; those in flight finish. One of cluster.yaml can be drained instead."""
+        """Removes a registered engine. It gets no new requests; those in flight finish.
+
+        An engine of cluster.yaml can be drained instead.
+        """
         await registrations.remove_engine(name)
         fleet.emit_event(f"{name} is removed by API", engine=name)
         return Removed(name=name)
@@ -164,7 +174,7 @@ def engine_routes(
 
 def _pool(form: NewEngine, effective: EffectiveConfig) -> Pool:
     if (form.pool is None) == (form.model is None):
-        raise ApiError(422, "invalid_request", "An engine wants a pool or a model name, one of the two.", "pool")
+        raise ApiError(422, "invalid_request", "An engine needs exactly one of pool and model.", "pool")
     pools = effective.cluster.pools
     if form.pool is not None:
         found = next((pool for pool in pools if pool.name == form.pool), None)
@@ -177,14 +187,14 @@ def _pool(form: NewEngine, effective: EffectiveConfig) -> Pool:
         raise ApiError(
             422,
             f"{param}_not_found",
-            f"There is no {wanted}; there are {there}. POST /api/pools makes a new one.",
+            f"There is no {wanted}. Pools: {there}. POST /api/pools registers a new pool.",
             param,
         )
     if found.remote:
         raise ApiError(
             409,
             "pool_is_remote",
-            f"Pool '{found.name}' is served at {found.remote.host}, so no engine can join it.",
+            f"Pool '{found.name}' is remote: {found.remote.host} serves it, so no engine can join it.",
             "pool",
         )
     return found
@@ -203,34 +213,32 @@ def _engine(form: NewEngine, pool: Pool, address: str) -> Engine:
 
 
 def _address(url: str) -> str:
-    """http://10.0.0.7:8000/v1 -> 10.0.0.7:8000. Raises ApiError."""
+    """Converts http://10.0.0.7:8000/v1 to 10.0.0.7:8000. Raises ApiError."""
     try:
         parts = urlsplit(url)
         port = parts.port or 80
     except ValueError:
-        raise _wrong_url(url, "it is no URL") from None
+        raise _wrong_url(url, "it is not a URL") from None
     if parts.scheme == "https":
-        raise _wrong_url(
-            url, "engines speak plain HTTP inside your network; register what speaks HTTPS as a pool with `remote`"
-        )
+        raise _wrong_url(url, "engines use plain HTTP; register an HTTPS endpoint as a pool with `remote`")
     if parts.scheme != "http" or not parts.hostname:
         raise _wrong_url(url, "it must begin with http://")
     if parts.username is not None or parts.password is not None:
-        raise _wrong_url(url, "it must not hold a name or password")
+        raise _wrong_url(url, "it must not contain a user name or password")
     if parts.path not in ("", "/", "/v1", "/v1/") or parts.query or parts.fragment:
-        raise _wrong_url(url, "an engine's API is under /v1; register what has another path as a pool with `remote`")
+        raise _wrong_url(url, "an engine's API is under /v1; register an API with another path as a pool with `remote`")
     address = f"{parts.hostname}:{port}"
     try:
         Engine(name="x", pool="x", address=address)
     except ValueError:
         if host_problem(parts.hostname).startswith("is not an address") and not port_problem(str(port)):
-            return address  # addresses.check() refuses it, by where it leads
+            return address  # RegistrationChecks.check_address() rejects it by its resolved address
         raise _wrong_url(url, "its host is neither a name nor an IPv4 address") from None
     return address
 
 
 def _wrong_url(url: str, why: str) -> ApiError:
-    return ApiError(422, "invalid_url", f"'{url[:100]}' cannot be an engine's url: {why}.", "url")
+    return ApiError(422, "invalid_url", f"'{url[:100]}' is not a valid engine url: {why}.", "url")
 
 
 async def _check_endpoint(endpoint: Endpoint, checks: RegistrationChecks) -> None:
@@ -253,15 +261,18 @@ def pool_routes(
 
     @router.get("/pools")
     async def pools() -> PoolList:
-        """All pools, also those that nobody serves yet."""
+        """Lists all pools, including those that no engine serves yet."""
         return PoolList(pools=[schemas.pool_response(one, fleet, effective) for one in effective.cluster.pools])
 
     @router.post("/pools", status_code=201)
     async def register(form: NewPool) -> PoolResponse:
-        """Registers a pool. With `remote` it answers at once; else as soon as an engine of it is up."""
+        """Registers a pool. It serves requests immediately with `remote`, else as soon as one of its engines is up."""
         if form.model == "tiny" or form.model.startswith("/"):
             raise ApiError(
-                422, "invalid_request", "A registered pool's model is a name: nothing is started for it here.", "model"
+                422,
+                "invalid_request",
+                f"model: expected a model name, got '{form.model}'. No engines are started for a registered pool.",
+                "model",
             )
         pool = Pool.model_validate(form.model_dump(exclude_unset=True))
         _refuse_fallback_to_strangers(pool, effective)
@@ -273,14 +284,14 @@ def pool_routes(
                 checks.check_secret(form.remote.ca_file, "remote.ca_file", authority=True)
         await registrations.add_pool(pool)
         fleet.emit_event(
-            f"pool {pool.name} is registered by API" + (f", served at {form.remote.host}" if form.remote else ""),
+            f"pool {pool.name} is registered by API" + (f", served by {form.remote.host}" if form.remote else ""),
             pool=pool.name,
         )
         return schemas.pool_response(effective.cluster.pool(pool.name), fleet, effective)
 
     @router.get("/pools/{name}")
     async def one(name: str) -> PoolResponse:
-        """One pool."""
+        """Shows one pool."""
         try:
             return schemas.pool_response(effective.cluster.pool(name), fleet, effective)
         except KeyError:
@@ -295,20 +306,21 @@ def pool_routes(
 
     @router.get("/models")
     async def models() -> ModelList:
-        """Every name a client may write in `model`, the pool it leads to, and the engines behind it."""
+        """Lists every name that clients may send in `model`, with its pool and its engines."""
         return schemas.models_response(fleet, effective)
 
     return router
 
 
 def _refuse_fallback_to_strangers(pool: Pool, effective: EffectiveConfig) -> None:
-    """Engines that Compose started know the names they were started with; a new pool's is not among them."""
+    """Rejects a fallback pool whose engines Compose started: they accept only the names from their command line."""
     strangers = [one.name for one in effective.cluster.started_engines if one.pool == pool.fallback]
     if strangers:
         raise ApiError(
             409,
             "fallback_knows_no_such_name",
-            f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' and would answer 404. "
-            "Fall back to a pool served elsewhere, or write the pool into cluster.yaml and `make up`.",
+            f"The engines of '{pool.fallback}' ({', '.join(strangers)}) were started without the name '{pool.name}' "
+            "and would respond with 404. "
+            "Use a remote pool as the fallback, or add the pool to cluster.yaml and run `make up`.",
             "fallback",
         )

@@ -1,4 +1,4 @@
-"""Bodies of the registry's requests and responses. No secret is in a response: of headers only the names."""
+"""Bodies of the registry's requests and responses. Responses contain no secrets: of headers only the names."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from manyeyes.engine.vllm_flags import served_names
 
 
 class RequestModel(BaseModel):
-    """An unknown key is an error: it may be a setting that somebody counts on."""
+    """A request body. An unknown key is an error, because it may be a misspelled setting."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -40,7 +40,7 @@ CUSTOM_ENDPOINT_EXAMPLE: dict[str, Any] = {
 
 
 class NewEngine(RequestModel):
-    """An engine that runs already: vLLM on another host, SGLang, TGI, or an endpoint with an API of its own."""
+    """An engine that already runs: vLLM on another host, SGLang, TGI, or an endpoint with another API."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -55,34 +55,34 @@ class NewEngine(RequestModel):
     name: Name
     """Its name in headers, metrics and pages."""
     pool: Name | None = None
-    """The pool it joins. Or say `model`."""
+    """The pool that it joins. Give either `pool` or `model`."""
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    """Any name that clients use: it joins the pool that this name leads to, and shares its load."""
+    """A model name that clients use. The engine joins the pool of this name."""
     address: Address | None = None
-    """Where it runs, as host:port. Or say `url`, or `endpoint`."""
+    """Its address, as host:port. Give one of `address`, `url` and `endpoint`."""
     url: Annotated[str, StringConstraints(max_length=2000)] | None = None
-    """The same as http://host:port, with or without /v1."""
+    """Its address as a URL: http://host:port, with or without /v1."""
     endpoint: Endpoint | None = None
-    """For one that does not speak OpenAI's API: how it is asked."""
+    """For an engine without OpenAI's API: how to send requests to it."""
     weight: int = Field(1, ge=1, le=100)
-    """Its part of the pool's requests: beside one of weight 1, an engine of weight 2 is given twice as many at a time."""
+    """Its share of the pool's requests: an engine of weight 2 gets twice as many requests as one of weight 1."""
     flavour: Flavour = "cuda"
-    """What it runs on."""
+    """The hardware or software it runs on."""
     gpu_memory_gb: float | None = Field(None, gt=0)
-    """Memory of its GPU, in GiB; with it the gateway gives it as many requests as such a GPU takes. null: 24."""
+    """Memory of its GPU, in GiB. It decides how many requests the gateway sends it at a time. null: 24."""
 
 
 class WeightChange(RequestModel):
-    """What may change while an engine serves."""
+    """The settings that can change while an engine serves."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"weight": 3}]})
 
     weight: int = Field(ge=1, le=100)
-    """Its part of the pool's requests."""
+    """Its share of the pool's requests."""
 
 
 class NewPool(RequestModel):
-    """A model name: served by engines that are registered next, or elsewhere (`remote`)."""
+    """A model name. It is served by engines that are registered later, or by a remote endpoint (`remote`)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -103,41 +103,41 @@ class NewPool(RequestModel):
     )
 
     name: Name
-    """The name clients write in `model`."""
+    """The name that clients send in `model`."""
     model: ServedModel
-    """What it serves: a Hugging Face id, or the model's name at the endpoint elsewhere."""
+    """The model: a Hugging Face id, or the model's name at the remote endpoint."""
     aliases: tuple[ModelAlias, ...] = Field((), max_length=50)
-    """Further names clients may use."""
+    """More names that clients may use."""
     max_model_len: int = Field(8192, ge=256)
-    """Longest prompt plus answer, in tokens; told to clients."""
+    """Maximum length of prompt plus answer, in tokens. Clients see it in /v1/models."""
     fallback: Name | None = None
-    """The pool that answers while this one is empty or failing."""
+    """The pool that answers while this pool is empty or failing."""
     media: Media = Media()
-    """What one request may bring besides text."""
+    """The media that a request may contain."""
     balancing: Balancing = "conversation"
-    """Which engine a request goes to."""
+    """How an engine is chosen for a request."""
     max_in_flight: int | None = Field(None, ge=1, le=1_000_000)
-    """Requests that the gateway gives each of its engines at a time. null: as many as a GPU of 24 GiB takes."""
+    """Requests that the gateway sends to each of its engines at a time. null: the number for a GPU of 24 GiB."""
     cache: Cache | None = None
-    """null: every request reaches an engine."""
+    """Settings of the response cache. null: every request is sent to an engine."""
     remote: Remote | None = None
-    """An OpenAI-compatible endpoint that serves it."""
+    """An OpenAI-compatible endpoint that serves the pool."""
 
 
 class Removed(BaseModel):
-    """It is gone; what it has in flight goes on."""
+    """Confirms the removal. Requests in flight continue."""
 
     name: str
     removed: bool = True
 
 
 class EndpointResponse(BaseModel):
-    """How an endpoint that does not speak OpenAI's API is asked."""
+    """How requests are sent to an endpoint without OpenAI's API."""
 
     url: str
     template: object
     headers: list[str]
-    """Their names; a value may be a key."""
+    """Names of the headers, without values: a value may be a key."""
     answer: str
     model: str | None
     streams: bool
@@ -149,26 +149,26 @@ class EngineResponse(BaseModel):
     name: str
     pool: str
     address: str
-    """host:port; for an endpoint that does not speak OpenAI's API, the adapter's."""
+    """host:port. For an endpoint without OpenAI's API, this is the adapter's address."""
     flavour: str
     weight: int
     state: str
     since: str
     held: bool
-    """Out of rotation on somebody's word."""
+    """It is drained."""
     in_flight: int | None
-    """Requests it works on. null: not known."""
+    """Requests that it processes. null: unknown."""
     max_in_flight: int
-    """Requests that the gateway gives it at a time."""
+    """Requests that the gateway sends it at a time."""
     registered: bool
-    """By API. false: it stands in cluster.yaml."""
+    """true: registered by API. false: from cluster.yaml."""
     endpoint: EndpointResponse | None
     notice: str
-    """What an operator should know; mostly empty."""
+    """A warning for the operator; usually empty."""
 
 
 class RemoteResponse(BaseModel):
-    """Where a pool is served instead of by engines."""
+    """The remote endpoint that serves a pool."""
 
     url: str
     key_file: str | None
@@ -181,12 +181,13 @@ class PoolResponse(BaseModel):
     name: str
     model: str
     names: list[str]
-    """Every name a client may use for it."""
+    """Every name that clients may use for it."""
     engine_names: list[str]
-    """What its engines must answer to (vLLM's --served-model-name): also the names of pools that fall back to it, and `auto`."""
+    """The names that its engines must serve (vLLM's --served-model-name). They include `auto` and the names of pools
+    that fall back to this pool."""
     fallback: str | None
     up: int
-    """Engines that get requests; 1 for a pool served elsewhere."""
+    """Engines that get requests; 1 for a remote pool."""
     total: int
     engines: list[str]
     remote: RemoteResponse | None
@@ -194,24 +195,24 @@ class PoolResponse(BaseModel):
 
 
 class ModelEngine(BaseModel):
-    """An engine behind a model's name."""
+    """An engine that serves a model name."""
 
     name: str
     state: str
 
 
 class ModelResponse(BaseModel):
-    """One name that a client may write in `model`."""
+    """One name that clients may send in `model`."""
 
     name: str
     pool: str | None
-    """null for `auto`, which chooses by rule."""
+    """null for `auto`, which chooses a pool by rules."""
     model: str
     up: int
     total: int
     engines: list[ModelEngine]
     remote: str | None
-    """The host that serves it, where it is served elsewhere."""
+    """The host of the remote endpoint, for a remote pool."""
 
 
 class EngineList(BaseModel):
@@ -221,19 +222,19 @@ class EngineList(BaseModel):
 
 
 class PoolList(BaseModel):
-    """All pools, also those that nobody serves yet."""
+    """All pools, including those that no engine serves yet."""
 
     pools: list[PoolResponse]
 
 
 class ModelList(BaseModel):
-    """Every name a client may use."""
+    """Every name that clients may use."""
 
     models: list[ModelResponse]
 
 
 def in_flight(member: FleetMember) -> int | None:
-    """Requests it works on, where they are counted."""
+    """Requests that the engine processes; None when unknown."""
     return member.load.in_flight if member.load else None
 
 
@@ -273,7 +274,7 @@ def pool_response(one: Pool, fleet: Fleet, effective: EffectiveConfig) -> PoolRe
 
 
 def models_response(fleet: Fleet, effective: EffectiveConfig) -> ModelList:
-    """Names as the gateway's /v1/models has them: of pools that can answer, and `auto` at the end."""
+    """The names of the gateway's /v1/models: those of served pools, then `auto`."""
     leads_to = client_names(effective.cluster.served_pools)
     shown = [_model(name, one, fleet, effective) for name, one in leads_to.items()]
     if shown:
@@ -284,7 +285,7 @@ def models_response(fleet: Fleet, effective: EffectiveConfig) -> ModelList:
 
 
 def client_names(pools: tuple[Pool, ...]) -> dict[str, Pool]:
-    """What a client may write -> the pool it leads to. Where two pools run the same model, its id leads to the first of them."""
+    """{name that clients may send: its pool}. When two pools run the same model, its id belongs to the first pool."""
     names = {name: one for one in pools for name in (one.name, *one.aliases)}
     for one in pools:
         for name in one.names:

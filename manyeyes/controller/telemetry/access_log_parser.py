@@ -1,9 +1,9 @@
-"""One datagram of the gateway's request log, read. Pure, and total: whatever the bytes are, it returns.
+"""Parses one datagram of the gateway's request log. Pure; it accepts any bytes without raising.
 
-nginx's log_format is in manyeyes/render/nginx/pools.py, with tracing the one in nginx/nginx.conf. Its upstream variables are lists: `, ` between
-attempts, ` : ` where the request was handed on inside nginx, to another pool or to the same one anew, and `-` for a time or status that
-there is none of.
-The shapes in tests/unit/test_controller_requests.py are what nginx 1.30.6 wrote for engines that did each of these things.
+nginx's log_format is in manyeyes/render/nginx/pools.py, and with tracing in nginx/nginx.conf. Its upstream variables
+are lists: `, ` separates attempts, ` : ` marks an internal redirect in nginx (to another pool, or to the same pool
+again), and `-` is a missing time or status. The examples in tests/unit/test_controller_requests.py were written by
+nginx 1.30.6 for engines with each of these faults.
 """
 
 import json
@@ -14,33 +14,33 @@ import orjson
 from manyeyes.controller.health.states import AttemptOutcome
 
 MOST_ATTEMPTS = 32
-"""nginx makes at most a handful; a longer list is not from nginx, and what follows is left out."""
+"""nginx makes only a few attempts. A longer list is not from nginx, and the rest of it is ignored."""
 MOST_BYTES = 1e12
 MOST_S = 1e7
-"""A terabyte and four months: no request is larger or longer, so a number above is not from nginx."""
+"""One terabyte and four months. No request is larger or longer, so a larger number is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
-"""$upstream_cache_status of answers that no engine was asked for."""
+"""Values of $upstream_cache_status for answers that come from the cache without an engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineAttempt:
-    """One engine asked once."""
+    """One attempt to send a request to one engine."""
 
     address: str
     """host:port."""
     outcome: AttemptOutcome
     header_s: float | None
-    """From the start of the attempt to the end of the answer's header, which nginx takes for the first byte."""
+    """Time from the start of the attempt to the end of the response headers, which nginx uses as the first byte."""
     response_s: float | None
-    """From its start to its end."""
+    """Duration of the attempt."""
     handed_on: bool
-    """The request was handed on inside nginx afterwards, so another pool may have answered."""
+    """nginx redirected the request internally after this attempt, so another pool may have answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
     status: int
-    """What the client got; 0 where nginx wrote none, 499 where the client left first."""
+    """The status sent to the client; 0 when nginx wrote none, 499 when the client disconnected first."""
     total_s: float | None
     key: str
     """The name of the client's API key, or empty."""
@@ -48,12 +48,12 @@ class LoggedRequest:
     pool: str
     """The pool that answered, or empty."""
     fallback: str
-    """The pool asked for when another one answered, else empty."""
+    """The requested pool when a fallback pool answered, else empty."""
     engine: str
-    """The engine that answered, by name, or its address; or empty."""
+    """The name or address of the engine that answered, or empty."""
     attempts: tuple[EngineAttempt, ...]
     waited_s: float
-    """Time that went by before the last attempt, in attempts and in finding that a pool had no engine."""
+    """Time before the last attempt: earlier attempts, and detecting that a pool had no engine."""
     cache: str
     """nginx's $upstream_cache_status, or empty."""
     bytes_in: int
@@ -66,12 +66,12 @@ class LoggedRequest:
 
     @property
     def cached(self) -> bool:
-        """Answered by the gateway's cache; no engine was asked."""
+        """Whether the answer came from the gateway's cache without an engine."""
         return not self.attempts and self.cache in FROM_CACHE
 
     @property
     def first_byte_s(self) -> float | None:
-        """What the client waited until the first byte, once its request was read. None where no engine and no cache answered."""
+        """Time to first byte, after the request was read. None when neither an engine nor the cache answered."""
         if self.cached:
             return self.total_s
         if not self.attempts or self.attempts[-1].header_s is None:
@@ -80,7 +80,7 @@ class LoggedRequest:
 
     @property
     def since_first_byte_s(self) -> float:
-        """How long before its end the engine was last seen to work: 0 for an answer that came at once, a stream's length for one."""
+        """Time from the first byte to the end of the answer: about 0 for a whole answer, the duration of a stream."""
         if not self.attempts:
             return 0.0
         last = self.attempts[-1]
@@ -88,13 +88,16 @@ class LoggedRequest:
 
 
 def parse_datagram(datagram: bytes) -> LoggedRequest | None:
-    """The request that a datagram tells of; None for anything else. A missing field is empty, 0 or None; the status must be there."""
+    """Parses a datagram; None when it contains no request.
+
+    A missing field is empty, 0 or None; the status is required.
+    """
     found = parse_fields(datagram)
     return None if found is None else parse_request(found)
 
 
 def parse_fields(datagram: bytes) -> dict[str, object] | None:
-    """The line's fields, whatever they are; None where there is no object of JSON."""
+    """Parses the fields of a line, without validation; None when there is no JSON object."""
     start = datagram.find(b"{")
     if start < 0:
         return None
@@ -106,7 +109,7 @@ def parse_fields(datagram: bytes) -> dict[str, object] | None:
 
 
 def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
-    """The same as `parse_datagram`, of fields."""
+    """Like `parse_datagram`, for parsed fields."""
     if fields.get("event", "request") != "request":
         return None
     status = _number(fields.get("status"), 999)
@@ -137,8 +140,8 @@ def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
 
 
 def _object(text: str) -> dict[str, object] | None:
-    # nginx writes a status that it does not have as 000, which is no number in JSON. What orjson refuses is rare (bytes that
-    # are no UTF-8 are among it) and read by the slower, more lenient parser.
+    # nginx writes a missing status as 000, which is not valid JSON. Lines that orjson rejects, such as those with
+    # invalid UTF-8, are rare; the slower and more lenient parser reads them.
     for parse, spelling in (
         (orjson.loads, text),
         (json.loads, text),
@@ -157,7 +160,7 @@ def _text(value: object) -> str:
 
 
 def _number(value: object, most: float) -> float | None:
-    """From 0 to `most`, or None."""
+    """The value if it is a number from 0 to `most`, else None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
         return value
     return None
@@ -166,7 +169,7 @@ def _number(value: object, most: float) -> float | None:
 def _attempts(
     addresses: str, statuses: str, connects: str, headers: str, responses: str
 ) -> tuple[tuple[EngineAttempt, ...], float]:
-    """The attempts that reached for an engine, and the time before the last of them."""
+    """The attempts on engines, and the time before the last of them."""
     if not addresses:
         return (), 0.0
     made: list[EngineAttempt] = []
@@ -191,7 +194,7 @@ def _attempts(
 
 
 def _is_address(text: str) -> bool:
-    """nginx writes the pool's name where there was no engine to ask."""
+    """Whether this is an address. nginx writes the pool's name instead when the pool had no engine."""
     _, colon, port = text.rpartition(":")
     return bool(colon) and port.isdecimal()
 

@@ -1,4 +1,4 @@
-"""Receives the gateway's request log by UDP and keeps what it says: for Prometheus, and per pool and engine for /status."""
+"""Receives the gateway's request log over UDP and records it for Prometheus, and per pool and engine for /status."""
 
 import asyncio
 import contextlib
@@ -23,30 +23,33 @@ from manyeyes.controller.telemetry.request_metrics import ClusterLabels, Latency
 
 log = structlog.get_logger()
 RECEIVE_BUFFER_BYTES = 8 << 20
-"""Asked for. Linux gives twice net.core.rmem_max at most, 416 KiB where that is 212,992, and a datagram of 750 bytes takes 2304 of it."""
+"""Requested size. Linux grants at most twice net.core.rmem_max, which is 416 KiB for the default of 212,992. A
+datagram of 750 bytes uses 2304 bytes of it."""
 PAUSE_S = 0.02
 MOST_AT_ONCE = 500
-"""About 20 ms of work; the loop also answers DNS."""
+"""Datagrams per batch: about 20 ms of work, because the same loop answers DNS."""
 MOST_BYTES = 65_535
 KNOWN_FOR_S = 0.1
-"""An engine's address is known long before nginx hears of it; only the first requests after a restart of the controller may come sooner."""
+"""How long the engines' addresses are cached. An engine is known long before nginx sends it requests, except for the
+first requests after a restart of the controller."""
 MOST_GROUPS = 1000
-"""Of requests, by engine, key and so on; those of a group above it are counted one by one."""
+"""Maximum number of request groups (by engine, key and so on). Requests of further groups are counted one by one."""
 FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
-"""Outcomes that make an engine worth a probe."""
+"""Outcomes after which an engine is probed."""
 SO_MEMINFO, MEMINFO_NUMBERS, MEMINFO_DROPS = 55, 9, 8
-"""Linux: socket(7)'s counters, of which the last is the datagrams thrown away."""
+"""Linux: the counters of a socket (socket(7)); the last is the number of dropped datagrams."""
 
 
 class AccessLog:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.recent: dict[str, LatencyWindow] = {}
-        """By pool. Answers from the cache are not in it: they say nothing of how long an engine takes."""
+        """By pool, without answers from the cache, because they do not show how long an engine takes."""
         self.last_success: dict[str, datetime] = {}
-        """By engine: when it last began an answer that succeeded.
+        """By engine: when its last successful answer began.
 
-        Not when that ended: a stream that its client or nginx gave up, because the engine hangs, ends with status 200 too.
+        The end of an answer proves nothing: when an engine hangs and the client or nginx aborts the stream, its status
+        is also 200.
         """
         self._keys = {""}
         self._known = _known(fleet)
@@ -60,7 +63,7 @@ class AccessLog:
         """By pool."""
         self._groups: dict[request_metrics.GroupKey, RequestGroup] = {}
         self._gathered: list[RequestGroup] = []
-        """Groups that `flush` has to count."""
+        """Groups that `flush` must count."""
         self.apply(fleet.cluster)
 
     def apply(self, cluster: PlacedCluster) -> None:
@@ -69,12 +72,12 @@ class AccessLog:
         request_metrics.initialize_series(cluster)
 
     def record(self, datagram: bytes) -> None:
-        """Counts one datagram, whatever is in it."""
+        """Counts one datagram with any content."""
         self.gather(datagram)
         self.flush()
 
     def gather(self, datagram: bytes) -> None:
-        """The same, but what is ordinary is seen by others only after `flush`."""
+        """Like `record`, but ordinary requests become visible only after `flush`."""
         now_s = time.monotonic()
         if now_s > self._known_at_s + KNOWN_FOR_S:
             self._learn(now_s)
@@ -82,11 +85,11 @@ class AccessLog:
         if fields is None:
             metrics.UNREADABLE.inc()
         elif not self._gather_ordinary(fields, now_s):
-            self.flush()  # the fleet hears of failures and successes in their order
+            self.flush()  # so that the fleet gets failures and successes in their order
             self._take(datagram, fields, now_s)
 
     def _gather_ordinary(self, fields: dict[str, object], now_s: float) -> bool:
-        """False where the request has to be read by itself."""
+        """Adds the request to a group. Returns False when it must be parsed individually."""
         key = request_metrics.group_key(fields)
         figures = request_metrics.parse_figures(fields)
         if key is None or figures is None:
@@ -116,7 +119,7 @@ class AccessLog:
         return None
 
     def flush(self) -> None:
-        """Counts what was gathered, for Prometheus and the fleet."""
+        """Counts the gathered requests for Prometheus and the fleet."""
         if not self._gathered:
             return
         now_s, now = time.monotonic(), datetime.now(UTC)
@@ -162,7 +165,7 @@ class AccessLog:
         return recent
 
     def _report_to_fleet(self, request: LoggedRequest, now_s: float) -> None:
-        """Which engines worked and which failed; the fleet probes the latter now."""
+        """Reports successful and failed engines to the fleet, which probes the failed ones now."""
         for number, attempt in enumerate(request.attempts, start=1):
             engine = self._known.engine_at.get(attempt.address, "")
             if attempt.outcome in FAILED:
@@ -171,19 +174,19 @@ class AccessLog:
                 self.fleet.request_succeeded(engine, now_s - request.since_first_byte_s)
 
     def count_dropped(self) -> None:
-        """Asks the system how many datagrams it threw away; to be called before the metrics are read."""
+        """Reads from the kernel how many datagrams it dropped. Call it before the metrics are read."""
         if self.receiver:
             dropped = _dropped(self.receiver)
-            metrics.DROPPED.inc(max(0, dropped - self._dropped))  # the system counts in 32 bits
+            metrics.DROPPED.inc(max(0, dropped - self._dropped))  # the kernel's counter has 32 bits
             self._dropped = dropped
 
     def p95_ms(self, pool: str) -> int | None:
-        """Of the pool's last successful requests; None while there are too few."""
+        """95th percentile of the pool's recent successful requests, in milliseconds; None while there are too few."""
         recent = self.recent.get(pool)
         return recent.total_ms(0.95, time.monotonic()) if recent else None
 
     def p95_s_of_last(self, seconds: float, pool: str) -> float | None:
-        """Of the pool's successful requests that ended within this time; None while there are too few."""
+        """95th percentile of the pool's successful requests of the last `seconds`; None while there are too few."""
         recent = self.recent.get(pool)
         return recent.total_s_since(0.95, time.monotonic() - seconds) if recent else None
 
@@ -195,7 +198,7 @@ class AccessLog:
 def _known(fleet: Fleet) -> ClusterLabels:
     return ClusterLabels(
         pools=frozenset(fleet.pool_names),
-        # An endpoint elsewhere goes by its host's name, as the gateway writes it.
+        # A remote endpoint is identified by its host name, as the gateway logs it.
         pool_of={pool.remote.host: pool.name for pool in fleet.cluster.pools if pool.remote}
         | {name: member.engine.pool for name, member in fleet.members.items()},
         engine_at={f"{member.address}:{member.engine.port}": name for name, member in fleet.members.items()},
@@ -203,9 +206,10 @@ def _known(fleet: Fleet) -> ClusterLabels:
 
 
 class _Reader:
-    """Empties the socket, then lets it be for a moment: waking up costs more than a request does.
+    """Reads all waiting datagrams, then pauses briefly, because a wake-up costs more than a request.
 
-    At 1,000 requests a second the controller takes 6.9 % of a core so, and 9.3 % with asyncio's datagram protocol, which wakes up for each.
+    At 1,000 requests a second the controller uses 6.9 % of a core, compared with 9.3 % for asyncio's datagram protocol,
+    which wakes up for each datagram.
     """
 
     def __init__(self, request_log: AccessLog, receiver: socket.socket) -> None:
@@ -238,14 +242,14 @@ class _Reader:
         try:
             self.request_log.gather(datagram)
         except Exception:
-            # A bug. The next request still counts.
+            # This is a bug. The next request still counts.
             metrics.UNREADABLE.inc()
             log.exception("request_log_failed", bytes=len(datagram))
 
 
 @contextlib.asynccontextmanager
 async def receive_access_log(request_log: AccessLog, host: str, port: int) -> AsyncIterator[None]:
-    """Takes datagrams on UDP while the context lasts."""
+    """Receives datagrams on UDP while the context lasts."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         receiver.setblocking(False)
@@ -260,6 +264,6 @@ async def receive_access_log(request_log: AccessLog, host: str, port: int) -> As
 
 
 def _dropped(receiver: socket.socket) -> int:
-    """Datagrams that came while the receive buffer was full, since it was opened."""
+    """Datagrams that the kernel dropped since the socket was opened, because the receive buffer was full."""
     numbers = receiver.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * MEMINFO_NUMBERS)
     return int(struct.unpack(f"={MEMINFO_NUMBERS}I", numbers)[MEMINFO_DROPS])

@@ -1,6 +1,6 @@
-"""What each container takes of CPU and memory, and how often Docker started engines again: for Prometheus.
+"""Measures CPU and memory of each container, and how often Docker restarted engines, for Prometheus.
 
-Docker counts it in control groups; cAdvisor would want the whole of the host's /sys and Docker's socket for the same figures.
+Docker reads these values from cgroups. cAdvisor would need the host's whole /sys and Docker's socket for them.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ class ContainerUsage:
 
 
 def parse_usage(stats: Any) -> ContainerUsage | None:
-    """Docker's /stats. None where the container does not run: it has no memory then."""
+    """Parses Docker's /stats. None when the container does not run: then the response has no memory values."""
     try:
         memory = stats["memory_stats"]
         counted = memory.get("stats", {})
-        # Control groups 1 call it total_inactive_file. `docker stats` leaves it out, too: it is given back when needed.
+        # The page cache; cgroups v1 call it total_inactive_file. `docker stats` subtracts it too: it is reclaimable.
         files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
         numbers = [
             _count(one)
@@ -54,7 +54,7 @@ def _count(value: Any) -> int | None:
 
 
 class ContainerStats:
-    """Keeps the metrics of one project's containers."""
+    """Updates the metrics of the containers of one Compose project."""
 
     def __init__(self, effective: EffectiveConfig, client: httpx.AsyncClient, url: str) -> None:
         self.effective = effective
@@ -77,7 +77,7 @@ class ContainerStats:
             try:
                 await self._poll_container(service, f"/containers/{cluster.name}-{service}-1", service in engines)
             except Exception:
-                # One odd answer must not hide the other containers.
+                # One invalid response must not hide the other containers.
                 record_failure("container_use", service=service)
 
     async def _poll_container(self, service: str, container: str, is_engine: bool) -> None:
@@ -93,7 +93,7 @@ class ContainerStats:
             for metric in (CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT):
                 metric.remove_by_labels({"service": service})
             return
-        # Docker counts from 0 when a container starts. What it took before the first poll is nobody's to count.
+        # Docker's counter starts at 0 with the container. CPU time before the first poll is not counted.
         more_s = 0.0 if before_s is None else use.cpu_s - before_s
         CONTAINER_CPU.labels(service).inc(more_s if more_s >= 0 else use.cpu_s)
         CONTAINER_MEMORY.labels(service).set(use.memory_bytes)
@@ -101,7 +101,7 @@ class ContainerStats:
         self._cpu_s[service] = use.cpu_s
 
     async def _fetch(self, path: str) -> Any:
-        """None where there is no answer: scaling tells of a filter that is gone, and a container that is not there has no use."""
+        """None without a response: the autoscaler reports an unreachable filter; a missing container uses nothing."""
         try:
             reply = await bounded_request(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
             return reply.json() if reply.status == 200 else None
@@ -111,7 +111,7 @@ class ContainerStats:
 
 @contextlib.asynccontextmanager
 async def collect_container_stats(effective: EffectiveConfig, url: str) -> AsyncIterator[None]:
-    """While the context lasts; nothing with `controller.containers: false`."""
+    """Collects the metrics while the context lasts. Does nothing with `controller.containers: false`."""
     if not effective.cluster.controller.containers:
         yield
         return

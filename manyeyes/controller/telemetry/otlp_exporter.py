@@ -1,8 +1,8 @@
-"""Makes the gateway's spans of its log lines (stock nginx writes none) and sends them to an OTLP collector.
+"""Builds the gateway's spans from its log lines (stock nginx writes none) and sends them to an OTLP collector.
 
-What cannot be sent in time is dropped and counted; no request waits for it. The form is OpenTelemetry's JSON:
-https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Ids are hexadecimal there, numbers of 64 bits strings. The engine's
-own span has the same parent as those of the attempts.
+Spans that cannot be sent in time are dropped and counted; no request waits for them. The format is OpenTelemetry's
+JSON: https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. It writes ids in hexadecimal and 64-bit numbers
+as strings. The engine's own span has the same parent as the spans of the attempts.
 """
 
 import asyncio
@@ -26,16 +26,19 @@ from manyeyes.controller.telemetry.access_log_parser import EngineAttempt, Logge
 SERVER, CLIENT = 2, 3
 ERROR = 2
 TRACED = b'"traced":"1"'
-"""In lines of requests that are to have spans."""
+"""Marks log lines of requests that get spans."""
 
 
 def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callable[[str], str]) -> list[dict[str, Any]]:
-    """The request's span, then one for each engine asked. Raises KeyError or ValueError for a line that nginx did not write."""
+    """Builds the request's span, then one span for each attempt.
+
+    Raises KeyError or ValueError for a line that nginx did not write.
+    """
     ended_s = datetime.fromisoformat(line["at"]).timestamp()
     began_s = ended_s - (request.total_s or 0.0)
     trace, own, parent = str(line["trace"]), str(line["span"]), str(line["parent"])
     if len(bytes.fromhex(trace)) != 16 or len(bytes.fromhex(own)) != 8:
-        raise ValueError(f"no ids of a trace: {trace!r}, {own!r}")
+        raise ValueError(f"invalid trace ids: {trace!r}, {own!r}")
     attributes = {
         "http.request.method": line["method"],
         "url.path": line["path"],
@@ -55,7 +58,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     found = [whole]
     at_s = began_s
     for number, attempt in enumerate(request.attempts):
-        # An attempt has no number of its own in the log: one that follows from the request's.
+        # The log has no id for an attempt, so it is derived from the request's span id.
         child = hashlib.sha256(f"{own} {number}".encode()).hexdigest()[:16]
         until_s = min(at_s + (attempt.response_s or 0.0), ended_s)
         attributes = {
@@ -64,7 +67,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
             "manyeyes.outcome": attempt.outcome.value,
             "manyeyes.first_byte_s": attempt.header_s,
         }
-        made = _span(trace, child, "ask an engine", CLIENT, (at_s, until_s), attributes, _failed(attempt))
+        made = _span(trace, child, "engine attempt", CLIENT, (at_s, until_s), attributes, _failed(attempt))
         found.append(made | {"parentSpanId": own})
         at_s = until_s
     return found
@@ -112,7 +115,7 @@ TIMEOUT_S = 5.0
 
 
 class SpanExporter:
-    """`tracing` is asked each time: it may change while the controller runs."""
+    """Queues spans and sends them. `tracing` is called each time, because it may change while the controller runs."""
 
     def __init__(self, tracing: Callable[[], Tracing], engine_at: Callable[[str], str]) -> None:
         self.tracing = tracing
@@ -149,7 +152,7 @@ class SpanExporter:
         try:
             reply = await bounded_request(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, otlp_document(found))
             if not 200 <= reply.status < 300:
-                raise RequestFailed(f"it answers {reply.status}")
+                raise RequestFailed(f"status {reply.status}")
         except RequestFailed as error:
             metrics.SPANS.labels("dropped").inc(len(found))
             if self._works:

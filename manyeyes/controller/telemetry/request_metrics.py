@@ -1,10 +1,11 @@
-"""Counts the gateway's requests for Prometheus, and keeps the latencies of the last minutes. Names and help are in metrics.py.
+"""Counts the gateway's requests for Prometheus, and stores the latencies of the last minutes. metrics.py has the names.
 
-Only what is configured becomes a label value, so that no client can make a series. Series: requests x engines x few statuses, and per
-engine 2 x 24 buckets. What is configured starts at 0, so that a rate is 0 and not missing.
+Only configured names become label values, so that clients cannot create series. The number of series is pools x engines
+x a few statuses, plus 2 x 24 buckets per engine. Series of configured engines start at 0, so that a rate is 0 and not
+missing.
 
-Requests that one engine answered, which is nearly all of them, are counted together: a few fields tell of which kind one is. That
-costs the controller less than half of what reading and counting each by itself does (docs/measured.md).
+Requests with one attempt, which are nearly all requests, are counted in groups with the same labels. This costs less
+than half of the CPU that parsing and counting each request needs (docs/benchmarks/measured.md).
 """
 
 from collections import Counter as Tally
@@ -42,7 +43,7 @@ from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, 
 
 OTHER = "other"
 NGINX_OWN = (444, 494, 495, 496, 497, 499)
-"""Codes that only nginx writes; 499 is a client that left first."""
+"""Codes that only nginx uses; 499 means that the client disconnected first."""
 STATUSES = frozenset({*(int(status) for status in HTTPStatus), *NGINX_OWN})
 CACHE_STATUSES = frozenset({"MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT"})
 MOST_KEYS = 500
@@ -52,27 +53,27 @@ MOST_KEYS = 500
 class ClusterLabels:
     pools: frozenset[str]
     pool_of: dict[str, str]
-    """The pool of each engine, by the engine's name."""
+    """{engine name: its pool}."""
     engine_at: dict[str, str]
-    """An engine's name by host:port."""
+    """{host:port: engine name}."""
 
     def pool(self, name: str) -> str:
-        """A known pool's name, `other` for any other, empty for none."""
+        """The label of a pool: its name if it is known, else `other`; empty for an empty name."""
         return name if name in self.pools or not name else OTHER
 
     def asked(self, request: LoggedRequest) -> str:
-        """The pool that answered, or where none did, the one asked for."""
+        """The label of the pool that answered, or of the requested pool when none answered."""
         return self.pool(request.pool or request.asked_pool)
 
     def engine(self, request: LoggedRequest) -> str:
-        """The engine that answered, or where none did, the last one asked; empty when no engine was asked."""
+        """The label of the engine of the last attempt; empty when there was no attempt."""
         if not request.attempts:
             return ""
         name = self.engine_at.get(request.attempts[-1].address, request.engine)
         return name if name in self.pool_of else OTHER
 
     def attempted(self, request: LoggedRequest, attempt: EngineAttempt) -> tuple[str, str]:
-        """Pool and engine of one attempt. An address that is not an engine's (yet, or any more) counts for the request's pool."""
+        """The labels (pool, engine) of one attempt. An unknown address counts for the request's pool."""
         engine = self.engine_at.get(attempt.address, OTHER)
         if engine in self.pool_of:
             return self.pool_of[engine], engine
@@ -81,7 +82,7 @@ class ClusterLabels:
 
 
 def status_label(code: int) -> str:
-    """The code as text; `other` for one that no standard knows."""
+    """The code as text; `other` for a code that is in no standard."""
     return str(code) if code in STATUSES else OTHER
 
 
@@ -95,18 +96,21 @@ def cache_label(word: str) -> str:
 
 
 def key_label(name: str, seen: set[str]) -> str:
-    """The name of a client's key. The gateway writes only names from its key file; the number of series stays bounded without that."""
+    """The label of a client's key.
+
+    The gateway logs only names from its key file; the limit here is an additional bound.
+    """
     return name if name in seen or (len(seen) < MOST_KEYS and name.isascii() and name.isprintable()) else OTHER
 
 
 CLIENT_LEFT = 499
 USUAL_FAILURES = (500, 502, 503, 504)
-"""From 0 on, so that the first of them is a change that a rate sees, and an alert."""
+"""Their series start at 0, so that rates and alerts see the first failure."""
 USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 429, 503)
 
 
 def initialize_series(cluster: PlacedCluster) -> None:
-    """Every series that a configured pool or engine will have on an ordinary day."""
+    """Creates the usual series of every configured pool and engine at 0."""
     for engine in cluster.engines:
         for status in (200, *USUAL_FAILURES):
             REQUESTS.labels(engine.pool, engine.name, str(status), "", "")
@@ -132,7 +136,7 @@ def initialize_series(cluster: PlacedCluster) -> None:
 
 
 def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: Slo | None = None) -> None:
-    """One request. `key` is its label, empty for none; `slo` what its pool promises."""
+    """Counts one request. `key` is the label of its API key, empty for none; `slo` is its pool's objective."""
     pool, engine = known.asked(request), known.engine(request)
     status = status_label(request.status)
     fallback = "1" if request.fallback else ""
@@ -157,7 +161,7 @@ def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: S
 
 
 def is_within_slo(request: LoggedRequest, slo: Slo) -> bool:
-    """Whether a successful request took no longer than its pool's objective allows."""
+    """Whether a successful request met its pool's latency objective."""
     if request.total_s is None or request.total_s > slo.latency_s:
         return False
     return not request.streamed or request.first_byte_s is None or request.first_byte_s <= slo.ttft_s
@@ -177,21 +181,21 @@ def _count_attempts(request: LoggedRequest, known: ClusterLabels) -> None:
 WINDOW_S = 300.0
 WINDOW_REQUESTS = 500
 FEWEST_FOR_QUANTILE = 20
-"""Fewer requests than this say nothing about a 95th percentile."""
+"""With fewer requests, a 95th percentile is not meaningful."""
 
 
 class LatencyWindow:
-    """Successful requests of the last five minutes, the last 500 at most."""
+    """Latencies of the successful requests of the last five minutes, at most 500 of them."""
 
     def __init__(self) -> None:
         self._taken: deque[tuple[float, float, float | None]] = deque(maxlen=WINDOW_REQUESTS)
 
     def add(self, now_s: float, total_s: float, first_byte_s: float | None) -> None:
-        """One request that ended at `now_s`, on any clock that never goes back."""
+        """Adds one request that ended at `now_s`, on a monotonic clock."""
         self._taken.append((now_s, total_s, first_byte_s))
 
     def total_ms(self, share: float, now_s: float) -> int | None:
-        """What this share of requests took at most, whole, in milliseconds; None while there are fewer than 20."""
+        """Quantile `share` of the total times, in milliseconds; None while there are fewer than 20 requests."""
         return _to_ms(self.total_s_since(share, now_s - WINDOW_S))
 
     def first_byte_ms(self, share: float, now_s: float) -> int | None:
@@ -199,12 +203,12 @@ class LatencyWindow:
         return _to_ms(_quantile(times, share))
 
     def total_s_since(self, share: float, since_s: float) -> float | None:
-        """What this share of the requests that ended since then took at most, in seconds; None while there are fewer than 20."""
+        """Quantile `share` of the requests since `since_s`, in seconds; None while there are fewer than 20 requests."""
         return _quantile([total_s for at_s, total_s, _ in self._taken if at_s >= since_s], share)
 
 
 def _quantile(times: list[float], share: float) -> float | None:
-    """Nearest rank: a time that was really measured, never one between two."""
+    """The nearest-rank quantile: always a measured value, without interpolation."""
     if len(times) < FEWEST_FOR_QUANTILE:
         return None
     return sorted(times)[max(0, ceil(share * len(times)) - 1)]
@@ -215,13 +219,13 @@ def _to_ms(seconds: float | None) -> int | None:
 
 
 GROUPING_FIELDS = ("attempts", "pool", "asked_pool", "engine", "cache", "key", "stream")
-"""Fields that decide what a request counts as, but for its times and sizes."""
+"""Fields that decide a request's labels."""
 
 GroupKey = tuple[object, ...]
 
 
 class RequestFigures(NamedTuple):
-    """In what requests of one kind differ."""
+    """The values in which the requests of one group differ. Times in seconds."""
 
     total_s: float
     first_byte_s: float
@@ -232,26 +236,29 @@ class RequestFigures(NamedTuple):
 
 @dataclass(slots=True)
 class RequestGroup:
-    """Requests that differ in nothing but times and sizes, since they were last counted for Prometheus. Times in seconds."""
+    """Requests with the same labels that are not counted for Prometheus yet. They differ only in times and sizes.
+
+    Times are in seconds.
+    """
 
     engine: str
     pool: str
-    """The engine's, by the configuration."""
+    """The engine's pool in the configuration."""
     counted_once: tuple[Counter, ...]
-    """Each request is 1 in these."""
+    """Counters that each request increments by 1."""
     seconds: Histogram
     first_byte_seconds: Histogram
     within_slo: Counter
     bytes_in: Counter
     bytes_out: Counter
     slowest: tuple[float, float]
-    """The longest time, and time to the first byte, that keeps the pool's objective."""
+    """The longest total time and time to first byte that meet the pool's objective."""
     number: int = 0
     kept_slo: int = 0
     bytes_in_sum: int = 0
     bytes_out_sum: int = 0
     began_at_s: float = 0.0
-    """When the last answer began, on the clock that `add` was given."""
+    """When the last answer began, on the clock of `add`."""
 
     def add(self, now_s: float, figures: RequestFigures) -> None:
         total_s, first_byte_s, response_s, bytes_in, bytes_out = figures
@@ -274,7 +281,7 @@ class RequestGroup:
 
 
 def group_key(fields: dict[str, object]) -> GroupKey | None:
-    """What kind of request the fields tell of; None for any that has to be looked at by itself."""
+    """The group of a request; None when the request must be parsed individually."""
     get = fields.get
     if get("status") != 200 or get("attempt_status") != "200" or get("fallback") or get("traced") == "1":
         return None
@@ -284,7 +291,7 @@ def group_key(fields: dict[str, object]) -> GroupKey | None:
 
 
 def parse_figures(fields: dict[str, object]) -> RequestFigures | None:
-    """None where any of them is not what nginx writes."""
+    """Parses times and sizes; None when a value is not what nginx writes."""
     get = fields.get
     try:
         found = RequestFigures(
@@ -302,7 +309,7 @@ def parse_figures(fields: dict[str, object]) -> RequestFigures | None:
 
 
 def open_group(request: LoggedRequest, known: ClusterLabels, client: str, slo: Slo | None) -> RequestGroup | None:
-    """Where requests like this one are counted; None where it is not ordinary. `client` is its key's label."""
+    """Creates the group of an ordinary request; None for any other request. `client` is the label of its key."""
     engine = known.engine(request)
     ordinary = len(request.attempts) == 1 and request.attempts[0].outcome is AttemptOutcome.OK and not request.fallback
     if not (ordinary and request.ok and engine in known.pool_of and known.engine_at.get(request.attempts[0].address)):

@@ -1,1 +1,1 @@
-"""Grafana's data source and dashboards; the dashboards are made by `python -m manyeyes.monitoring.grafana.build`."""
+"""Grafana's dashboards as data. `python -m manyeyes.monitoring.grafana.build` writes their JSON."""

@@ -1,6 +1,6 @@
 """Writes dashboards/*.json: python -m manyeyes.monitoring.grafana.build
 
-Grafana 12's classic dashboard, as its file provider reads it, by Grafana's own Foundation SDK.
+The files have the classic dashboard model of Grafana 12, which its file provider reads. They are built with Grafana's Foundation SDK.
 """
 
 import json
@@ -34,8 +34,7 @@ ANNOTATIONS = (
     ),
     ("Marks", "manyeyes_annotation", "blue", {"titleFormat": "{{text}}", "textFormat": ""}),
 )
-"""Spans on every panel, for as long as a series has samples: name, query, colour, and Prometheus' own fields, which the SDK's
-type does not have."""
+"""Spans on every panel, while a series has samples: name, query, colour, and Prometheus' fields that the SDK's type lacks."""
 
 
 def files() -> dict[Path, str]:
@@ -76,7 +75,7 @@ def _annotation(name: str, query: str, colour: str) -> sdk.AnnotationQuery:
 
 
 def _variable(name: str) -> sdk.QueryVariable:
-    """A choice of one, several or all, above the panels."""
+    """A selector above the panels for one, several or all values."""
     query: dict[str, object] = {"qryType": 1, "query": VARIABLES[name], "refId": f"variable-{name}"}
     return (
         sdk.QueryVariable(name)
@@ -93,7 +92,7 @@ def _variable(name: str) -> sdk.QueryVariable:
 
 
 def _place_panels(builder: sdk.Dashboard, rows: tuple[DashboardRow, ...]) -> None:
-    """All panels and the headings of their rows, left to right, top to bottom."""
+    """Places all panels and the headings of their rows, left to right and top to bottom."""
     number = y = 0
     for row in rows:
         number += 1

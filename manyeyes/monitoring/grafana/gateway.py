@@ -1,54 +1,54 @@
-"""The Gateway dashboard as data: who got what, how long it took, what went wrong. `build.py` makes JSON of it.
+"""The Gateway dashboard as data: requests by pool, engine and key, their times and their errors. `build.py` renders it as JSON.
 
-All of it is what the gateway says of its requests in its log (`manyeyes/controller/telemetry/request_metrics.py`), so it is what users saw;
-the Cluster dashboard shows what the engines say. A series' `engine` is empty where the gateway or its cache answered.
+All figures come from the gateway's request log (`manyeyes/controller/telemetry/request_metrics.py`), so they are what users saw; the
+Cluster dashboard also shows what the engines report. The label `engine` is empty if the gateway or its cache answered.
 """
 
 from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
 
 
 def or_zero(counter: str) -> str:
-    """Per pool; 0 for a pool that has no such series, as one without a fallback has none of fallbacks."""
+    """Query for the counter's rate per pool; 0 for a pool without that series, such as fallbacks of a pool that has no fallback."""
     return f"{rate(counter, 'pool', POOL)} or 0 * {rate('manyeyes_retries_total', 'pool', POOL)}"
 
 
 WHO = DashboardRow(
-    "Who got what?",
+    "Who sends requests, and who answers them?",
     (
         DashboardPanel(
             "Requests per pool",
-            "Requests that ended, per second, by the pool that answered or, where none did, the pool asked for. "
-            "Worry when it falls while people work as before: look at Status codes and at Request time.",
+            "Completed requests per second, by the pool that answered or, if none answered, the requested pool. "
+            "Worry when it falls although users work as before: see Status codes and Request time.",
             "reqps",
             {"{{pool}}": recorded("pool:requests:rate1m")},
         ),
         DashboardPanel(
             "Requests per engine",
-            "Requests that ended, per second, by the engine that answered last. "
-            "Worry when one engine's line leaves those of its pool for minutes under load: the Engines dashboard says why.",
+            "Completed requests per second, by the engine that answered last. "
+            "Worry when an engine differs from the others of its pool for minutes under load: the Engines dashboard shows why.",
             "reqps",
             {"{{engine}}": recorded("pool_engine:requests:rate1m")},
         ),
         DashboardPanel(
             "Requests per key",
-            "Requests by the name of the client's API key, per second; one line at 0 where nobody has a key. "
-            "Worry when one key asks far more than it should: give it limits with manyeyes key.",
+            "Requests per second by the name of the client's API key; one line at 0 if there are no keys. "
+            "Worry when a key sends far more requests than it should: set limits with manyeyes key.",
             "reqps",
             {"{{key}}": "sum by (key) (rate(manyeyes_key_requests_total[$__rate_interval])) or vector(0)"},
         ),
         DashboardPanel(
             "Answered from the cache",
-            "Share of requests that the gateway answered by itself because the same was asked before; 0 where the pool's cache is off. "
-            "Worry when it drops while the same questions are asked: answers no longer fit, or expire sooner than they are asked again.",
+            "Share of requests that the gateway answered from the response cache; 0 if the pool's cache is off. "
+            "Worry when it drops although clients repeat the same requests: answers exceed the cache, or expire before they are requested again.",
             "percentunit",
             {"{{pool}}": recorded("pool:response_cache_hits:ratio_rate5m")},
             most=1,
-            none="nobody asks",
+            none="no requests",
         ),
         DashboardPanel(
             "Connections",
-            "Connections that nginx holds open: waiting for an answer or getting one (writing), sending a request (reading), idle (waiting). "
-            "Worry when writing grows without end (engines do not answer), or near worker_connections in nginx.conf, 8192 per core.",
+            "Open connections of nginx: waiting for or receiving an answer (writing), sending a request (reading), idle (waiting). "
+            "Worry when writing grows without limit (engines do not answer), or near worker_connections in nginx.conf, 8192 per core.",
             "short",
             {
                 "writing": 'sum(nginx_connections_writing{job="gateway"})',
@@ -57,13 +57,13 @@ WHO = DashboardRow(
             },
         ),
         DashboardPanel(
-            "Asked of nginx and answered by pools",
-            "All that nginx was asked per second, the page and health checks included, beside the requests that pools got. "
-            "Worry when the first grows and the second does not: somebody asks for what there is not (see Refused by the gateway).",
+            "Requests to nginx and to pools",
+            "All requests to nginx per second, including the page and health checks, and the requests that pools received. "
+            "Worry when the first grows and the second does not: a client sends requests that are refused (see Refused by the gateway).",
             "reqps",
             {
-                "asked of nginx": 'sum(rate(nginx_http_requests_total{job="gateway"}[$__rate_interval]))',
-                "of pools": "cluster:requests:rate1m",
+                "to nginx": 'sum(rate(nginx_http_requests_total{job="gateway"}[$__rate_interval]))',
+                "to pools": "cluster:requests:rate1m",
             },
         ),
     ),
@@ -74,8 +74,8 @@ HOW_LONG = DashboardRow(
     (
         DashboardPanel(
             "Request time",
-            "From the first byte of a request to the last of its answer, successful ones only, retries and fallbacks included. "
-            "Worry when p95 grows while requests per pool do not: an engine is slow, or requests are tried again (see Retries).",
+            "Time from the first byte of a request to the last byte of its answer, successful requests only, including retries and fallbacks. "
+            "Worry when p95 grows and requests per pool do not: an engine is slow, or requests are retried (see Retries and fallbacks).",
             "s",
             {
                 "p50 {{pool}}": recorded("pool:request_seconds:p50"),
@@ -86,8 +86,8 @@ HOW_LONG = DashboardRow(
         ),
         DashboardPanel(
             "Time to the first byte",
-            "From asking the first engine to the first byte of the answer that the client got; an answer that is not streamed begins when it is done. "
-            "Worry when it is far above Time to the first token on the Cluster dashboard for streamed answers: requests fail before one succeeds.",
+            "Time from the first attempt to the first byte of the answer; an answer that is not streamed begins when it is complete. "
+            "Worry when it is far above Time to the first token on the Cluster dashboard for streamed answers: attempts fail before one succeeds.",
             "s",
             {
                 "p50 {{pool}}": recorded("pool:first_byte_seconds:p50"),
@@ -103,47 +103,47 @@ WRONG = DashboardRow(
     (
         DashboardPanel(
             "Status codes",
-            "What clients of the chosen pools got, per second; 499 is a client that left before the answer began. "
+            "Status codes sent to clients of the selected pools, per second; 499 is a client that disconnected before the answer began. "
             "Worry at 5xx (no engine and no fallback could answer), and at 429 that lasts: the pool is too small.",
             "reqps",
             {"{{status}}": rate("manyeyes_requests_total", "status", POOL)},
         ),
         DashboardPanel(
             "Refused by the gateway",
-            "Requests that no engine was asked for, per second, whichever pool they wanted: 4xx is the client's mistake, 429 a limit, 503 an empty pool. "
-            "Worry at 429 and 503 that last; a wave of 401 or 404 is a client with a wrong key or model name.",
+            "Requests per second that were not sent to any engine, for all pools: 4xx is a mistake of the client, 429 a limit, 503 an empty pool. "
+            "Worry at 429 and 503 that last; many 401 or 404 come from a client with a wrong key or model name.",
             "reqps",
             {"{{status}}": rate("manyeyes_requests_refused_total", "status")},
         ),
         DashboardPanel(
             "Retries and fallbacks",
-            "Requests that needed a second engine of their pool, and those that another pool answered, per second: users saw nothing but a longer wait. "
-            "Worry when either lasts: retries, an engine is failing (see Failed attempts); fallbacks, the pool is empty, full or failing.",
+            "Requests per second that needed a second engine of their pool, and requests that another pool answered: users only waited longer. "
+            "Worry when either lasts: with retries an engine is failing (see Failed attempts per engine), with fallbacks the pool is empty, full or failing.",
             "reqps",
             {
-                "tried again {{pool}}": rate("manyeyes_retries_total", "pool", POOL),
-                "fell back {{pool}}": or_zero("manyeyes_fallbacks_total"),
+                "retried {{pool}}": rate("manyeyes_retries_total", "pool", POOL),
+                "fallback {{pool}}": or_zero("manyeyes_fallbacks_total"),
             },
         ),
         DashboardPanel(
             "Attempts by outcome",
-            "Each time the gateway asked an engine, per second: ok, refused (no connection), lost (cut before the answer), "
-            "busy (its queue is full), error (5xx), timeout, left (the client went away). "
-            "Worry about lost, error and timeout: an engine crashes or hangs; refused for seconds is one that was just stopped.",
+            "Attempts to send a request to an engine, per second: ok, refused (no connection), lost (cut before the answer), "
+            "busy (its queue is full), error (5xx), timeout, left (the client disconnected). "
+            "Worry about lost, error and timeout: an engine crashes or hangs. Refused for a few seconds is normal when an engine stops.",
             "suffix: /s",
             {"{{outcome}}": rate("manyeyes_attempts_total", "outcome", CHOSEN)},
         ),
         DashboardPanel(
             "Failed attempts per engine",
-            "Times that an engine was asked in vain, per second. "
-            "Worry about an engine that stands out: it gets requests and does not answer them, though the controller takes it for up.",
+            "Failed attempts to send a request to an engine, per second. "
+            "Worry about an engine far above the others: it receives requests and does not answer them, although it counts as up.",
             "suffix: /s",
             {"{{engine}}": rate("manyeyes_attempts_total", "engine", CHOSEN, 'outcome!~"ok|left"')},
         ),
         DashboardPanel(
             "Log lines not counted",
-            "Lines of the gateway's log that the controller could not read, or that came faster than it took them, per second: they are missing from this page. "
-            "Worry above 0: every other panel here is too low.",
+            "Lines of the gateway's log that the controller could not parse, or that arrived faster than it could read them, per second. "
+            "Worry above 0: they are missing from the figures of this dashboard, which are too low.",
             "suffix: /s",
             {
                 "unreadable": "sum(rate(manyeyes_request_log_unreadable_total[$__rate_interval]))",
@@ -152,8 +152,8 @@ WRONG = DashboardRow(
         ),
         DashboardPanel(
             "Traffic",
-            "Bytes of requests, mostly pictures, and of answers. "
-            "Worry when requests come near what the network carries: long before that, base64 pictures take the gateway's time.",
+            "Bytes of requests, mostly images, and of answers. "
+            "Worry when requests come near the network's bandwidth: long before that, base64 images cost the gateway much CPU time.",
             "Bps",
             {
                 "in {{pool}}": rate("manyeyes_request_bytes_total", "pool", POOL),
@@ -167,6 +167,6 @@ WRONG = DashboardRow(
 DASHBOARD = Dashboard(
     "gateway",
     "Gateway",
-    "Who got what, how long it took, and what went wrong, as users saw it.",
+    "Shows requests by pool, engine and key, their times and their errors, as users saw them.",
     (WHO, HOW_LONG, WRONG),
 )

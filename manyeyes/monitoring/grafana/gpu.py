@@ -1,7 +1,7 @@
-"""The GPU dashboard as data. `build.py` makes JSON of it.
+"""The GPU dashboard as data. `build.py` renders it as JSON.
 
-The names are those of NVIDIA's DCGM exporter with its default counters
-(https://github.com/NVIDIA/dcgm-exporter/blob/main/etc/default-counters.csv). Empty where that does not run.
+The metrics are those of NVIDIA's DCGM exporter with its default counters
+(https://github.com/NVIDIA/dcgm-exporter/blob/main/etc/default-counters.csv). The panels are empty where it does not run.
 """
 
 from manyeyes.monitoring.grafana.panels import GPU, Dashboard, DashboardPanel, DashboardRow, recorded
@@ -12,19 +12,19 @@ def gauge(name: str) -> str:
 
 
 WORK = DashboardRow(
-    "Do they work?",
+    "How busy are the GPUs?",
     (
         DashboardPanel(
             "Use",
             "Share of the time in which a GPU ran at least one kernel. "
-            "Worry when it is low while requests wait: the CPU prepares pictures too slowly (Hidden queue on the Engines dashboard).",
+            "Worry when it is low while requests wait: the CPU preprocesses images too slowly (Hidden queue on the Engines dashboard).",
             "percentunit",
             {"GPU {{gpu}}": recorded("gpu:use:ratio")},
             most=1,
         ),
         DashboardPanel(
             "Memory in use",
-            "Share of a GPU's memory that is taken; vLLM takes its part when it starts and keeps it. "
+            "Used share of a GPU's memory; vLLM reserves its share when it starts and holds it. "
             "Worry when it changes while nothing starts or stops: another program uses this GPU.",
             "percentunit",
             {"GPU {{gpu}}": recorded("gpu:memory_used:ratio")},
@@ -33,7 +33,7 @@ WORK = DashboardRow(
         DashboardPanel(
             "Memory copied",
             "Share of the time in which memory was read or written. "
-            "Worry when it is near 100 % and Use is not: decoding is bound by memory, and more requests at once cost little.",
+            "Worry when it is near 100 % and Use is not: decoding is limited by memory, and more concurrent requests cost little.",
             "percentunit",
             {"GPU {{gpu}}": f"{gauge('DCGM_FI_DEV_MEM_COPY_UTIL')} / 100"},
             most=1,
@@ -42,12 +42,12 @@ WORK = DashboardRow(
 )
 
 WELL = DashboardRow(
-    "Are they well?",
+    "Are the GPUs healthy?",
     (
         DashboardPanel(
             "Temperature",
             "Temperature of the GPU's core. "
-            "Worry above 85 °C: it slows itself down (see Clock), and what is next to it gets hot as well.",
+            "Worry above 85 °C: the GPU throttles (see Clock), and parts next to it become hot as well.",
             "celsius",
             {"GPU {{gpu}}": recorded("gpu:temperature_celsius:max")},
             line_at=85,
@@ -61,15 +61,15 @@ WELL = DashboardRow(
         ),
         DashboardPanel(
             "Xid errors",
-            "The last error that the driver reported for a GPU, by number; 0 is none (https://docs.nvidia.com/deploy/xid-errors/). "
-            "Worry about any: 79 is a GPU that fell off the bus, 48 and 63 are memory; the engine on it has to be restarted at least.",
+            "Number of the last error that the driver reported for a GPU; 0 is none (https://docs.nvidia.com/deploy/xid-errors/). "
+            "Worry about any error: 79 is a GPU that fell off the bus, 48 and 63 are memory errors; at least the engine on it must be restarted.",
             "short",
             {"GPU {{gpu}}": gauge("DCGM_FI_DEV_XID_ERRORS")},
         ),
         DashboardPanel(
             "PCIe replays",
             "Transfers over PCIe that had to be repeated, per second. "
-            "Worry above 0 that lasts: a riser, a slot or a card makes poor contact, and pictures arrive slowly.",
+            "Worry above 0 that lasts: a riser, a slot or a card has a poor contact, and images arrive slowly.",
             "suffix: /s",
             {"GPU {{gpu}}": f"sum by (gpu) (rate(DCGM_FI_DEV_PCIE_REPLAY_COUNTER{{{GPU}}}[5m]))"},
         ),
@@ -77,32 +77,32 @@ WELL = DashboardRow(
 )
 
 COST = DashboardRow(
-    "What do they cost?",
+    "How much power do the GPUs use?",
     (
         DashboardPanel(
             "Power",
             "Power that each GPU draws. "
-            "Worry when the sum comes near what the power supply gives, or one GPU draws far less than the others at the same Use.",
+            "Worry when the sum comes near the limit of the power supply, or one GPU draws far less than the others at the same Use.",
             "watt",
             {"GPU {{gpu}}": recorded("gpu:power_watts:max")},
         ),
         DashboardPanel(
             "Power of all GPUs",
-            "Their sum. Worry when it stays high at night while nobody asks: engines may rest (docs/scaling.md).",
+            "Power that all GPUs draw. Worry when it stays high at night without requests: engines can be stopped (docs/autoscaling.md).",
             "watt",
             {"all": recorded("cluster:gpu_power_watts:sum")},
         ),
         DashboardPanel(
-            "Energy of 1000 pictures",
-            "Energy of all GPUs for 1000 pictures, at the pace of the last five minutes. "
-            "Worry when it grows at the same work: GPUs idle beside each other, and fewer would do.",
+            "Energy per 1000 images",
+            "Energy of all GPUs for 1000 images, at the rate of the last five minutes. "
+            "Worry when it grows with the same work: GPUs are idle, and fewer would be enough.",
             "watth",
-            {"1000 pictures": recorded("cluster:energy_per_1000_images:watt_hours")},
-            none="nobody asks",
+            {"1000 images": recorded("cluster:energy_per_1000_images:watt_hours")},
+            none="no requests",
         ),
     ),
 )
 
 DASHBOARD = Dashboard(
-    "gpu", "GPU", "Do the GPUs work, are they well, what do they cost.", (WORK, WELL, COST), variables=("gpu",)
+    "gpu", "GPU", "Shows the load, health and power of the GPUs.", (WORK, WELL, COST), variables=("gpu",)
 )

@@ -1,4 +1,4 @@
-"""Dashboards and panels as data, and a panel as Grafana's Foundation SDK has it, one function for each kind."""
+"""Defines dashboards and panels as data, and builds Grafana panels from them with Grafana's Foundation SDK."""
 
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -15,7 +15,7 @@ VARIABLES = {
     "engine": 'label_values(manyeyes_engine_state{pool=~"$pool"}, engine)',
     "gpu": "label_values(DCGM_FI_DEV_GPU_UTIL, gpu)",
 }
-"""What can be chosen above the panels of a dashboard, so that a choice goes along from one to the next."""
+"""Variables that can be selected above the panels. The selection is passed on to linked dashboards."""
 
 POOL = 'pool=~"$pool"'
 CHOSEN = 'pool=~"$pool", engine=~"$engine"'
@@ -27,11 +27,11 @@ PanelKind = Literal["timeseries", "stat", "state-timeline", "bargauge"]
 
 @dataclass(frozen=True)
 class DashboardPanel:
-    """One panel: what it asks, and what it tells whoever reads it."""
+    """One panel: its queries and its texts."""
 
     title: str
     description: str
-    """What it means and when to worry, in sentences."""
+    """What it shows and when to worry, in sentences."""
     unit: str
     """A unit id of Grafana's: reqps, s, percentunit, short, or `suffix: anything`."""
     queries: dict[str, str]
@@ -40,20 +40,20 @@ class DashboardPanel:
     width: int = 8
     """Columns of the 24 that Grafana has."""
     height: int = 8
-    """Rows of 30 pixels; the same for all panels beside each other."""
+    """Rows of 30 pixels; the same for all panels in a line."""
     most: float | None = None
-    """Upper end of the axis, where there is one."""
+    """Upper end of the axis, if it is fixed."""
     line_at: float | None = None
-    """A dashed line where worry begins (timeseries)."""
+    """A dashed line at the value where worry begins (timeseries)."""
     colours: tuple[tuple[float, str], ...] = ((0, "green"),)
-    """From which value on which colour (stat, bargauge)."""
+    """(lowest value, colour) of each range (stat, bargauge)."""
     names: tuple[tuple[int, str, str], ...] = ()
     """Value, the word shown for it, its colour (state-timeline, stat)."""
     decimals: int | None = None
     none: str = ""
-    """Shown where there is nothing to show, so that an idle cluster is no riddle."""
+    """Shown if there is no value, for example in an idle cluster."""
     dashed: str = ""
-    """The series whose name begins so is drawn dashed in grey: an objective, a limit."""
+    """The series whose legend begins with this text is drawn dashed in grey: an objective, a limit."""
 
 
 @dataclass(frozen=True)
@@ -67,23 +67,23 @@ class DashboardRow:
 @dataclass(frozen=True)
 class Dashboard:
     name: str
-    """Of its file, and behind `manyeyes-` its address in Grafana."""
+    """Name of its file; `manyeyes-` and the name is its uid in Grafana."""
     title: str
     description: str
-    """The questions it answers, in a sentence."""
+    """What it shows, in a sentence."""
     rows: tuple[DashboardRow, ...]
     variables: tuple[str, ...] = ("pool", "engine")
     span: str = "30m"
-    """How far back it looks at first."""
+    """Time range when it is opened."""
 
 
 def rate(counter: str, by: str, *where: str, window: str = "$__rate_interval") -> str:
-    """What is counted per second. For what no recording rule works out."""
+    """Rate of a counter per second, for which there is no recording rule."""
     return f"sum by ({by}) (rate({counter}{{{', '.join(where)}}}[{window}]))"
 
 
 def recorded(name: str) -> str:
-    """A recording rule's series (manyeyes/monitoring/prometheus/recording.py) of what is chosen."""
+    """A recording rule's series (manyeyes/monitoring/prometheus/recording.py), filtered by the selected variables."""
     chosen = LEVELS[name.partition(":")[0]]
     return f"{name}{{{chosen}}}" if chosen else name
 
@@ -93,7 +93,7 @@ Any = TypeVar("Any", timeseries.Panel, stat.Panel, statetimeline.Panel, bargauge
 
 
 def build_panel(panel: DashboardPanel, number: int, place: models.GridPos) -> Builder[models.Panel]:
-    """The panel in its place."""
+    """The panel at its place in the grid."""
     match panel.kind:
         case "timeseries":
             return _over_time(_common(timeseries.Panel(), panel, number, place), panel)
@@ -135,7 +135,7 @@ def _target(ref: str, legend: str, expr: str, panel: DashboardPanel) -> promethe
 
 def _over_time(builder: timeseries.Panel, panel: DashboardPanel) -> timeseries.Panel:
     builder = (
-        # An engine has the same colour wherever its name is the legend.
+        # An engine has the same colour in all panels whose legend is its name.
         builder.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
         .line_width(1)
         .fill_opacity(8)
@@ -220,7 +220,7 @@ def _legend() -> common.VizLegendOptions:
 
 
 def _thresholds(colours: tuple[tuple[float, str], ...]) -> dashboard.ThresholdsConfig:
-    """The first colour holds from the lowest value on, which Grafana writes as null."""
+    """The first colour begins at the lowest value, which Grafana writes as null."""
     steps = [models.Threshold(value=start, color=colour) for start, colour in colours]
     steps[0].value = None
     return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)

@@ -1,1 +1,1 @@
-"""Prometheus' rules: figures worked out ahead of time, and alerts."""
+"""Prometheus' recording rules and alerts."""

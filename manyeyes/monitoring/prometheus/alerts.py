@@ -1,39 +1,41 @@
-"""The alerts, symptoms first. Each has a page of its name in docs/runbooks/, and cases in tests/prometheus/cases/.
+"""The alerts, symptoms first. Each has a runbook of its name in docs/runbooks/ and test cases in tests/prometheus/cases/.
 
-A burn rate is how many times faster errors come than the promise allows; two windows each, so that an alert comes when it matters
-and goes when it is over (Google, The Site Reliability Workbook, chapter 5: https://sre.google/workbook/alerting-on-slos/).
-A share of few requests says little, so each such alert wants some requests that went wrong as well.
+A burn rate is how many times faster errors occur than the objective allows. Each burn alert uses two windows, so that it fires when
+it matters and resolves when the problem is over (Google, The Site Reliability Workbook, chapter 5:
+https://sre.google/workbook/alerting-on-slos/). A share of few requests is not significant, so these alerts also require a minimum
+number of failed requests.
 """
 
 from manyeyes.monitoring.prometheus.recording import SERVING, AlertRule, RuleGroup
 
 FAST, SLOW = 14.4, 6
-"""Times the pace that uses up exactly what the promise allows: 2 % of a month's in an hour, and 5 % in six hours."""
+"""Burn rates: they consume 2 % of a month's error budget in an hour, and 5 % in six hours."""
 FEW = 10
-"""Requests that have to have gone wrong."""
+"""Minimum number of failed or slow requests."""
 
 FAILED = 'manyeyes_requests_total{pool!="", status=~"5.."}'
 ANSWERED = 'manyeyes_requests_total{pool!="", status=~"[23].."}'
 KEPT = "manyeyes_requests_within_slo_total"
 UP = f"max by (pool, engine) (manyeyes_engine_state{{{SERVING}}}) == 1"
 SCALED = "max by (pool) (manyeyes_scaling_desired_replicas)"
-"""Pools whose engines may be at rest."""
+"""Pools whose engines the autoscaler may stop."""
 HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
-"""Requests that wait in an engine. Own x (n + 2) > 3 x sum says: more than three times the average of the n - 1 others."""
+"""Requests that wait in an engine. Own x (n + 2) > 3 x sum means: more than three times the average of the n - 1 other engines."""
 ALL_START = '(sum by (pool) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == on (pool) pool:engines:count)'
-"""Pools that have just been brought up. EngineStuckStarting tells when that does not end."""
+"""Pools all of whose engines are starting. EngineStuckStarting fires if that does not end."""
 NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
 HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
 
 
 def cluster_starts(window: str) -> str:
-    """How often the controller began anew. Prometheus' volume outlives a cluster: what `make down` and `make up` did to an engine is
-    in its history, and no fault of the engine's."""
+    """Query for the number of controller restarts. Prometheus' volume survives `make down` and `make up`, whose effect on engines is in
+    its history but is not a fault of the engines."""
     return f'scalar(max(changes(process_start_time_seconds{{job="controller"}}[{window}])) or vector(0))'
 
 
 def burn(ratio: str, promise: str, factor: float, short: str, long: str, wrong: str) -> str:
-    """Both windows are over the factor; a promise of nearly nothing still has a threshold that can be reached."""
+    """Query that is true if both windows exceed the factor. The threshold is limited to 0.9, so that it can be reached with a very low
+    objective too."""
     threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({promise})), 0.9)"
     over = [f"{ratio}{window} > {threshold}" for window in (long, short)]
     return f"{over[0]} and on (pool) {over[1]} and on (pool) {wrong} >= {FEW}"
@@ -62,35 +64,35 @@ USERS = RuleGroup(
             burn("pool:errors:ratio_rate", "manyeyes_slo_availability_ratio", SLOW, "30m", "6h", errors_in("6h")),
             "5m",
             "ticket",
-            "For hours {{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} have failed.",
+            "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} have failed for hours.",
         ),
         AlertRule(
             "LatencyBurnFast",
             burn("pool:slow:ratio_rate", "manyeyes_slo_latency_objective_ratio", FAST, "5m", "1h", late_in("1h")),
             "2m",
             "page",
-            "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} take longer than promised.",
+            "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} take longer than the objective.",
         ),
         AlertRule(
             "LatencyBurnSlow",
             burn("pool:slow:ratio_rate", "manyeyes_slo_latency_objective_ratio", SLOW, "30m", "6h", late_in("6h")),
             "5m",
             "ticket",
-            "For hours {{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} have taken longer than promised.",
+            "{{ $value | humanizePercentage }} of the answers of {{ $labels.pool }} have taken longer than the objective for hours.",
         ),
         AlertRule(
             "GatewayDown",
             "max by (job) (nginx_up) == 0",
             "30s",
             "page",
-            "The gateway of {{ $externalLabels.cluster }} does not answer its exporter: nobody reaches any pool or engine.",
+            "The gateway of {{ $externalLabels.cluster }} does not answer its exporter: clients cannot reach any pool or engine.",
         ),
         AlertRule(
             "PoolEmpty",
             f"{NOBODY_SERVES} unless on (pool) {HAS_FALLBACK}",
             "30s",
             "page",
-            "No engine of {{ $labels.pool }} serves and nothing stands in: users get 503.",
+            "No engine of {{ $labels.pool }} is up and the pool has no fallback: users get 503.",
         ),
         AlertRule(
             "RunningOnFallback",
@@ -99,21 +101,21 @@ USERS = RuleGroup(
             f" and on (pool) sum by (pool) (increase(manyeyes_fallbacks_total[5m])) >= {FEW})",
             "1m",
             "ticket",
-            "Another pool answers for {{ $labels.pool }}: it is empty, full or failing.",
+            "{{ $labels.pool }} is empty, full or failing: its fallback answers requests.",
         ),
         AlertRule(
             "TurnedAway",
             f'pool:turned_away:ratio_rate5m > 0.05 and on (pool) sum by (pool) (increase(manyeyes_requests_total{{pool!="", status="429"}}[5m])) >= {FEW}',
             "5m",
             "ticket",
-            "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} are turned away with 429.",
+            "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} are rejected with 429.",
         ),
         AlertRule(
             "RemoteUnreachable",
             "max by (pool) (manyeyes_remote_reachable) == 0",
             "2m",
             "ticket",
-            "Nothing listens where {{ $labels.pool }} is served.",
+            "The remote endpoint of {{ $labels.pool }} is unreachable.",
         ),
     ),
 )
@@ -133,7 +135,7 @@ ENGINES = RuleGroup(
             'max by (pool, engine) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == 1',
             "15m",
             "ticket",
-            "{{ $labels.engine }} of {{ $labels.pool }} has been starting for a quarter of an hour.",
+            "{{ $labels.engine }} of {{ $labels.pool }} has been starting for 15 minutes.",
         ),
         AlertRule(
             "EngineFlapping",
@@ -141,7 +143,7 @@ ENGINES = RuleGroup(
             f" - {cluster_starts('15m')} > 2.5",
             "0s",
             "ticket",
-            "{{ $labels.engine }} of {{ $labels.pool }} went down three times in a quarter of an hour.",
+            "{{ $labels.engine }} of {{ $labels.pool }} went down three times in 15 minutes.",
         ),
         AlertRule(
             "EngineRestarts",
@@ -149,7 +151,7 @@ ENGINES = RuleGroup(
             " or sum by (pool, engine) (increase(manyeyes_hung_restarts_total[1h])) > 0.5",
             "0s",
             "ticket",
-            "The process of {{ $labels.engine }} of {{ $labels.pool }} has started again, and not because somebody asked for it once.",
+            "The process of {{ $labels.engine }} of {{ $labels.pool }} restarted repeatedly within an hour, or was restarted because it hung.",
         ),
         AlertRule(
             "EngineFailing",
@@ -158,14 +160,14 @@ ENGINES = RuleGroup(
             f" and on (pool, engine) ({UP})",
             "2m",
             "ticket",
-            "{{ $labels.engine }} of {{ $labels.pool }} fails {{ $value | humanizePercentage }} of what it is asked, and is taken for up.",
+            "{{ $labels.engine }} of {{ $labels.pool }} fails {{ $value | humanizePercentage }} of its requests but counts as up.",
         ),
         AlertRule(
             "HiddenQueueGrowing",
             "pool:hidden_queue:sum / (pool:engines_up:sum > 0) > 8 and on (pool) deriv(pool:hidden_queue:sum[5m]) > 0",
             "2m",
             "ticket",
-            "Pictures for {{ $labels.pool }} wait to be prepared, {{ $value | humanize }} an engine, and the queue grows.",
+            "{{ $value | humanize }} requests per engine of {{ $labels.pool }} wait for image preprocessing, and the queue grows.",
         ),
         AlertRule(
             "EngineStarved",
@@ -174,7 +176,7 @@ ENGINES = RuleGroup(
             " and on (pool) sum by (pool) (increase(manyeyes_requests_total{pool!=\"\", engine!=\"\"}[5m])) > 50 * (pool:engines_up:sum > 1)",
             "10m",
             "ticket",
-            "{{ $labels.engine }} of {{ $labels.pool }} is up and gets less than a quarter of its pool's average.",
+            "{{ $labels.engine }} of {{ $labels.pool }} is up but gets less than a quarter of the average requests in its pool.",
         ),
         AlertRule(
             "EngineOverloaded",
@@ -182,14 +184,14 @@ ENGINES = RuleGroup(
             f" ({HELD} * on (pool) group_left () (count by (pool) ({HELD}) + 2) > on (pool) group_left 3 * sum by (pool) ({HELD}))",
             "5m",
             "ticket",
-            "{{ $value | humanize }} requests wait in {{ $labels.engine }} of {{ $labels.pool }}, more than three times what the others of its pool hold.",
+            "{{ $value | humanize }} requests wait in {{ $labels.engine }} of {{ $labels.pool }}, more than three times the average of its other engines.",
         ),
         AlertRule(
             "KvCacheFull",
             "pool_engine:kv_cache_use:max > 0.95 and on (pool, engine) pool_engine:preemptions:rate5m > 0",
             "5m",
             "ticket",
-            "The KV cache of {{ $labels.engine }} of {{ $labels.pool }} is full, and requests in it are begun anew.",
+            "The KV cache of {{ $labels.engine }} of {{ $labels.pool }} is full, and running requests are preempted.",
         ),
         AlertRule(
             "CacheShareCollapsed",
@@ -198,14 +200,14 @@ ENGINES = RuleGroup(
             " and on (pool) sum by (pool) (increase(manyeyes_requests_total{pool!=\"\", engine!=\"\"}[5m])) > 50",
             "10m",
             "ticket",
-            "Engines of {{ $labels.pool }} find {{ $value | humanizePercentage }} of prompts in their cache, less than half of what they did.",
+            "Engines of {{ $labels.pool }} find {{ $value | humanizePercentage }} of prompt tokens in their cache, less than half of the average of six hours.",
         ),
         AlertRule(
             "ScalingBehind",
             "pool:scaling_missing:max > 0",
             "10m",
             "ticket",
-            "{{ $value }} engines that scaling wants for {{ $labels.pool }} have not come up.",
+            "Engines of {{ $labels.pool }} that the autoscaler requires but that are not up: {{ $value }}.",
         ),
     ),
 )  # fmt: skip
@@ -218,42 +220,42 @@ CLUSTER = RuleGroup(
             'up{job!="engines"} == 0',
             "2m",
             "ticket",
-            "Prometheus of {{ $externalLabels.cluster }} gets nothing from {{ $labels.job }}: alerts about pools and engines may be blind.",
+            "Prometheus of {{ $externalLabels.cluster }} cannot scrape {{ $labels.job }}: alerts about pools and engines may be missing.",
         ),
         AlertRule(
             "ConfigRefused",
             "max by (job) (manyeyes_config_refused) == 1",
             "30s",
             "ticket",
-            "cluster.yaml or the keys of {{ $externalLabels.cluster }} cannot be used: pools and engines go on with older ones.",
+            "cluster.yaml or the keys file of {{ $externalLabels.cluster }} is invalid: pools and engines still use the previous version.",
         ),
         AlertRule(
             "GatewayConfigOutdated",
             "max by (job) (manyeyes_gateway_config_outdated) == 1",
             "1m",
             "ticket",
-            "The gateway of {{ $externalLabels.cluster }} does not run on the files it should: a change of pools or keys is not in force.",
+            "The gateway of {{ $externalLabels.cluster }} does not run with the latest files: a change of pools or keys is not active.",
         ),
         AlertRule(
             "CertificateEndsSoon",
             "min by (file) (manyeyes_certificate_expires_timestamp_seconds) - time() < 86400 * CERTIFICATE_DAYS",
             "1m",
             "ticket",
-            "The certificate {{ $labels.file }} of {{ $externalLabels.cluster }}, for all its pools and engines, ends in {{ $value | humanizeDuration }}.",
+            "The certificate {{ $labels.file }} of {{ $externalLabels.cluster }}, for all its pools and engines, expires in {{ $value | humanizeDuration }}.",
         ),
         AlertRule(
             "ModelsDiskLow",
             'min by (mountpoint) (node_filesystem_avail_bytes{mountpoint="/disks/models"}) < 1e9 * MODELS_DISK_GB',
             "5m",
             "ticket",
-            "{{ $value | humanize1024 }}B are left where the models of all pools and engines of {{ $externalLabels.cluster }} are kept.",
+            "{{ $value | humanize1024 }}B are free on the disk with the models of all pools and engines of {{ $externalLabels.cluster }}.",
         ),
         AlertRule(
             "RequestLogLost",
             "sum by (job) (increase(manyeyes_request_log_dropped_total[5m]) + increase(manyeyes_request_log_unreadable_total[5m])) > 0.5",
             "5m",
             "ticket",
-            "Lines of the gateway's log of {{ $externalLabels.cluster }} are not counted: figures of pools and engines are too low.",
+            "Lines of the gateway's log of {{ $externalLabels.cluster }} are not counted: metrics of pools and engines are too low.",
         ),
         AlertRule(
             "AlertsNotDelivered",
@@ -261,14 +263,14 @@ CLUSTER = RuleGroup(
             ' or label_replace(max by (job) (increase(prometheus_rule_evaluation_failures_total[5m])) > 0.5, "integration", "rules", "", "")',
             "0s",
             "ticket",
-            "Alerts about pools and engines of {{ $externalLabels.cluster }} do not reach anybody by {{ $labels.integration }}.",
+            "Alerts about pools and engines of {{ $externalLabels.cluster }} are not delivered by {{ $labels.integration }}.",
         ),
         AlertRule(
             "LoadGeneratorLimit",
             "max by (job) (manyeyes_loadtest_limit) == 1",
             "15s",
             "ticket",
-            "The load test of {{ $externalLabels.cluster }} measures itself: its generator is at its limit, not pools or engines.",
+            "The load generator of {{ $externalLabels.cluster }} is at its limit: the load test does not measure the pools or engines.",
         ),
     ),
 )
@@ -281,28 +283,28 @@ GPUS = RuleGroup(
             '(max_over_time(gpu:use:ratio[1h]) unless gpu:use:ratio) and on () max(up{job="gpu"}) == 1',
             "1m",
             "page",
-            "GPU {{ $labels.gpu }} is gone, and with it its engine.",
+            "GPU {{ $labels.gpu }} has disappeared, and its engine has failed.",
         ),
         AlertRule(
             "GpuXid",
             "max by (gpu) (DCGM_FI_DEV_XID_ERRORS) > 0",
             "0s",
             "ticket",
-            "The driver tells of Xid {{ $value }} on GPU {{ $labels.gpu }}; its engine may fail.",
+            "The driver reports Xid {{ $value }} on GPU {{ $labels.gpu }}; its engine may fail.",
         ),
         AlertRule(
             "GpuHot",
             "gpu:temperature_celsius:max > GPU_HOT_CELSIUS",
             "5m",
             "ticket",
-            "GPU {{ $labels.gpu }} is at {{ $value }} °C; it slows its engine down to cool.",
+            "GPU {{ $labels.gpu }} is at {{ $value }} °C and throttles; its engine becomes slower.",
         ),
         AlertRule(
             "GpuMemoryFull",
             "gpu:memory_used:ratio > 0.985",
             "5m",
             "ticket",
-            "{{ $value | humanizePercentage }} of the memory of GPU {{ $labels.gpu }} is taken: its engine may run out of memory.",
+            "{{ $value | humanizePercentage }} of the memory of GPU {{ $labels.gpu }} is used: its engine may run out of memory.",
         ),
     ),
     gpu=True,

@@ -1,7 +1,7 @@
-"""Configuration -> rules.yml, as a document: the recording rules and the alerts. Pure.
+"""Renders rules.yml, as a document: the recording rules and the alerts. Pure.
 
-The objectives are not in it: rules read them from the controller (`manyeyes_slo_...`), so that a pool that is registered while
-the cluster runs has its alerts too, and another objective needs no other rules.
+The rules read the objectives from the controller (`manyeyes_slo_...`), so that a pool that is registered at run time has alerts too,
+and a changed objective needs no new rules.
 """
 
 import re
@@ -17,11 +17,11 @@ SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SLOW_S = 30
 RANGE = re.compile(r"\[(\d+[smhd])\]")
 SAMPLES = 4
-"""A rate over fewer scrapes than this has holes when one is late."""
+"""A rate over fewer scrapes than this has gaps if a scrape is late."""
 
 
 def rules(cluster: PlacedCluster) -> dict[str, Any]:
-    """{"groups": [...]}, as Prometheus reads it and as a PrometheusRule of Kubernetes holds it."""
+    """{"groups": [...]}, the format of Prometheus and of Kubernetes' PrometheusRule."""
     shown = [group for group in GROUPS if cluster.watches_gpus or not group.gpu]
     return {"groups": [_group(cluster, group) for group in shown]}
 
@@ -49,7 +49,7 @@ def _rule(cluster: PlacedCluster, rule: RecordingRule | AlertRule) -> dict[str, 
 
 
 def _in_time(cluster: PlacedCluster, expr: str) -> str:
-    """With every range as long as this cluster's alerts look back, and its limits in place of their names."""
+    """`expr` with ranges adjusted to this cluster's `alert_speed`, and with its limits in place of their names."""
     monitoring = cluster.monitoring
     for name in ("certificate_days", "models_disk_gb", "gpu_hot_celsius"):
         expr = expr.replace(name.upper(), str(getattr(monitoring, name)))
@@ -58,7 +58,7 @@ def _in_time(cluster: PlacedCluster, expr: str) -> str:
 
 
 def _quicker(cluster: PlacedCluster, duration: str, least_s: float = 0) -> str:
-    """The duration, divided by `alert_speed`, in whole milliseconds where it is no longer one of seconds."""
+    """The duration divided by `alert_speed`, in milliseconds if it is not a whole number of seconds."""
     seconds = max(seconds_of(duration) / cluster.monitoring.alert_speed, least_s)
     if seconds == seconds_of(duration):
         return duration
@@ -66,25 +66,26 @@ def _quicker(cluster: PlacedCluster, duration: str, least_s: float = 0) -> str:
 
 
 def seconds_of(duration: str) -> int:
-    """Of 90s, 5m, 6h, 1d."""
+    """Seconds of a duration such as 90s, 5m, 6h or 1d."""
     return int(duration[:-1]) * SECONDS[duration[-1]]
 
 
-RULES_HEAD = """# Figures that Prometheus works out ahead of time
+RULES_HEAD = """# Recording rules
 
-Made from `manyeyes/monitoring/prometheus/recording.py` by `make docs`. Dashboards and [alerts](alerts.md) ask these, so that they agree.
-A name is `level:metric:operations`. The level is what a series is about and so its labels: `cluster` (none), `pool` (`pool`),
-`pool_engine` (`pool`, `engine`), `gpu` (`gpu`). A share or a time has no sample while nothing is asked.
+Generated from `manyeyes/monitoring/prometheus/recording.py` by `make docs`. Prometheus computes these series in advance. Dashboards
+and [alerts](alerts.md) use the same series, so that their values agree.
+A name is `level:metric:operations`. The level determines the labels: `cluster` (none), `pool` (`pool`), `pool_engine` (`pool`,
+`engine`), `gpu` (`gpu`). Shares and times have no sample while there are no requests.
 
-`rate1m` and its like name the time that is looked back on, at `monitoring.alert_speed: 1`. `manyeyes_...` figures are what users saw, as
-the gateway logs it ([metrics](metrics.md)); `vllm:...` figures are what engines say.
+`rate1m` and similar suffixes are the time window at `monitoring.alert_speed: 1`. Series computed from `manyeyes_...` are what users
+saw, as logged by the gateway ([metrics](metrics.md)); series computed from `vllm:...` are measured by the engines.
 
-| name | what it says |
+| name | meaning |
 |---|---|
 """
 RULES_TAIL = """
-The `gpu` level and `cluster:energy_...`, `cluster:gpu_...` exist only where NVIDIA's exporter runs (`monitoring.gpu_exporter`).
-The hour-long ones are worked out every 30 s, the others at every scrape.
+The `gpu` level and `cluster:energy_...`, `cluster:gpu_...` exist only if NVIDIA's exporter runs (`monitoring.gpu_exporter`).
+Rules with windows of half an hour and more are evaluated every 30 s, all others at every scrape interval.
 """
 
 
@@ -100,22 +101,23 @@ def rules_markdown() -> str:
 
 ALERTS_HEAD = """# Alerts
 
-Made from `manyeyes/monitoring/prometheus/alerts.py` by `make docs`. They go by the [figures](rules.md) that dashboards show, and by what a pool
-promises (`pools[].slo`). *page* wakes somebody, *ticket* waits for the morning; `monitoring.alerting` in `config/cluster.yaml`
-says who is told ([monitoring](monitoring.md)). "After" is how long it has to hold before it comes, at `monitoring.alert_speed: 1`.
+Generated from `manyeyes/monitoring/prometheus/alerts.py` by `make docs`. Alerts use the [recording rules](rules.md) that dashboards
+show, and the objectives of pools (`pools[].slo`). A *page* wakes an operator, a *ticket* can wait until the morning;
+`monitoring.alerting` in `config/cluster.yaml` sets the receivers ([monitoring](../monitoring.md)). "After" is how long the condition
+must be true before the alert fires, at `monitoring.alert_speed: 1`.
 
-| alert, with its runbook | | after | says |
+| alert, with its runbook | severity | after | summary |
 |---|---|---|---|
 """
 ALERTS_TAIL = """
-Each has cases in `tests/prometheus/cases/` in which it fires and in which it stays silent; promtool runs them in `make check`. The `Gpu...`
-ones exist only where NVIDIA's exporter runs.
+Each alert has cases in `tests/prometheus/cases/` in which it fires and in which it is silent; promtool runs them in `make check`. The
+`Gpu...` alerts exist only if NVIDIA's exporter runs.
 """
 
 
 def alerts_markdown() -> str:
     rows = [
-        f"| [{rule.name}](runbooks/{rule.name}.md) | {rule.severity} | {rule.for_} | {_readable(rule.summary)} |"
+        f"| [{rule.name}](../runbooks/{rule.name}.md) | {rule.severity} | {rule.for_} | {_readable(rule.summary)} |"
         for group in alerts.GROUPS
         for rule in group.rules
         if isinstance(rule, AlertRule)
@@ -124,7 +126,7 @@ def alerts_markdown() -> str:
 
 
 def _readable(summary: str) -> str:
-    """With the names of what is filled in, in place of Prometheus' templates."""
+    """The summary with the names of labels in place of Prometheus' templates."""
     return re.sub(r"\{\{ \$(?:labels\.|externalLabels\.)?(\w+)[^}]*\}\}", r"*\1*", summary)
 
 

@@ -1,1 +1,1 @@
-"""`manyeyes report`: the last hours as one page that needs nothing else."""
+"""`manyeyes report`: the last hours as one self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""Asks Prometheus for what the report shows. The figures of the table are over the whole time, the charts draw recorded series."""
+"""Queries Prometheus for the report. The table covers the whole time; the charts use recording rules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ CHARTS = {
     "tokens": "pool:generation_tokens:rate1m",
 }
 POINTS = 240
-"""Of each line: about one for every two pixels of its chart."""
+"""Points of each line: about one for every two pixels of a chart."""
 MIN_STEP_S = 5.0
 
 
 @dataclass(frozen=True)
 class AlertSpan:
-    """A time from Unix second to Unix second, and what it was."""
+    """A span of time in Unix seconds, with the alert or mark it belongs to."""
 
     text: str
     start_s: float
@@ -37,7 +37,7 @@ class AlertSpan:
 
 @dataclass(frozen=True)
 class PoolFigures:
-    """What one pool's users got over the whole time. None: not known, or nobody asked."""
+    """Results of one pool over the whole time. None: unknown, or no requests."""
 
     pool: str
     requests: float
@@ -45,7 +45,7 @@ class PoolFigures:
     """Share that did not fail (5xx)."""
     answered_promised: float | None
     in_time: float | None
-    """Share of the answers that kept the objective."""
+    """Share of the answers that met the objective."""
     in_time_promised: float | None
     objective_s: float | None
     p50_s: float | None
@@ -56,7 +56,7 @@ class PoolFigures:
 
     @property
     def meets_objectives(self) -> bool | None:
-        """Both promises; None where nobody asked or nothing is promised."""
+        """Whether both objectives are met; None without requests or without objectives."""
         pairs = ((self.answered, self.answered_promised), (self.in_time, self.in_time_promised))
         known = [seen >= promised for seen, promised in pairs if seen is not None and promised is not None]
         return all(known) if known else None
@@ -77,7 +77,7 @@ class ReportData:
 
 
 def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float) -> ReportData:
-    """Raises PrometheusError."""
+    """Queries everything that the report shows. Raises PrometheusError."""
     seconds = round(end_s - start_s)
     step_s = max(MIN_STEP_S, seconds / POINTS)
 
@@ -92,7 +92,7 @@ def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float
     place = {pool.pool: number for number, pool in enumerate(pools)}
 
     def in_order(lines: list[TimeSeries]) -> list[TimeSeries]:
-        """Pools as in the table, engines by number, so that a colour means the same in each chart."""
+        """Orders pools as in the table and engines by number, so that a colour has the same meaning in each chart."""
         return sorted(lines, key=lambda line: _order(place, line.labels.get("pool", ""), line.labels.get("engine", "")))
 
     return ReportData(
@@ -136,11 +136,11 @@ FIGURES = {
 }
 ANSWERS = _increase("manyeyes_requests_total", '{engine!=""}', "pool, engine")
 MIN_REQUESTS = 0.5
-"""`increase` extrapolates: less than half a request is none."""
+"""`increase` extrapolates, so less than half a request counts as none."""
 
 
 def _pools(found: dict[str, dict[str, float]]) -> tuple[PoolFigures, ...]:
-    # Requests that were refused before a pool was known have none.
+    # Requests that were refused before a pool was chosen have no pool.
     known = {name for name in (*found["success_promised"], *found["requests"]) if name}
     names = sorted(known, key=lambda name: (-found["requests"].get(name, 0.0), name))
     return tuple(
@@ -172,12 +172,12 @@ def _answers(found: Sequence[InstantSample], place: dict[str, int]) -> tuple[tup
 
 
 def _order(place: dict[str, int], pool: str, engine: str) -> tuple[int, str, int, str]:
-    """gpu-2 before gpu-10."""
+    """Sort key; gpu-2 comes before gpu-10."""
     return place.get(pool, len(place)), pool, len(engine), engine
 
 
 def _alerts(lines: Sequence[TimeSeries], step_s: float) -> tuple[AlertSpan, ...]:
-    """Each time that one fired, the latest first."""
+    """Each span in which an alert fired, latest first."""
     made = [
         AlertSpan(
             line.labels.get("alertname", "?"),
@@ -192,7 +192,7 @@ def _alerts(lines: Sequence[TimeSeries], step_s: float) -> tuple[AlertSpan, ...]
 
 
 def alert_spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tuple[float, float]]:
-    """From when to when there were samples. A series that comes back begins another span."""
+    """The spans with samples. A series that reappears begins another span."""
     found: list[tuple[float, float]] = []
     for at, _ in points:
         if found and at - found[-1][1] <= 2.5 * step_s:
@@ -202,53 +202,53 @@ def alert_spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tu
     return found
 
 
-NO_REQUESTS = "nobody asked"
+NO_REQUESTS = "no requests"
 
 
 def verdict(about: ReportData) -> tuple[str, bool | None]:
-    """The headline, and whether it is good news."""
+    """The headline, and whether all objectives are met; None without requests."""
     asked = [pool for pool in about.pools if pool.meets_objectives is not None]
     missed = [pool for pool in asked if pool.meets_objectives is False]
     if not asked:
-        return "Nobody asked anything", None
+        return "No requests", None
     if not missed:
-        return "Users were well", True
+        return "All objectives met", True
     names = ", ".join(pool.pool for pool in missed)
-    return f"Users were not well: {names} missed {'its' if len(missed) == 1 else 'their'} objective", False
+    return f"Objective{'' if len(missed) == 1 else 's'} missed: {names}", False
 
 
 def period(about: ReportData) -> str:
-    """From when to when, in the host's time zone."""
+    """Start and end, in the host's time zone."""
     start, end = (datetime.fromtimestamp(at).astimezone() for at in (about.start_s, about.end_s))
     same_day = start.date() == end.date()
     return f"{start:%d %B %Y, %H:%M} to {format(end, '%H:%M' if same_day else '%d %B, %H:%M')} {end:%Z}"
 
 
 def cards(about: ReportData) -> list[tuple[str, str]]:
-    """A figure and what it is."""
+    """(figure, description) of each card."""
     requests = sum(pool.requests for pool in about.pools)
     hours = (about.end_s - about.start_s) / 3600
     worst = max((pool.p95_s for pool in about.pools if pool.p95_s is not None), default=None)
     answered, in_time = _mean(about, "answered"), _mean(about, "in_time")
     return [
-        (format_count(requests), f"requests, {requests / hours / 3600:.1f} a second"),
-        (format_percent(answered), "answered: no 5xx"),
+        (format_count(requests), f"requests, {requests / hours / 3600:.1f} per second"),
+        (format_percent(answered), "answered without 5xx"),
         (format_percent(in_time), "of the answers within their objective"),
-        (format_seconds(worst), "P95 of whole answers, slowest pool"),
+        (format_seconds(worst), "P95 of complete answers, slowest pool"),
         (str(len(about.alerts)), "times an alert fired" if len(about.alerts) != 1 else "time an alert fired"),
     ]
 
 
 def _mean(about: ReportData, figure: str) -> float | None:
-    """Over pools, by their requests."""
+    """Mean over all pools, weighted by their requests."""
     known = [(getattr(pool, figure), pool.requests) for pool in about.pools if getattr(pool, figure) is not None]
     weight = sum(requests for _, requests in known)
     return sum(value * requests for value, requests in known) / weight if weight else None
 
 
 def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
-    """(figure, what was promised, class) of each column."""
-    kept = {True: ("kept", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
+    """(figure, objective, CSS class) of each column."""
+    kept = {True: ("met", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
     return [
         (format_count(pool.requests), "", ""),
         (
@@ -270,11 +270,11 @@ def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
     ]
 
 
-COLUMNS = ("requests", "answered", "in time", "P50", "P95", "P99", "TTFT P95", "fell back", "objective")
+COLUMNS = ("requests", "answered", "in time", "P50", "P95", "P99", "TTFT P95", "fallbacks", "objective")
 
 
 def _promised(share: float | None) -> str:
-    return f"promised {100 * share:g}\u00a0%" if share is not None else ""
+    return f"objective {100 * share:g}\u00a0%" if share is not None else ""
 
 
 def _class(seen: float | None, promised: float | None) -> str:
@@ -286,7 +286,7 @@ def format_count(value: float) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """Never 100 % when something is missing from it."""
+    """Never rounds up to 100 %."""
     if share is None:
         return "–"
     digits = 1 if share < 0.999 else 2

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no script, nothing fetched, light and dark, narrow and wide. Pure."""
+"""Renders the report as one self-contained HTML page without scripts or downloads, for light and dark mode and any width. Pure."""
 
 import html
 import math
@@ -14,7 +14,7 @@ from manyeyes.monitoring.report.figures import AlertSpan, ReportData
 
 COLOURS = 8
 MAX_LINES = 8
-"""More than that cannot be told apart; the busiest are drawn."""
+"""More lines cannot be distinguished; only the busiest are drawn."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def draw_time_chart(
     objectives: Sequence[float] = (),
     emulated: bool = False,
 ) -> str:
-    """The SVG and, under it, which colour is what; empty while there is nothing to draw."""
+    """The SVG and its legend; empty if there is nothing to draw."""
     shown = sorted(sorted(lines, key=lambda line: -line.peak)[:MAX_LINES], key=lambda line: lines.index(line))
     if not any(line.points for line in shown):
         return ""
@@ -65,7 +65,7 @@ def draw_time_chart(
 
 
 def pieces(points: Sequence[tuple[float, float]], step_s: float) -> list[list[tuple[float, float]]]:
-    """The line, broken where samples are missing: a gap is no straight line."""
+    """The pieces of a line, split where samples are missing."""
     found: list[list[tuple[float, float]]] = []
     for at, value in points:
         if not found or at - found[-1][-1][0] > 2.5 * step_s:
@@ -95,7 +95,7 @@ def clock(
     end_s: float,
     local: Callable[[float], datetime] = lambda at: datetime.fromtimestamp(at).astimezone(),
 ) -> list[tuple[float, str]]:
-    """Four to seven round times between, in the host's own time zone; with the day where that is needed."""
+    """Four to seven round times for the axis, in the host's time zone; with the day if necessary."""
     span = end_s - start_s
     sizes = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800)
     step = next((size for size in sizes if span / size <= 6.5), 604_800)
@@ -108,7 +108,7 @@ def clock(
 
 
 def _round_up(value: float) -> float:
-    """To the next round tick, so that the highest line of the grid is the top."""
+    """Rounds up to the next tick, so that the highest grid line is at the top."""
     if value <= 0:
         return 1.0
     ticks = round_ticks(value)
@@ -126,7 +126,7 @@ Events = Sequence[tuple[datetime, str]]
 
 
 def render_report(about: ReportData, cluster: str, events: Events, notices: Sequence[str], command: str) -> str:
-    """`notices`: what is to be known before the figures, such as engines that are emulated; `events`: newest first."""
+    """`notices`: remarks shown above the figures, for example that engines are emulated; `events`: newest first."""
     emulated = any("emulated" in notice for notice in notices)
     badge = '<span class="badge">emulated</span>' if emulated else ""
     headline, good = figures.verdict(about)
@@ -146,18 +146,18 @@ def render_report(about: ReportData, cluster: str, events: Events, notices: Sequ
 <header><p class="eyebrow">{html.escape(cluster)} · {html.escape(figures.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
 {notes}
 <section class="cards">{cards}</section>
-<h2>What was promised, what was kept</h2>
+<h2>Results and objectives</h2>
 <div class="wide">{_table(about)}</div>
 <h2>Over time</h2>
-<p class="source">{_legend(about)} Beside each name is its last value.</p>
+<p class="source">{_legend(about)} The number next to each name is its last value.</p>
 <section class="charts">{_charts(about, emulated)}</section>
-<h2>Who did the work</h2>
+<h2>Requests by engine</h2>
 <div class="wide">{_engines(about)}</div>
 <h2>Alerts that fired</h2>
 {_alerts(about)}
-<h2>What happened</h2>
+<h2>Events</h2>
 {_events(about, events)}
-<footer>Made with <code>{html.escape(command)}</code> from the cluster's Prometheus. Table: over the whole time. Charts: rates over one minute, shares and percentiles over five.</footer>
+<footer>Made with <code>{html.escape(command)}</code> from the cluster's Prometheus. The table covers the whole time. In the charts, rates are over one minute, and shares and percentiles over five minutes.</footer>
 </main>
 </html>
 """
@@ -179,10 +179,10 @@ def _table(about: ReportData) -> str:
 
 def _legend(about: ReportData) -> str:
     if not about.marks:
-        return "Red spans are times in which an alert fired."
+        return "Red spans show when an alert fired."
     marks = sorted(about.marks, key=lambda one: one.start_s)
     listed = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
-    return f"Blue spans are marks: {listed}. Red ones are alerts."
+    return f"Blue spans are marks: {listed}. Red spans are alerts."
 
 
 def _charts(about: ReportData, emulated: bool) -> str:
@@ -202,49 +202,49 @@ def _charts(about: ReportData, emulated: bool) -> str:
 
     objectives = [pool.objective_s for pool in about.pools if pool.objective_s]
     made = (
-        ("Requests", "A second, by pool.", draw("Requests", "/s", pools("requests"))),
+        ("Requests", "Per second, by pool.", draw("Requests", "/s", pools("requests"))),
         (
-            "Whole answers, P95",
-            "Nineteen of twenty were complete within this time.",
-            draw("Whole answers, P95", "s", pools("p95"), objectives=objectives),
+            "Complete answers, P95",
+            "19 of 20 answers were complete within this time.",
+            draw("Complete answers, P95", "s", pools("p95"), objectives=objectives),
         ),
         (
             "First token, P95",
-            "The wait in the queue, the picture and the prompt.",
+            "Queue, image preprocessing and prefill.",
             draw("First token, P95", "s", pools("first_token")),
         ),
         (
             "Errors",
-            "Share of requests that failed (5xx), in per cent.",
+            "Share of requests that failed (5xx), in percent.",
             draw("Errors", "%", [_percent(line) for line in pools("errors")]),
         ),
         (
             "Requests of each engine",
-            "A second. Lines of one pool lie together where the load is even.",
+            "Per second. The lines of one pool are close together if the load is balanced.",
             draw("Requests of each engine", "/s", [_engine(line) for line in about.lines["engines"]]),
         ),
         (
-            "Waiting, and hidden",
-            "In the engines' queues, and in none: pictures that the CPU prepares.",
+            "Waiting and hidden",
+            "Requests in the engines' queues, and requests whose images the CPU preprocesses.",
             draw("Waiting and hidden", "requests", pools("waiting", "waiting") + pools("hidden", "hidden")),
         ),
         (
             "From caches",
-            "Prompt tokens and pictures that engines still had, in per cent.",
+            "Prompt tokens and images that engines had cached, in percent.",
             draw(
                 "From caches",
                 "%",
-                [_percent(line) for line in pools("prefix", "tokens") + pools("pictures", "pictures")],
+                [_percent(line) for line in pools("prefix", "tokens") + pools("pictures", "images")],
                 most=100,
             ),
         ),
         (
             "KV cache",
-            "Taken by running requests, in per cent. Above 90 the next ones wait.",
+            "Used by running requests, in percent. Above 90 the next requests wait.",
             draw("KV cache", "%", [_percent(_engine(line)) for line in about.lines["kv"]], most=100),
         ),
-        ("Tokens written", "A second: the work that is done.", draw("Tokens written", "tokens/s", pools("tokens"))),
-        ("Engines up", "That get new requests.", draw("Engines up", "engines", pools("up"))),
+        ("Generated tokens", "Per second: the work done.", draw("Generated tokens", "tokens/s", pools("tokens"))),
+        ("Engines up", "Engines that receive new requests.", draw("Engines up", "engines", pools("up"))),
     )
     return "".join(
         f"<figure><figcaption><b>{name}</b> {html.escape(text)}</figcaption>{drawn or EMPTY}</figure>"
@@ -252,7 +252,7 @@ def _charts(about: ReportData, emulated: bool) -> str:
     )
 
 
-EMPTY = '<p class="empty">Nothing to draw: nobody asked, or Prometheus has no samples of this time.</p>'
+EMPTY = '<p class="empty">Nothing to draw: no requests, or Prometheus has no samples of this time.</p>'
 
 
 def _figure(line: TimeSeries, word: str, several: bool) -> RenderedChart:
@@ -294,14 +294,14 @@ def _alerts(about: ReportData) -> str:
 
 
 def _events(about: ReportData, events: Events) -> str:
-    """As the controller tells them: it keeps the last 500, and none over its own restart."""
+    """Events of the report's time from the controller, which stores the last 500 and loses them when it restarts."""
     inside = [(at, text) for at, text in events if about.start_s <= at.timestamp() <= about.end_s]
     if not inside:
-        return '<p class="source">Nothing that the controller still knows of.</p>'
+        return '<p class="source">The controller has no events of this time.</p>'
     rows = "".join(
         f"<li><time>{_time(at.timestamp())}</time>{html.escape(text)}</li>" for at, text in inside[:EVENTS_SHOWN]
     )
-    more = f"<li>and {len(inside) - EVENTS_SHOWN} before</li>" if len(inside) > EVENTS_SHOWN else ""
+    more = f"<li>and {len(inside) - EVENTS_SHOWN} earlier events</li>" if len(inside) > EVENTS_SHOWN else ""
     return f'<ul class="events">{rows}{more}</ul>'
 
 

@@ -1,7 +1,7 @@
-"""Cluster -> a Deployment for each shape of engine, a headless Service for each pool, and a disruption budget.
+"""Renders a Deployment for each shape of engine, a headless Service for each pool, and a disruption budget.
 
-The Service named after the pool publishes, as SRV records, what the controller's DNS publishes on one host: the engines
-that may get new requests. nginx's files are the same.
+The Service named after the pool publishes the eligible engines in DNS, as the controller does on one host. nginx's files
+are the same.
 """
 
 from math import ceil
@@ -31,11 +31,11 @@ from manyeyes.render.multi_node_clusters import EngineGroup, group_engines
 POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
 STARTS_WITHIN_S = {"cuda": 1800, "cpu": 300, "emulated": 300}
-"""As long as Compose's start_period."""
+"""Equal to Compose's start_period."""
 ASK_EVERY_S = 5
 CACHE_GB = 20
 ASKED_AGAIN_S = 3
-"""After its answer has run out nginx asks again, with 2 s for that."""
+"""nginx queries DNS again after its answer has expired, with a timeout of 2 s."""
 
 
 def pools(cluster: PlacedCluster) -> list[Json]:
@@ -51,7 +51,7 @@ def pools(cluster: PlacedCluster) -> list[Json]:
 
 
 def _services(cluster: PlacedCluster, pool: Pool) -> list[Json]:
-    """One with all of its engines, and where they take unequal numbers of requests one for each number."""
+    """A Service with all engines of the pool. If their capacities differ, also a Service for each capacity."""
     services = [_service(pool.name, {POOL: pool.name})]
     found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
     if len(found) > 1:
@@ -83,13 +83,13 @@ def engine_deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         marked,
         pod_labels=marked | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)},
         progressDeadlineSeconds=STARTS_WITHIN_S[shape.engine.flavour] + 600,
-        # One after the other, and none beside the others: there is no GPU to spare.
+        # One pod after the other and no surge pod: there is no spare GPU.
         strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
     )
 
 
 def leaves_within_s(cluster: PlacedCluster) -> int:
-    """From the decision to stop a pod to the last moment its engine has."""
+    """Maximum time from the decision to stop a pod until its engine is killed."""
     return _announced_s(cluster) + cluster.shutdown.finish_s + cluster.shutdown.grace_s
 
 
@@ -136,7 +136,7 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "name": "engine",
         "image": image_of(cluster, engine),
         "imagePullPolicy": "IfNotPresent",
-        # Kubernetes would take $(...) for a variable.
+        # Kubernetes expands $(...) as a variable.
         "args": [flag.replace("$(", "$$(") for flag in serve_flags(cluster, engine)],
         "env": environment(environment_of(cluster, pool, engine) | _without_a_name(shape)),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
@@ -162,7 +162,10 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 
 
 def _without_a_name(shape: EngineGroup) -> dict[str, str]:
-    """The user has no line in /etc/passwd, where PyTorch looks for one; and writes nowhere but in /cache and /tmp. vLLM imports media_memory.py."""
+    """Environment for a user without an entry in /etc/passwd, which PyTorch reads. It can write to /cache and /tmp only.
+
+    vLLM imports media_memory.py from PYTHONPATH.
+    """
     if shape.engine.flavour == "emulated":
         return {}
     return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
@@ -175,7 +178,7 @@ def _resources(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "cpu": float(1 if shape.pool.is_tiny else cluster.cpu_threads),
         "emulated": 0.25,
     }[engine.flavour]
-    # What is in /dev/shm counts as the pod's memory.
+    # /dev/shm counts as memory of the pod.
     gb = memory_gb(engine, shape.pool) + (shm_gb(shape.engine) if engine.flavour != "emulated" else 0)
     gpus = {cluster.kubernetes.gpu_resource: str(engine.parallel)} if engine.flavour == "cuda" else {}
     return {
@@ -203,7 +206,10 @@ def _startup(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 
 
 def _readiness(cluster: PlacedCluster) -> Json:
-    """Patient: a saturated vLLM answers /health after tens of seconds, and is not to lose its place for that. One that is dead refuses at once."""
+    """A tolerant probe: a saturated vLLM answers /health after tens of seconds and must remain in its pool.
+
+    A dead engine refuses the connection immediately.
+    """
     rules = cluster.controller
     return {
         "httpGet": {"path": "/health", "port": "http"},
@@ -215,7 +221,7 @@ def _readiness(cluster: PlacedCluster) -> Json:
 
 
 def _liveness(cluster: PlacedCluster) -> Json:
-    """Restarts an engine that has been silent for restart_hung_after_s."""
+    """Restarts an engine that has not answered for restart_hung_after_s."""
     rules = cluster.controller
     if rules.restart_hung_after_s is None:
         return {}

@@ -1,10 +1,10 @@
-"""Configuration -> every file under deploy/kubernetes/ but its README. Pure: the same input gives the same bytes.
+"""Renders every file under deploy/kubernetes/ except its README. Pure: the same input gives the same bytes.
 
-base/               gateway, page, policies: what no flavour changes
+base/               gateway, page, policies: the same for every flavour
 engines/FLAVOUR/    pools, weights, and the files of gateway and controller that depend on pools
-monitoring/ keda/ hpa/ route/    components, for clusters that have the operators they are for
-overlays/NAME/      what is applied
-production-stack/   values for another stack's Helm chart
+monitoring/ keda/ hpa/ route/    components for clusters with the operators that they require
+overlays/NAME/      the folders to apply
+production-stack/   values for vLLM production-stack's Helm chart
 """
 
 from manyeyes.config.cluster import Cluster
@@ -27,13 +27,13 @@ from manyeyes.render.nginx.files import NO_KEYS
 from manyeyes.render.rendered_file import plain_yaml
 
 UNHASHED = {"disableNameSuffixHash": True}
-"""Changed in place: what reads them looks for changes itself, so that a change starts no pod anew."""
+"""ConfigMaps that are changed in place: the programs that read them watch for changes, so a change restarts no pod."""
 
 
 def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
-    """{path: text}. Raises PlacementError with what Kubernetes cannot run. `root` leads from the tree to the repository."""
+    """{path: text}. Raises PlacementError that lists what Kubernetes cannot run. `root` is the path from the tree to the repository."""
     found = clusters(cluster)
-    main = next(iter(found))  # the one for GPUs, else the first
+    main = next(iter(found))  # the cluster with GPUs, else the first
     files = _base(found[main], root) | _components(found[main], root)
     for flavour, laid_out in found.items():
         files |= {f"engines/{flavour}/{name}": text for name, text in _engines(laid_out, keys, root).items()}
@@ -58,7 +58,7 @@ def _base(cluster: PlacedCluster, root: str) -> dict[str, str]:
         "webui.yaml": own_services.webui(cluster),
         "network.yaml": network.base(cluster),
     }
-    # nginx's own files come as ConfigMaps from beside them: a kustomization may read no file above itself.
+    # The kustomization in nginx/ makes ConfigMaps of nginx's files: a kustomization cannot read files above its folder.
     resources = [*parts, f"../{root}/nginx"]
     return {f"base/{name}": objects(documents) for name, documents in parts.items()} | {
         "base/kustomization.yaml": kustomization(resources=resources)
@@ -92,7 +92,7 @@ def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]
 
 
 def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
-    """Each needs CustomResourceDefinitions, or an adapter, that a bare cluster does not have."""
+    """Each component requires CustomResourceDefinitions or an adapter that a bare cluster does not have."""
     return {
         "monitoring/monitors.yaml": objects(operators.monitors(cluster)),
         "monitoring/kustomization.yaml": kustomization(
@@ -113,7 +113,7 @@ def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
 
 
 def _replicas_are_free(cluster: PlacedCluster) -> list[Json]:
-    """Whatever counts pods must not be overruled by the next apply."""
+    """Patches that remove `replicas`, so that the next apply does not overrule the autoscaler."""
     return [
         {
             "target": {"kind": "Deployment", "name": shape.name},
@@ -169,14 +169,15 @@ def _patch(kind: str, name: str, operations: list[Json]) -> Json:
 
 CHARTS_OWN = ("--host=", "--port=")
 OURS = ("--middleware=media_memory.",)
-"""Needs a file of ours in the engine, which the chart does not mount."""
+"""Requires one of our files in the engine, which the chart does not mount."""
 
 
 def production_stack_values(cluster: PlacedCluster) -> Json:
-    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines, which are no vLLM, are left out.
+    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines are left out, because they are not vLLM.
 
-    The chart's own fields: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. It starts `vllm serve MODEL`
-    with --host and --port, and adds flags of its own where vllmConfig says something; so what it would add is left to ours.
+    The fields are the chart's: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. The chart starts
+    `vllm serve MODEL` with --host and --port, and adds a flag for each field of vllmConfig that is set. Our flags are in extraArgs
+    instead.
     """
     models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
     return {
@@ -186,7 +187,7 @@ def production_stack_values(cluster: PlacedCluster) -> Json:
             "containerPort": 8000,
             "modelSpec": models,
         },
-        # The router's counterpart of conversation-aware balancing; clients send the header.
+        # The router's equivalent of session affinity by conversation; clients send the header.
         "routerSpec": {"enableRouter": True, "routingLogic": "session", "sessionKey": "x-conversation-id"},
     }
 
@@ -195,7 +196,7 @@ def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     engine, pool = shape.engine, shape.pool
     repository, _, tag = image_of(cluster, engine).rpartition(":")
     model, *flags = serve_flags(cluster, engine)
-    # The chart sets these two itself: HF_HOME by its volume; and it downloads in the engine.
+    # The chart sets HF_HOME from its volume, and its engines download their models.
     left = environment_of(cluster, pool, engine)
     kept = {
         name: value
@@ -217,9 +218,9 @@ def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "pvcStorage": f"{cluster.kubernetes.models_storage_gb}Gi",
         "shmSize": f"{shm_gb(engine):g}Gi",
         "vllmConfig": {
-            # Left out, the chart switches it off.
+            # Without it the chart disables prefix caching.
             "enablePrefixCaching": True,
-            # /dev/shm is mounted only where this is said.
+            # The chart mounts /dev/shm only if this is set.
             "tensorParallelSize": engine.parallel,
             "extraArgs": [
                 flag for flag in flags if not flag.startswith((*CHARTS_OWN, *OURS, "--tensor-parallel-size"))

@@ -1,4 +1,4 @@
-"""Cluster -> the volume for weights, the Job that fills it once, and what pods do to wait for it."""
+"""Renders the volume for model weights, the Job that fills it once, and the init container that waits for it."""
 
 import hashlib
 import json
@@ -29,13 +29,13 @@ CODE = {
     "tiny.model.py": "manyeyes/engine/tiny/model.py",
     "tiny.tokenizer.py": "manyeyes/engine/tiny/tokenizer.py",
 }
-"""{key in the ConfigMap: file}. A key has no slashes."""
+"""{key in the ConfigMap: file}. A key cannot contain slashes."""
 LOGS = {"__init__.py": "manyeyes/observability/__init__.py", "log_format.py": "manyeyes/observability/log_format.py"}
-"""Those of the ConfigMap with what the download writes its lines by."""
+"""The same for the ConfigMap with the log format of the download."""
 
 
 def storage(cluster: PlacedCluster) -> list[Json]:
-    """Nothing where no engine loads weights."""
+    """The volume and the Job; empty if no engine loads weights."""
     return [_claim(cluster), _job(cluster)] if runs_vllm(cluster) else []
 
 
@@ -44,7 +44,7 @@ def volume(read_only: bool) -> Json:
 
 
 def code_volume() -> Json:
-    """manyeyes/engine/ and manyeyes/observability/ as far as they are needed, in their own folders."""
+    """The required files of manyeyes/engine/ and manyeyes/observability/, in folders of the same names."""
     sources = [
         {"configMap": {"name": name, "items": [{"key": key, "path": path} for key, path in files.items()]}}
         for name, files in (("engine-download", CODE), ("engine-logs", LOGS))
@@ -53,7 +53,7 @@ def code_volume() -> Json:
 
 
 def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    """The init container of an engine: it ends when the pool's model is there."""
+    """The init container of an engine. It exits when the pool's model is downloaded."""
     wanted = [one for one in wanted_models(cluster) if one["model"] == shape.pool.model]
     return {
         "name": "models",
@@ -87,7 +87,7 @@ def _claim(cluster: PlacedCluster) -> Json:
 
 
 def _job(cluster: PlacedCluster) -> Json:
-    """Named after what it brings: a Job cannot be changed, so another list of models is another Job."""
+    """The download Job. Its name contains a digest of the models: a Job is immutable, so another list of models is another Job."""
     wanted = wanted_models(cluster)
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     image = image_of(cluster, engine)
@@ -100,7 +100,7 @@ def _job(cluster: PlacedCluster) -> Json:
         "command": ["python3", "-m", "manyeyes.engine.model_download"],
         "workingDir": CODE_DIR,
         "env": environment(download_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
-        # HF_TOKEN for models behind a licence, HF_ENDPOINT for a mirror.
+        # HF_TOKEN for gated models, HF_ENDPOINT for a mirror.
         "envFrom": [{"secretRef": {"name": "hub", "optional": True}}],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": memory(4)}},
         "securityContext": restricted_security(),

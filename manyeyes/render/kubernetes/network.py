@@ -1,6 +1,6 @@
-"""NetworkPolicies: nothing may reach or leave a pod but what is written here.
+"""NetworkPolicies: a pod accepts and opens only the connections listed here.
 
-anybody -> gateway -> engines, controller, page        engines -> nobody
+any client -> gateway -> engines, controller, page     engines -> none
 page -> gateway, controller                            controller -> engines
 Prometheus -> metrics                                  the download -> the hub
 """
@@ -13,11 +13,11 @@ from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubern
 
 DNS_NAMESPACE = "kube-system"
 NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
-"""Private networks, and the link-local addresses where clouds keep their metadata."""
+"""Private networks, and the link-local addresses of cloud metadata services."""
 
 
 def base(cluster: PlacedCluster) -> list[Json]:
-    """What holds for every flavour."""
+    """Policies that are the same for every flavour."""
     metrics = _namespace(cluster.kubernetes.monitoring_namespace)
     return [
         _policy("default-deny", {}, ["Ingress", "Egress"]),
@@ -73,7 +73,7 @@ def base(cluster: PlacedCluster) -> list[Json]:
 
 
 def of_flavour(cluster: PlacedCluster) -> list[Json]:
-    """Ways out that this configuration needs."""
+    """Egress that this configuration requires."""
     policies = []
     if any(engine.flavour != "emulated" for engine in cluster.started_engines) and not cluster.models.offline:
         policies.append(_policy("models-to-the-hub", _pods("models"), ["Egress"], egress=[_outside(["443"])]))
@@ -82,7 +82,7 @@ def of_flavour(cluster: PlacedCluster) -> list[Json]:
     served = {engine.pool for engine in cluster.started_engines}
     for pool in cluster.pools:
         if pool.name in served and pool.media.allowed_domains:
-            # By address: NetworkPolicies know no names. The engine itself lets no other host pass.
+            # NetworkPolicies match addresses, not names. The engine checks the host name.
             selector = {"matchLabels": {"manyeyes.pool": pool.name}}
             policies.append(_policy(f"media-of-{pool.name}", selector, ["Egress"], egress=[_outside(["80", "443"])]))
     return policies
@@ -108,7 +108,7 @@ def _rule(side: str, peers: list[Json], ports: list[str]) -> Json:
 
 
 def _ports(ports: list[str]) -> list[Json]:
-    """Of "53/UDP", "8080" and the like."""
+    """Port entries from strings such as "53/UDP" and "8080"."""
     return [
         {"protocol": kind or "TCP", "port": int(number)} for number, _, kind in (port.partition("/") for port in ports)
     ]

@@ -1,9 +1,9 @@
-"""For clusters that have the operators: how many pods a pool has, what is scraped, and the rules.
+"""Objects for clusters with operators: autoscaling, scraping and Prometheus rules.
 
-KEDA's ScaledObjects, and a plain HorizontalPodAutoscaler for where there is no KEDA. On one host the
-controller scales by `pools[].scaling`; here Kubernetes does, by the same numbers: min, max, target, how soon and how slowly. A pool
-whose engines differ is left as it is laid out. What the Prometheus operator scrapes has the labels of one host, so that dashboards and
-rules are the same.
+Pools are scaled by KEDA's ScaledObjects, or by plain HorizontalPodAutoscalers where KEDA is not installed. On one host the
+controller scales by `pools[].scaling`; here Kubernetes does, with the same settings: min, max, target, windows and cool-downs. A pool
+whose engines differ is not scaled. The Prometheus operator adds the same labels as on one host, so that dashboards and rules
+are the same.
 """
 
 from manyeyes.config.engines import max_num_seqs
@@ -15,21 +15,24 @@ from manyeyes.render.kubernetes.pod_spec import Json, component, kubernetes_obje
 from manyeyes.render.multi_node_clusters import EngineGroup, uniform_pools
 
 BUSY_SHARE = 5
-"""Without a target an engine should have a fifth of what it runs at once, as on one host."""
+"""Without a target, the target is a fifth of the requests that an engine runs at the same time, as on one host."""
 
 
 def scaled_objects(cluster: PlacedCluster) -> list[Json]:
-    """For KEDA. Where Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it."""
+    """ScaledObjects for KEDA.
+
+    If Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it.
+    """
     return [_scaled_object(cluster, shape) for shape in uniform_pools(cluster)]
 
 
 def autoscalers(cluster: PlacedCluster) -> list[Json]:
-    """Plain ones, on metrics of pods that prometheus-adapter serves (adapter_rules())."""
+    """Plain HorizontalPodAutoscalers, on pod metrics that prometheus-adapter serves (adapter_rules())."""
     return [_autoscaler(cluster, shape) for shape in uniform_pools(cluster)]
 
 
 def adapter_rules() -> Json:
-    """Values for prometheus-adapter's Helm chart: the two metrics that autoscalers() asks for."""
+    """Values for prometheus-adapter's Helm chart: the two metrics that autoscalers() uses."""
     return {"rules": {"default": False, "custom": [_adapter_rule("waiting"), _adapter_rule("running")]}}
 
 
@@ -44,7 +47,7 @@ def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         _trigger(
             cluster,
             "p95",
-            # Nothing asked in the last minutes is no reason for more.
+            # A pool without requests in the last minutes must not scale up.
             f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_duration_seconds_bucket{{{one}}}[2m]))) > 0 or vector(0)",
             scaling.target.p95_s or settings.p95_s,
             kind="Value",
@@ -169,7 +172,7 @@ def _engines(cluster: PlacedCluster) -> Json:
         _constant("cluster", cluster.name),
         _taken("pool", f"__meta_kubernetes_pod_label_{POOL.replace('.', '_')}"),
         _taken("flavour", f"__meta_kubernetes_pod_label_{FLAVOUR.replace('.', '_')}"),
-        # As the gateway and the controller call it: by the name that DNS gives it.
+        # The name that gateway and controller use, from the pod's name in DNS.
         {
             "sourceLabels": ["__meta_kubernetes_pod_ip"],
             "regex": r"(\d+)\.(\d+)\.(\d+)\.(\d+)",

@@ -1,7 +1,7 @@
-"""The gateway, the controller and the page on Kubernetes.
+"""The gateway, the controller and the web page on Kubernetes.
 
-The gateway is stock nginx with the very files of nginx/, and what is rendered for it, from ConfigMaps. The controller tells who is up
-and counts requests; who is in a pool is the Services' to say. The page is at / of the gateway.
+The gateway is stock nginx with the files of nginx/ and its rendered files, both from ConfigMaps. The controller reports which
+engines are up and counts requests; the Services decide the members of a pool. The page is at / of the gateway.
 """
 
 from manyeyes.config.credentials import ApiKeys
@@ -27,12 +27,12 @@ from manyeyes.render.nginx.naming import NginxPaths
 
 PUBLIC, PAGE, INSIDE, COUNTERS = 8080, 8079, 8088, 9113
 UNANNOUNCED_S = 10
-"""Load balancers may send new connections to a gateway for so long after it was taken out."""
+"""Load balancers may send new connections to a gateway for this long after its removal."""
 GATEWAY_FILES = "gateway-files"
 
 
 def nginx_paths(cluster: PlacedCluster) -> NginxPaths:
-    """What the rendered files name here: Services instead of fixed addresses."""
+    """Addresses for the rendered files: Services instead of fixed addresses."""
     settings = cluster.kubernetes
     services = f"{settings.namespace}.svc.{settings.cluster_domain}"
     return NginxPaths(
@@ -45,7 +45,7 @@ def nginx_paths(cluster: PlacedCluster) -> NginxPaths:
 
 
 def generation_files(cluster: PlacedCluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
-    """What nginx/start.sh takes over: one generation of files, in one ConfigMap. A change of it is taken over by one reload."""
+    """One generation of files, in one ConfigMap. nginx/start.sh applies a change with one reload."""
     return build_generation(gateway_files(cluster, keys, where or nginx_paths(cluster)))[1]
 
 
@@ -57,7 +57,7 @@ def gateway(cluster: PlacedCluster) -> list[Json]:
         containers=[_nginx(cluster), _exporter(cluster)],
         volumes=_volumes(),
     )
-    # A new one is there before an old one goes: they need no GPU.
+    # A new pod is ready before an old pod stops: gateways need no GPU.
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     name, marked = component("gateway"), labels("gateway")
     return [
@@ -85,7 +85,7 @@ def _nginx(cluster: PlacedCluster) -> Json:
         "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": alive | {"periodSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 10},
-        # Process 1 is nginx's master (start.sh becomes it). QUIT lets answers finish; it ends the container, and this with it.
+        # Process 1 is nginx's master (start.sh executes it). QUIT lets running answers finish; then the container and this hook exit.
         "lifecycle": {
             "preStop": {
                 "exec": {
@@ -128,7 +128,7 @@ def _volumes() -> list[Json]:
         {"name": "conf-d", "configMap": {"name": "nginx-conf-d"}},
         {"name": "njs", "configMap": {"name": "nginx-njs"}},
         {"name": "offered", "configMap": {"name": GATEWAY_FILES}},
-        # Certificate, keys of endpoints elsewhere: `kubectl create secret generic manyeyes --from-file=secrets/`.
+        # The certificate and the keys of remote endpoints: `kubectl create secret generic manyeyes --from-file=secrets/`.
         {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
         empty_dir("tmp", 4),
         empty_dir("cache", 0.125),
@@ -136,11 +136,11 @@ def _volumes() -> list[Json]:
 
 
 def _services(cluster: PlacedCluster) -> list[Json]:
-    """The one that clients, an Ingress or the HTTPRoute reach, and the page's, which asks for no key."""
+    """The Service for clients, an Ingress or the HTTPRoute, and the Service for the page, which requires no key."""
     public = {
         "type": "ClusterIP",
         "selector": component("gateway"),
-        # Each gateway remembers conversations by itself.
+        # Each gateway stores only the conversations that it served.
         "sessionAffinity": "ClientIP",
         "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": min(86_400, cluster.gateway.conversation_timeout_s)}},
         "ports": [{"name": "http", "port": PUBLIC, "targetPort": "http"}],
@@ -166,7 +166,7 @@ def http_route(cluster: PlacedCluster) -> Json:
             {
                 "matches": [{"path": {"type": "PathPrefix", "value": "/"}}],
                 "backendRefs": [{"name": "gateway", "port": PUBLIC}],
-                # None: an answer may stream for minutes, and nginx has its own deadlines.
+                # No timeout: an answer may stream for minutes, and nginx has timeouts.
                 "timeouts": {"request": "0s", "backendRequest": "0s"},
             }
         ],
@@ -214,7 +214,7 @@ def controller(cluster: PlacedCluster) -> list[Json]:
         {"name": "http", "port": CONTROLLER_HTTP, "targetPort": "http"},
         {"name": "log", "port": CONTROLLER_LOG, "targetPort": "log", "protocol": "UDP"},
     ]
-    # It counts requests, and two would each count a part. Requests pass while there is none.
+    # One pod, because it counts requests, and two would each count a part. The gateway serves requests while it is down.
     return _single_copy("controller", container, [empty_dir("state", 0.25), empty_dir("tmp", 0.0625)], ports)
 
 
@@ -242,13 +242,13 @@ def webui(cluster: PlacedCluster) -> list[Json]:
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
-    # What visitors uploaded is in its /tmp.
+    # Files that users uploaded are in its /tmp.
     ports = [{"name": "http", "port": WEBUI_PORT, "targetPort": "http"}]
     return _single_copy("webui", container, [empty_dir("tmp", 2)], ports)
 
 
 def _single_copy(name: str, container: Json, volumes: list[Json], ports: list[Json]) -> list[Json]:
-    """A Deployment of one pod with the cluster's configuration, and its Service."""
+    """A Deployment with one pod that mounts the cluster's configuration, and its Service."""
     spec = pod(
         OWN_USER,
         terminationGracePeriodSeconds=10,

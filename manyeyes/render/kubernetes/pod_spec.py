@@ -1,11 +1,11 @@
-"""What every pod and object has in common."""
+"""Fields that all pods and objects have in common."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from manyeyes.render.rendered_file import plain_yaml
 
-HEADER = "# Made by `make k8s` from config/cluster.yaml. Do not edit: the next `make k8s` writes it anew.\n"
+HEADER = "# Made by `make k8s` from config/cluster.yaml. Do not edit: the next `make k8s` overwrites it.\n"
 
 Json = dict[str, Any]
 
@@ -38,7 +38,7 @@ def labels(name: str) -> dict[str, str]:
 def kubernetes_object(
     kind: str, name: str, spec: Json, version: str = "v1", marked: dict[str, str] | None = None
 ) -> Json:
-    """One object. Its namespace comes with the overlay."""
+    """One object. The overlay sets its namespace."""
     return {
         "apiVersion": version,
         "kind": kind,
@@ -48,10 +48,10 @@ def kubernetes_object(
 
 
 def pod(user: int, **more: Any) -> Json:
-    """A pod's own fields, as Pod Security's level "restricted" wants them; nobody in it may ask the API server."""
+    """Pod fields that meet Pod Security's level "restricted". Processes in the pod cannot call the API server."""
     return {
         "automountServiceAccountToken": False,
-        # The variables that Kubernetes makes of Services' names are taken for settings: VLLM_PORT of a Service called vllm.
+        # vLLM would read the variables that Kubernetes makes from Service names: VLLM_PORT of a Service called vllm.
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -74,7 +74,7 @@ def deployment(
     pod_labels: dict[str, str] | None = None,
     **fields: Any,
 ) -> Json:
-    """Pods by their `spec`, found by `selector`. They have the Deployment's own labels unless `pod_labels` are given."""
+    """A Deployment of pods with `spec`, selected by `selector`. Pods have the Deployment's labels unless `pod_labels` is given."""
     return kubernetes_object(
         "Deployment",
         name,
@@ -91,7 +91,7 @@ def deployment(
 
 
 def disruption_budget(name: str, selector: dict[str, str], marked: dict[str, str]) -> Json:
-    """Nodes are emptied one of these pods after the other."""
+    """Limits voluntary evictions to one of these pods at a time."""
     spec = {
         "maxUnavailable": 1,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
@@ -101,7 +101,7 @@ def disruption_budget(name: str, selector: dict[str, str], marked: dict[str, str
 
 
 def spread_over_nodes(selector: dict[str, str]) -> list[Json]:
-    """One of these pods on each node before a second one on any, as far as there is room."""
+    """Spreads these pods evenly over the nodes, as far as there is room."""
     return [
         {
             "maxSkew": 1,
@@ -125,7 +125,7 @@ def memory(gb: float) -> str:
 
 
 def empty_dir(name: str, gb: float) -> Json:
-    """A folder that goes with the pod."""
+    """A volume that is deleted with the pod."""
     return {"name": name, "emptyDir": {"sizeLimit": memory(gb)}}
 
 

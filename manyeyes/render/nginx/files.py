@@ -1,6 +1,6 @@
-"""Configuration and keys -> every file of nginx that depends on them. Pure: the same input gives the same bytes.
+"""Renders every nginx file that depends on configuration and keys. Pure: the same input gives the same bytes.
 
-The controller writes them (manyeyes/controller/config_sync/nginx_publisher.py), nginx/start.sh takes them over.
+The controller writes them (manyeyes/controller/config_sync/nginx_publisher.py), and nginx/start.sh loads them.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def gateway_files(
     places: NginxPaths = CONTAINER_PATHS,
     naming: PoolNaming = AS_WRITTEN,
 ) -> dict[str, str]:
-    """{file: text} for a laid-out cluster."""
+    """{file: text} for a placed cluster."""
     return {
         "pools.conf": pools_conf(cluster, places, naming),
         "caches.conf": caches_conf(cluster, places, naming),
@@ -71,7 +71,10 @@ def gateway_files(
 
 
 def build_generation(files: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The generation's name, and the files with those that carry it: for nginx to tell, and to see that a copy is whole."""
+    """The generation's name, and `files` with its name and checksums.
+
+    nginx reports the name of the generation it runs; the checksums show whether a copy is complete.
+    """
     name = hashlib.sha256("\0".join(part for pair in sorted(files.items()) for part in pair).encode()).hexdigest()[:12]
     told = with_gateway_header(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
     complete = {**files, "generation.conf": told, GENERATION: f"{name}\n"}
@@ -85,7 +88,7 @@ def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
     parts = [
         f'map "" $manyeyes_anonymous {{ default "{int(allowed)}"; }}\n',
-        # Where there are no keys nothing is hashed.
+        # Without keys nothing is hashed.
         as_map("$manyeyes_key_hash" if names else '""', "$manyeyes_key", names),
     ]
     for rate, limited in _by_limit(keys, "requests_per_minute").items():
@@ -98,12 +101,12 @@ def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
 
 
 def access_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
-    """For the locations that ask for a key: nothing where nobody needs one."""
+    """For the locations that require a key; empty if clients need no key."""
     return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
 
 
 def limits_conf(keys: ApiKeys) -> str:
-    """For the location of API calls. A request whose key has no such limit has an empty name there, and is not counted."""
+    """For the location of API calls. A request whose key has no such limit has an empty name and is not counted."""
     lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
     lines += [f"limit_conn in-flight-{most} {most};\n" for most in _by_limit(keys, "in_flight")]
     return with_gateway_header("".join(lines))
@@ -123,32 +126,32 @@ def settings_conf(cluster: PlacedCluster) -> str:
 
 
 ENGINES_FOR_A_WORKER = 4
-"""A streamed answer of some seconds costs the gateway 2 ms of CPU (docs/benchmarks.md), so four engines with 100 of them at a time
-leave a core mostly idle. Processes that share the requests of few clients wake up for each, which costs more than it saves."""
+"""A streamed answer of a few seconds costs the gateway 2 ms of CPU (docs/benchmarks/gateways.md), so four engines with 100 answers
+each at a time leave a core mostly idle. More processes for the same few clients wake up more often, which costs more than it saves."""
 
 
 FEWEST_WORKERS = 2
-"""A process reads one request at a time: while it reads a dear one, the other serves."""
+"""A process reads one request at a time. While it reads an expensive request, the other process serves."""
 
 
 def workers_for(engines: int) -> int:
-    """How many processes nginx has for so many engines."""
+    """Number of nginx processes for `engines` engines."""
     return max(FEWEST_WORKERS, -(-engines // ENGINES_FOR_A_WORKER))
 
 
 def workers_conf(cluster: PlacedCluster) -> str:
-    """For nginx's outermost context. Engines at an `address` count for none: they come and go without a reload."""
+    """For nginx's outermost context. Engines with an `address` do not count: they come and go without a reload."""
     workers = cluster.gateway.workers or workers_for(len(cluster.started_engines))
     return with_gateway_header(f"worker_processes {workers};\n")
 
 
 def _time(seconds: float) -> str:
-    """nginx's times are whole numbers."""
+    """nginx accepts only whole numbers as times."""
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{max(1, round(1000 * seconds))}ms"
 
 
 def listen_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
-    """For the server that the world reaches."""
+    """For the server that clients reach."""
     tls = cluster.gateway.tls
     if tls is None:
         return with_gateway_header(f"listen {places.listen} reuseport;\n")
@@ -163,12 +166,12 @@ def listen_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
 
 
 def beside_conf(places: NginxPaths) -> str:
-    """For locations that lead to a part beside the gateway: who knows its address. Found again under a new one when it was restarted."""
+    """For locations that proxy to a service next to the gateway: the resolver of its name. A restarted service may have a new address."""
     return with_gateway_header(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
 
 
 def controller_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
-    """For the server that the world reaches: the controller's API, or nothing of it."""
+    """For the server that clients reach: the controller's API, or 404 if it is not exposed."""
     if not cluster.controller.expose_api:
         return with_gateway_header("location /api/ {\n    return 404;\n}\n")
     return with_gateway_header(
@@ -187,16 +190,16 @@ def _by_limit(keys: ApiKeys, field: str) -> dict[int, list[ApiKey]]:
     return limits
 
 
-# A number of zeros only is none.
+# An id of zeros only is invalid.
 TRACE, SPAN = r"(?!0{32})[0-9a-f]{32}", r"(?!0{16})[0-9a-f]{16}"
 
 
 def tracing_conf(cluster: PlacedCluster) -> str:
-    """Where a request's trace comes from. Without tracing a client's own trace still reaches the engine and the log.
+    """Variables with a request's trace id and span id. Without tracing, a client's trace id still reaches the engine and the log.
 
-    Stock nginx has no OpenTelemetry module, and needs none: a trace's id is the request's own random number or the client's, which
-    the engine gets as `traceparent` and the log tells; the controller makes the gateway's spans from that
-    (manyeyes/controller/telemetry/otlp_exporter.py). The form is W3C's: https://www.w3.org/TR/trace-context/
+    Stock nginx has no OpenTelemetry module and needs none. The trace id is the client's or the request's random number. The engine
+    receives it as `traceparent` and the log contains it; the controller makes the gateway's spans from the log
+    (manyeyes/controller/telemetry/otlp_exporter.py). The format is W3C's: https://www.w3.org/TR/trace-context/
     """
     tracing = cluster.tracing
     new = "$request_id" if tracing.enabled else ""
@@ -221,7 +224,7 @@ def tracing_conf(cluster: PlacedCluster) -> str:
             f'"~^00-{TRACE}-{SPAN}-[0-9a-f][13579bdf]$" 1;\n    "~^00-{TRACE}-{SPAN}-[0-9a-f]{{2}}$" 0',
             "$manyeyes_drawn",
         ),
-        "# The gateway's own span: digits of a random number that the trace's id does not begin with.\n"
+        "# The gateway's span id: digits 9 to 24 of the random number, so that the trace id does not begin with it.\n"
         'map $request_id $manyeyes_span {\n    default "";\n    "~^.{8}(?<manyeyes_own_span>.{16})" $manyeyes_own_span;\n}\n',
         'map "" $manyeyes_traceparent { default "00-$manyeyes_trace-$manyeyes_span-0$manyeyes_traced"; }\n',
     ]
@@ -233,7 +236,7 @@ def _from_client(variable: str, matches: str, otherwise: str) -> str:
 
 
 def _drawn(percent: float) -> str:
-    # nginx knows hundredths of a percent, and refuses 0.00%.
+    # nginx accepts hundredths of a percent and refuses 0.00%.
     hundredths = round(100 * percent) if percent >= 0.01 else int(percent > 0)
     if hundredths in (0, 10_000):
         return f'map "" $manyeyes_drawn {{ default "{int(hundredths > 0)}"; }}\n'

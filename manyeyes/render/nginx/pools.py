@@ -1,13 +1,13 @@
-"""Cluster -> one upstream per pool, filled by DNS; which model name leads to which pool; and the named locations by which a pool is asked.
+"""Renders one upstream per pool, filled by DNS; the map from model names to pools; and the named locations that proxy to a pool.
 
-njs/gateway.js says which location comes next:
+njs/gateway.js chooses the next location:
 
-@pool-NAME          asks the pool, and on failure another engine of it
-@pool-NAME.once     asks one engine only: for a request that an engine was already lost to
-@pool-NAME.again    asks more of its engines: for a request that nobody was there for
-@pool-NAME.cached   as @pool-NAME, after a look into the pool's cache
+@pool-NAME          sends to an engine of the pool, and after a failure to another engine
+@pool-NAME.once     sends to one engine only: for a request that already lost an engine
+@pool-NAME.again    tries more engines of the pool: for a request that reached no engine
+@pool-NAME.cached   as @pool-NAME, after a lookup in the pool's cache
 
-The same begin with @rewritten- for requests whose body is not passed on as it came.
+Locations that begin with @rewritten- are for requests whose body is changed.
 """
 
 from manyeyes.config.engines import capacities
@@ -22,11 +22,11 @@ def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = 
     controller = places.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
     parts = [
-        "# Who is in a pool comes by DNS; a pool that nobody answers for keeps its last members.",
+        "# DNS lists the members of a pool. If the DNS server does not answer, a pool's last members remain.",
         f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
         "resolver_timeout 2s;",
         *_told_to_controller(cluster, f"{controller}:{places.controller_syslog_port}"),
-        "# Which turns belong to which conversation: njs/session_affinity.js. A turn takes about 200 bytes.",
+        "# Turns and their conversations: njs/session_affinity.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
         _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
@@ -40,7 +40,7 @@ def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = 
             else _upstream(naming.upstream(pool.name), cluster, pool, places)
             for pool in pools
         ],
-        # Its keys know no case: njs/gateway.js looks whether the name is written so.
+        # Map keys ignore case: njs/gateway.js checks the exact spelling.
         as_map("$manyeyes_model", "$manyeyes_pool_of_model", _without_case(model_names(pools, naming))),
     ]
     return with_gateway_header("\n".join(parts))
@@ -52,7 +52,8 @@ log_format access_json escape=json
     '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
     '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
     '"total_s":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"cache":"$manyeyes_cache","stream":"$manyeyes_stream"}';"""
-"""What the controller counts by: half of what the log has, since both write and read it for each request. Spans need all of it."""
+"""The fields that the controller counts by. They are half of the full log, because nginx writes and the controller reads them for
+each request. Spans need all fields."""
 
 
 def _told_to_controller(cluster: PlacedCluster, address: str) -> list[str]:
@@ -66,7 +67,7 @@ def _upstream(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths)
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
         + _balancing(name, cluster, pool)
-        # The controller takes engines out; nginx's own bans (max_fails) would empty a pool after a hiccup.
+        # The controller removes engines; nginx's passive checks (max_fails) would empty a pool after a short failure.
         + "".join(
             f"    server {members} max_conns={most} max_fails=0 resolve;\n"
             for members, most in _servers(name, cluster, pool, places)
@@ -93,9 +94,9 @@ def _balancing(name: str, cluster: PlacedCluster, pool: Pool) -> str:
 
 
 def _servers(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> list[tuple[str, int]]:
-    """What lists the pool's engines, by DNS name, with the requests each of them takes at a time.
+    """DNS names of the pool's engines, each with the number of requests that such an engine takes at a time.
 
-    max_conns belongs to a name: engines of unequal capacity have a name for each capacity.
+    max_conns applies to a name, so engines of different capacities have a name for each capacity.
     """
     domain = cluster.network.domain
     found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
@@ -105,7 +106,7 @@ def _servers(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) 
 
 
 def _valid_s(cluster: PlacedCluster, places: NginxPaths) -> int:
-    """How long nginx goes by an answer."""
+    """How long nginx caches a DNS answer."""
     return cluster.kubernetes.resolve_interval_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
@@ -122,13 +123,13 @@ def _remote_upstream(name: str, pool: Pool, remote: Remote, places: NginxPaths) 
 
 
 def _constant(variable: str, value: str) -> str:
-    """A map has its value in every phase and in periodic handlers; `set` only after the rewrite phase."""
+    """A constant as a map, whose value is available in every phase and in periodic handlers; `set` works only after the rewrite phase."""
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
 def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
-    """Client's name -> pool. Where two pools run the same model, its id leads to the first of them; a name that a pool had before
-    leads to it where no other pool answers to it."""
+    """Model name in a request -> pool. If two pools run the same model, its id leads to the first of them. A former name of a pool
+    leads to that pool unless another pool has the name."""
     found: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
@@ -139,14 +140,14 @@ def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
     served = {pool.name for pool in pools}
     owners = {name.lower(): pool for name, pool in found.items()}
     for name, former in naming.former.items():
-        # nginx takes names that differ in case only for one: those in the file come first.
+        # nginx treats names that differ only in case as equal: names in the configuration come first.
         if former in served and owners.setdefault(name.lower(), former) == former:
             found.setdefault(name, former)
     return found
 
 
 def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
-    """The first of those names that differ in case only. They lead to one pool: manyeyes/config/validation.py."""
+    """The first of each group of names that differ only in case. They lead to one pool: manyeyes/config/validation.py."""
     found: dict[str, tuple[str, str]] = {}
     for name, pool in pool_of_name.items():
         found.setdefault(name.lower(), (name, pool))
@@ -157,22 +158,22 @@ MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
 
 def as_map(source: str, target: str, entries: dict[str, str]) -> str:
-    """An nginx map. Its keys know no case, so `entries` must differ in more than that."""
+    """An nginx map. Its keys ignore case, so keys of `entries` must differ in more than case."""
     lines = [f"    {_map_key(key)} {quoted(value)};\n" for key, value in entries.items()]
     return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'
 
 
 def _map_key(key: str) -> str:
-    """One of map's own words, a regular expression's mark and a backslash mean themselves behind a backslash."""
+    """Escapes a keyword of map, the prefix of a regular expression, or a backslash at the start of `key`."""
     text = quoted(key)
     is_special = key.lower() in MAP_WORDS or key.startswith(("~", "\\"))
     return f'"\\{text[1:]}' if is_special else text
 
 
 def quoted(text: str) -> str:
-    """`text` as one parameter of nginx. Raises ValueError where nginx has no way to write it: a variable's mark, control characters."""
+    """`text` as one parameter of nginx. Raises ValueError if nginx has no notation for it: a $ or a control character."""
     if "$" in text or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
-        raise ValueError(f"nginx cannot be given {text!r}: it has a $ or a control character")
+        raise ValueError(f"nginx cannot represent {text!r}: it contains a $ or a control character")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
@@ -182,8 +183,8 @@ def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
     named = (page.rpartition(":") for page in places.pages)
     servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)
     return with_gateway_header(
-        # A browser's first request goes anywhere and is then held by its cookie; programs keep no cookie, so that all that
-        # one address asks goes to one copy.
+        # A browser's first request goes to any copy, and a cookie then binds the browser to it. Programs do not store cookies, so
+        # all requests from one address go to the same copy.
         "map $http_accept $manyeyes_page_copy {\n"
         "    default $remote_addr;\n"
         "    ~text/html $request_id;\n"
@@ -223,7 +224,7 @@ def caches_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming =
 def _locations(pool: Pool, places: NginxPaths, naming: PoolNaming) -> list[str]:
     upstream, renamed = naming.upstream(pool.name), pool.name in naming.asked
     ask = _ask_remote(upstream, pool.remote, places) if pool.remote else _ask(upstream, renamed)
-    # Under another model's name a body is written anew in any case.
+    # A request with a replaced model name has a rewritten body in any case.
     rewrite = [] if pool.remote or renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
     return [
         *_ways(f"@pool-{pool.name}", upstream, pool, ask),

@@ -1,0 +1,95 @@
+"""Documents: links lead somewhere, every page is reachable from the index, lines are short, and there is not too much to read."""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^ *```.*?^ *```\n?", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+GENERATED = re.compile(r"^docs/reference/")
+MEASURED = re.compile(r"^docs/benchmarks/")
+DOCUMENT_WORDS = 25_000
+README_WORDS = 1_400
+COLUMNS = 120
+
+
+@cache
+def pages() -> tuple[str, ...]:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return tuple(name for name in listed.splitlines() if name != "CHANGELOG.md")
+
+
+def without_code(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def anchors(path: Path) -> set[str]:
+    """GitHub's anchors of a page's headings."""
+    heads = re.findall(r"^#+ +(.*)$", without_code(path.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.replace("`", "").lower()).replace(" ", "-") for head in heads}
+
+
+def links(name: str) -> list[str]:
+    return [link for link in LINK.findall(without_code((ROOT / name).read_text(encoding="utf-8"))) if "://" not in link]
+
+
+def target(name: str, link: str) -> Path:
+    path = link.partition("#")[0]
+    return (ROOT / name).parent / path if path else ROOT / name
+
+
+@pytest.mark.parametrize("name", pages())
+def test_every_link_leads_to_a_file_and_a_heading(name: str) -> None:
+    for link in links(name):
+        if link.startswith("mailto:"):
+            continue
+        found = target(name, link)
+        assert found.exists(), f"{name}: {link}"
+        anchor = link.partition("#")[2]
+        if anchor and found.suffix == ".md":
+            assert anchor in anchors(found), f"{name}: {link}: the headings are {sorted(anchors(found))}"
+
+
+def test_every_page_is_reachable_from_the_index() -> None:
+    reached, waiting = set(), ["docs/README.md"]
+    while waiting:
+        name = waiting.pop()
+        if name in reached or not name.endswith(".md") or not (ROOT / name).is_file():
+            continue
+        reached.add(name)
+        for link in links(name):
+            found = target(name, link).resolve()
+            if found.is_dir():
+                found /= "README.md"
+            if found.is_relative_to(ROOT):
+                waiting.append(str(found.relative_to(ROOT)))
+    assert {name for name in pages() if name.startswith("docs/")} <= reached
+
+
+@pytest.mark.parametrize("name", pages())
+def test_no_line_of_prose_is_over_120_columns(name: str) -> None:
+    if GENERATED.match(name):
+        return
+    for number, line in enumerate(
+        FENCE.sub(lambda f: "\n" * f[0].count("\n"), (ROOT / name).read_text()).split("\n"), 1
+    ):
+        plain = LINK.sub("]", line)
+        assert len(plain) <= COLUMNS or line.lstrip().startswith(("|", "[", "!", "<", "> |")), f"{name}:{number}"
+
+
+def words(name: str) -> int:
+    """Tables of measurements are results, not prose."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    if MEASURED.match(name):
+        text = "\n".join(line for line in without_code(text).split("\n") if not line.startswith("|"))
+    return len(text.split())
+
+
+def test_documents_written_by_hand_stay_short() -> None:
+    by_hand = {name: words(name) for name in pages() if name.startswith("docs/") and not GENERATED.match(name)}
+    assert sum(by_hand.values()) <= DOCUMENT_WORDS, by_hand
+    assert words("README.md") <= README_WORDS
