@@ -1,4 +1,4 @@
-"""Command lines of programs that say what is wrong in one line."""
+"""Argument parsing for programs that report errors in one line."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """`name` is what people call the program by."""
+    """An argument parser that prints errors in one line, prefixed with `name`."""
 
     def __init__(self, name: str, *, prog: str, description: str | None) -> None:
         super().__init__(prog=prog, description=description)
@@ -20,7 +20,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class NumberArgument:
-    """An argparse type: a number within limits."""
+    """An argparse type for a number within limits."""
 
     least: float
     most: float = 1e9
@@ -34,7 +34,7 @@ class NumberArgument:
         if not self.least <= value <= self.most:
             kind = "a whole number" if self.whole else "a number"
             limits = f"of at least {self.least:g}" if self.most == 1e9 else f"from {self.least:g} to {self.most:g}"
-            raise argparse.ArgumentTypeError(f"wants {kind} {limits}, found {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {kind} {limits}, got {text!r}")
         return value
 
 

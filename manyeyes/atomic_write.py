@@ -1,4 +1,4 @@
-"""Replaces a file in one step: a reader finds the old content or the new one, and never a file that is open to more users than before."""
+"""Replaces files atomically: a reader sees either the old or the new content, and permissions are never widened."""
 
 import contextlib
 import os
@@ -9,10 +9,11 @@ from pathlib import Path
 def atomic_write(
     path: Path, content: str | bytes, mode: int | None = None, like: Path | None = None, fsync: bool = False
 ) -> None:
-    """Writes a temporary file beside `path` and renames it. Raises OSError, and then `path` is as it was.
+    """Writes a temporary file in the same folder and renames it. Raises OSError; `path` is then unchanged.
 
-    Without `mode` the file keeps its mode; a new one is 0600. Root leaves the file to its owner; a new one belongs to the owner of
-    `like`, else of the folder. `fsync`: the content and the name are on disk when this returns, also for a power cut.
+    Without `mode`, an existing file keeps its mode, and a new file gets 0600. As root, an existing file keeps its
+    owner, and a new file gets the owner of `like`, else of the folder. With `fsync`, content and name are on disk when
+    this returns.
     """
     old = (like or path).stat() if (like or path).exists() else None
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
@@ -35,12 +36,12 @@ def atomic_write(
 
 
 def atomic_copy(source: Path, target: Path) -> None:
-    """With the same mode, owner and group, as far as this process may."""
+    """Copies a file with its mode, and with its owner and group if this process has the permission."""
     atomic_write(target, source.read_bytes(), source.stat().st_mode & 0o777, source)
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the names in a folder on disk. Raises OSError."""
+    """Flushes the directory entries of a folder to disk. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -49,7 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _change_owner(path: Path, wanted: os.stat_result, group: bool) -> None:
-    """As far as this process may: only root gives a file to somebody else."""
+    """Changes owner and group if this process has the permission. Only root can change the owner."""
     found = path.stat()
     if group and found.st_gid != wanted.st_gid:
         with contextlib.suppress(PermissionError):

@@ -1,4 +1,4 @@
-"""An answer that is an error, in the form that OpenAI's API gives them: the controller's API and the adapter raise it."""
+"""Errors in the format of OpenAI's API, for the controller's API and the adapter."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import orjson
 
 
 class ApiError(Exception):
-    """Ends a request. `code` is what a program can act on, `param` the field it is about."""
+    """An error response. `code` is for programs, and `param` is the field that caused the error."""
 
     def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)

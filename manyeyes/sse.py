@@ -1,7 +1,8 @@
-"""Server-sent events: bytes as they arrive, as the data of each whole event. Pure but for its memory.
+"""Parser for server-sent events: takes bytes as they arrive and returns the data of complete events.
 
-Lines end with LF, CRLF or CR (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation).
-An event's name, its id and comments are left out.
+Lines end with LF, CRLF or CR
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation). Event names, ids and
+comments are ignored.
 """
 
 import re
@@ -10,7 +11,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventStreamParser:
-    """One stream. An event is given out with the bytes that end it, not later."""
+    """Parses one stream. An event is returned as soon as its last byte arrives."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -18,9 +19,9 @@ class EventStreamParser:
         self._ended_with_cr = False
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of the events that are whole with these bytes."""
+        """Returns the data of the events that these bytes complete."""
         if self._ended_with_cr and piece:
-            # This LF belongs to a CR that has ended a line already.
+            # This LF belongs to a CR that already ended a line.
             piece = piece.removeprefix(b"\n")
             self._ended_with_cr = False
         *lines, self._rest = _LINE_END.split(self._rest + piece)

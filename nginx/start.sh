@@ -1,10 +1,12 @@
 #!/bin/sh
-# Starts nginx with the newest rendered files that it accepts, then checks once a second for new files and applies them with one
-# reload. nginx never reads a file that is being replaced: it reads a copy whose checksums are correct.
+# Starts nginx with the newest rendered files that it accepts, then checks once a second for new files and applies them
+# with one reload. nginx never reads a file that is being replaced: it reads a copy whose checksums are correct.
 #
-# $NGINX_CONFIG_DIR/current  the files that the controller wrote last; a Kubernetes ConfigMap can be mounted there instead
+# $NGINX_CONFIG_DIR/current  the files that the controller wrote last; a Kubernetes ConfigMap can be mounted there
+#   instead
 # $NGINX_CONFIG_DIR/proven   the files that nginx last accepted, for a start while `current` is rejected
-# $NGINX_ACTIVE_DIR/current  what nginx reads: a link to a folder with links to the hand-written files and a copy of the rendered files
+# $NGINX_ACTIVE_DIR/current  what nginx reads: a link to a folder with links to the hand-written files and a copy of the
+#   rendered files
 # $NGINX_ACTIVE_DIR/refused  the generation that nginx rejects, and nginx's reason
 FILES=${NGINX_FILES:-/etc/nginx}
 NGINX_CONFIG_DIR=${NGINX_CONFIG_DIR:-/etc/nginx/offered}

@@ -1,9 +1,9 @@
 #!/bin/sh
-# base.sh SUITE IMAGE...: a slim Debian base image from the machine's own package mirror, tagged with every IMAGE.
-# For machines that cannot pull debian:*-slim. Needs mmdebstrap (one small Debian package), docker, root.
+# base.sh SUITE IMAGE...: builds a slim Debian base image from this machine's package mirror, and tags it with every IMAGE.
+# For machines that cannot pull debian:*-slim. It needs mmdebstrap (a small Debian package), docker and root.
 set -eu
 suite=$1; shift; first=$1
-# --no-release-info: also what is configured but was never fetched, as on a machine before its first `apt-get update`
+# --no-release-info: also lists sources that were never fetched, as before the first `apt-get update`
 mirrors=$(apt-get indextargets --no-release-info --format '$(REPO_URI)' 'Created-By: Packages' | sort -u)
 mirror=${MIRROR:-$(echo "$mirrors" | grep -v security | grep -m1 '/debian/*$')}
 security=${SECURITY:-$(echo "$mirrors" | grep -m1 security || true)}
@@ -14,7 +14,7 @@ deb $mirror $suite-updates main${security:+
 deb $security $suite-security main}" ;;
 esac
 hooks=$(dirname "$(command -v mmdebstrap)")/../share/mmdebstrap/hooks
-# A file, not a pipe into `docker import`: sh would hide a failure of the left side and import an empty image.
+# A file instead of a pipe into `docker import`: sh would ignore a failure of the left side and import an empty image.
 tar=$(mktemp -p "${TMPDIR:-/tmp}" base-XXXXXX.tar); trap 'rm -f "$tar"' EXIT; trap 'exit 1' INT TERM
 mmdebstrap --quiet --variant=minbase --mode=root --architectures="$(dpkg --print-architecture)" \
   --hook-dir="$hooks/merged-usr" --include=usr-is-merged \

@@ -198,7 +198,7 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
 def baseline_comparison(results: ScalingResults, emulated: bool) -> list[tuple[str, str, str]]:
     """Rows (what, published, measured here) of the comparison; measured here from one engine to three, or to the most."""
     first, last = results.counts.get(1), results.counts.get(3) or results.counts[max(results.counts)]
-    limit = "; with a set memory limit" if emulated else ""
+    limit = "; memory limit set, not measured" if emulated else ""
     found = []
     for row in BASELINE_ROWS:
         here = "not measured"

@@ -36,7 +36,9 @@ def parser() -> OneLineParser:
         help="file for the profile; the measurements are stored next to it",
     )
     p.add_argument("--device", default="", help="hardware of the engine; default: from nvidia-smi or /proc/cpuinfo")
-    p.add_argument("--repeats", type=COUNT, default=7, help="of each measurement; the fastest quarter is used")
+    p.add_argument(
+        "--repeats", type=COUNT, default=7, help="of each measurement; the first quartile of the times is used"
+    )
     p.add_argument(
         "--together",
         type=COUNT,

@@ -62,7 +62,7 @@ class MeasuredEngine:
         """Sets the model and verifies that this is a vLLM engine. Raises CannotMeasure."""
         models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
         if not models:
-            raise CannotMeasure(f"{self.url} serves no model.")
+            raise CannotMeasure(f"{self.url} serves no model. Check that it is the address of an engine.")
         if self.model and self.model not in models:
             raise CannotMeasure(f"MODEL={self.model}: {self.url} serves {', '.join(models)}")
         self.model = self.model or models[0]

@@ -1,6 +1,6 @@
 """Draws charts as inline SVG for self-contained HTML pages, without scripts, fonts or libraries. Pure.
 
-`Plot` is a frame with two axes. Its colours are CSS variables (page.css), so that one chart works in light and dark mode.
+`Plot` is a frame with two axes. Its colours are CSS variables (page.css), so that a chart works in light and dark mode.
 `draw_panels` makes a separate SVG file: figures over time, one panel each.
 """
 
@@ -100,7 +100,10 @@ PANEL_STYLE = (
 
 
 def draw_panels(panels: Mapping[str, Mapping[str, TimeLine]]) -> str:
-    """An SVG file with one panel per title. `panels`: {title: {part: [(seconds, value)]}}. The y axis of every panel begins at 0."""
+    """An SVG file with one panel per title.
+
+    `panels`: {title: {part: [(seconds, value)]}}. The y axis of every panel begins at 0.
+    """
     height = PANEL_HEIGHT * len(panels) + 10
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {PANEL_WIDTH} {height}"><style>{PANEL_STYLE}</style>'

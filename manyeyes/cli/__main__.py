@@ -1,7 +1,8 @@
 """The command line `manyeyes`. The Makefile calls it as `python -m manyeyes.cli`.
 
-Exit codes: 0 success; 1 the goal was not reached, or a bug (with a traceback); 2 a problem with the host, the configuration
-or the command line; 130 Ctrl-C. Each command imports its modules when it runs, so that `--help` and shell completion are fast.
+Exit codes: 0 success; 1 the goal was not reached, or a bug (with a traceback); 2 a problem with the host, the
+configuration or the command line; 130 Ctrl-C. Each command imports its modules when it runs, so that `--help` and shell
+completion are fast.
 """
 
 from enum import StrEnum

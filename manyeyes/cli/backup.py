@@ -59,7 +59,8 @@ class BackupInfo:
 
 
 def write_archive(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
-    """Writes `file` atomically, readable only by its owner. Returns its checksum, which is also written to a second file."""
+    """Writes `file` atomically, readable only by its owner. Returns its checksum, which is also written to a second
+    file."""
     part = file.with_name(f"{file.name}.part")
     part.touch(0o600)
     part.chmod(0o600)
@@ -172,7 +173,8 @@ class Volumes:
         self._run(volume, how, ["tar", "--numeric-owner", *arguments], **streams)
 
     def _run(self, volume: str, how: str, command: list[str], **streams: object) -> None:
-        """Runs the command as root with few capabilities, because a volume's files belong to the users of its containers."""
+        """Runs the command as root with few capabilities, because a volume's files belong to the users of its
+        containers."""
         entrypoint, *arguments = command
         capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
         call = [
@@ -200,7 +202,8 @@ NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
 
 
 def backup(config: Path, out: str) -> Path:
-    """Writes a backup and returns its path. The cluster may run: state files are replaced atomically, and Grafana is paused."""
+    """Writes a backup and returns its path. The cluster may run: state files are replaced atomically, and Grafana is
+    paused."""
     written = started_services.usable_file(config)  # an invalid configuration could not be restored
     cluster = load(written)
     docker_install.ensure()
@@ -218,7 +221,7 @@ def backup(config: Path, out: str) -> Path:
 
 
 def restore(config: Path, source: str) -> None:
-    """Restores all files and volumes of the archive. Existing files that differ are renamed first. Raises CliError."""
+    """Restores all files and volumes of the archive. Existing files that differ are copied first. Raises CliError."""
     if not source:
         raise CliError("no backup file was given. Name it, for example: build/backup/NAME.tar.gz")
     with tempfile.TemporaryDirectory() as folder:

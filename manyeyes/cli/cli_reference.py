@@ -1,4 +1,4 @@
-"""docs/reference/cli.md: every command of `manyeyes` with its options, from typer's own description of them."""
+"""Generates docs/reference/cli.md: all commands of `manyeyes` with their options, from typer's description."""
 
 import typer.cli
 import typer.main
@@ -8,7 +8,7 @@ from manyeyes.cli.__main__ import app
 
 
 def markdown() -> str:
-    """The reference as Markdown. The same code gives the same bytes."""
+    """Returns the reference as Markdown. The same code gives the same bytes."""
     group = typer.main.get_group(app)
     context = typer.Context(group, info_name="manyeyes")
     with context:
@@ -18,7 +18,7 @@ def markdown() -> str:
 
 
 def _with_full_summaries(text: str, group: TyperGroup) -> str:
-    """The list of commands with links; typer cuts its summaries at 45 characters."""
+    """Replaces the summaries in the list of commands, which typer cuts at 45 characters, and adds links."""
     for name, command in group.commands.items():
         summary = (command.help or "").split("\n\n")[0].replace("\n", " ")
         line = f"* `{name}`: {command.get_short_help_str()}\n"

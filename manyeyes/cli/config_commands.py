@@ -74,7 +74,7 @@ def make_user(config: Path, name: str) -> None:
     if not typed:
         print(password, flush=True)
     say = [
-        f"'{name}' {'can log in to the web page' if new else 'has a new password'}. {path} has only a hash of the password.",
+        f"'{name}' {'can log in to the web page' if new else 'has a new password'}. {path} has only its hash.",
         "A running page uses it at the next login.",
     ]
     if first:

@@ -21,7 +21,8 @@ class PullFailed(Exception):
 
 @contextlib.contextmanager
 def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
-    """A client of the same Docker engine that the command `docker` uses. Docker errors inside it are raised as CliError."""
+    """A client of the same Docker engine that the command `docker` uses. Docker errors inside it are raised as
+    CliError."""
     try:
         with contextlib.closing(DockerClient.from_env(timeout=timeout_s, use_ssh_client=True)) as client:
             yield client

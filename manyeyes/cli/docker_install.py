@@ -21,7 +21,8 @@ OLDEST_COMPOSE = (2, 24)
 
 
 def ensure() -> Docker:
-    """Returns working versions of Docker and Compose. As root on Debian and Ubuntu it installs and starts them. Raises CliError."""
+    """Returns working versions of Docker and Compose. As root on Debian and Ubuntu it installs and starts them. Raises
+    CliError."""
     found = host_info.docker()
     if not found.client or (not found.compose and not found.server):
         found = _install("Docker is missing")
@@ -41,7 +42,8 @@ def ensure() -> Docker:
 
 
 def require_access(found: Docker) -> None:
-    """Raises CliError if Docker may run but denies access or does not answer: the state of the cluster is then unknown."""
+    """Raises CliError if Docker may run but denies access or does not answer: the state of the cluster is then
+    unknown."""
     if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
         raise CliError(
             f"Docker is not accessible, so it is unknown whether the cluster runs: {found.error}. "

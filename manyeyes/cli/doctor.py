@@ -64,7 +64,8 @@ def doctor(config: Path, flavour: str) -> int:
 def run_checks(
     cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
 ) -> list[Check]:
-    """Returns all checks of this configuration on this host. `ours_runs`: the cluster runs and uses its ports itself."""
+    """Returns all checks of this configuration on this host. `ours_runs`: the cluster runs and uses its ports
+    itself."""
     checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
     try:
         laid_out = place_engines(cluster, inventory)
@@ -201,7 +202,7 @@ def _ports(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
         remedy = (
             ""
             if free
-            else f"Stop the program that listens on it (ss -ltnp shows it), or choose another {key} in the configuration."
+            else f"Stop the program that uses it (ss -ltnp shows it), or choose another {key} in the configuration."
         )
         yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
 
@@ -279,5 +280,6 @@ def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
 
 
 def _stays(path: Path, closed: tuple[str, ...]) -> bool:
-    """Whether the file must stay private: keys, users or passwords, an older copy from a restore, or a temporary file."""
+    """Whether the file must stay private: keys, users or passwords, an older copy from a restore, or a temporary
+    file."""
     return path.name.startswith((".", *closed))

@@ -1,7 +1,7 @@
 """Restarts and replaces engine containers of Compose.
 
-A rolling restart uses it, and so does `make up` when the names of engines changed: an old engine serves until its replacement
-is up.
+A rolling restart uses it, and so does `make up` when the names of engines changed: an old engine serves until its
+replacement is up.
 """
 
 import contextlib
@@ -123,7 +123,7 @@ def replace(cluster: PlacedCluster, compose: Compose, fresh: Sequence[str], old:
             except CommandFailed as error:
                 raise CliError(f"{name} could not be started: {error.last_line}", details=error.output) from error
             readiness.wait_until_up(cluster, compose, current, restart_times(cluster).start_s, {name})
-        # The controller drops old engines when no engine is left to be started, so they are removed before that is recorded.
+        # The controller drops old engines when no engine is left to be started, so remove them before recording that.
         ending = left[:1] if number < len(fresh) else left
         left = left[len(ending) :]
         for one in ending:

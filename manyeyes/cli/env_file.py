@@ -1,7 +1,7 @@
 """Reads and writes the .env file of Docker Compose: the operator's lines, and a small block that `make up` writes.
 
-python-dotenv reads the file. Its set_key() is not used for writing: it would replace an operator's line with the same name,
-which `make down` could not restore, and it changes the file's owner and group.
+python-dotenv reads the file. Its set_key() is not used for writing: it would replace an operator's line with the same
+name, which `make down` could not restore, and it changes the file's owner and group.
 """
 
 import os
@@ -32,7 +32,8 @@ def adopt(path: Path = PATH) -> None:
 
 
 def write_block(values: dict[str, str], path: Path = PATH) -> None:
-    """Replaces the block of `make up` with `values`. Without values it removes the block, and an otherwise empty file."""
+    """Replaces the block of `make up` with `values`. Without values it removes the block, and an otherwise empty
+    file."""
     own = _without_block(path.read_text(encoding="utf-8") if path.exists() else "")
     block = "\n".join([BEGIN, *(f"{key}={value}" for key, value in values.items()), END, ""]) if values else ""
     text = (own.rstrip("\n") + "\n" if own.strip() else "") + block

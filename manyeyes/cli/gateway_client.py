@@ -1,6 +1,7 @@
 """Sends requests to the gateway, at its public address or from inside its container, and to the controller.
 
-Requests to the controller are sent from the gateway's container, so they do not depend on published ports, certificates or keys.
+Requests to the controller are sent from the gateway's container, so they do not depend on published ports, certificates
+or keys.
 """
 
 import contextlib
@@ -140,7 +141,8 @@ def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
 
 
 def scale(config: Path, engines: str, pool: str) -> int:
-    """Runs manyeyes/controller/autoscaling/set_replicas.py. Returns its exit code: 0 success, 1 timeout, 2 rejected. Raises CliError."""
+    """Runs manyeyes/controller/autoscaling/set_replicas.py. Returns its exit code: 0 success, 1 timeout, 2 rejected.
+    Raises CliError."""
     compose = Compose(load(config).name)
     compose.must_run()
     try:

@@ -19,7 +19,8 @@ HUB_TIMEOUT_S = 6
 
 
 def discover(cluster: Cluster, docker: Docker, forced: str, project: str, environment: dict[str, str]) -> Inventory:
-    """Inspects the host. `forced` is the value of FLAVOUR=; if empty, cluster.yaml and the GPUs decide. Raises CliError."""
+    """Inspects the host. `forced` is the value of FLAVOUR=; if empty, cluster.yaml and the GPUs decide. Raises
+    CliError."""
     gpus = host_info.gpus()
     flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
@@ -45,7 +46,7 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
         if forced and flavours != {forced}:
             raise CliError(
                 f"FLAVOUR={forced} works only with `engines: auto`, but the configuration lists its engines "
-                f"({', '.join(sorted(flavours))}). Use another file with CONFIG=, such as config/examples/{forced}.yaml."
+                f"({', '.join(sorted(flavours))}). Set CONFIG= to another file, such as config/examples/{forced}.yaml."
             )
         if "cuda" in flavours:
             named = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}

@@ -136,7 +136,8 @@ def _nvidia_smi_path() -> str:
 
 
 def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
-    """Returns (exit code, output). After a timeout it does not wait, because a process that hangs in the driver cannot be killed."""
+    """Returns (exit code, output). After a timeout it does not wait, because a process that hangs in the driver cannot
+    be killed."""
     command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     with tempfile.TemporaryFile() as said:
         try:

@@ -1,4 +1,4 @@
-"""Provides images: uses local images, pulls missing images, and builds an image if its version is the one that the build makes."""
+"""Provides images: uses local images, pulls missing images, and builds images whose version this project pins."""
 
 import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait

@@ -96,7 +96,8 @@ def require_group(command: str, group: str) -> None:
 
 
 def from_root(word: str) -> str:
-    """Makes a path, also in an option, absolute from the folder where the command was called. Other words are unchanged."""
+    """Makes a path, also in an option, absolute from the folder where the command was called. Other words are
+    unchanged."""
     option, equals, value = word.rpartition("=")
     file = STARTED_IN / value
     return f"{option}{equals}{file}" if os.sep in value and file.parent.is_dir() else word

@@ -35,7 +35,8 @@ def run(
     on_line: Callable[[str], None] | None = None,
     cwd: Path = ROOT,
 ) -> str:
-    """Runs `command` and returns its standard output and error. Raises CommandFailed, FileNotFoundError, TimeoutError."""
+    """Runs `command` and returns its standard output and error. Raises CommandFailed, FileNotFoundError,
+    TimeoutError."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -35,7 +35,8 @@ MODELS = "models"
 
 
 def restart_rolling(config: Path, pool: str) -> None:
-    """Restarts all engines that Compose runs (of one pool), one after the other, with the flags of the configuration."""
+    """Restarts all engines that Compose runs (of one pool), one after the other, with the flags of the
+    configuration."""
     cluster, compose = running_cluster(config)
     names = [one.name for one in cluster.started_engines if pool in ("", one.pool)]
     if pool and pool not in [one.name for one in cluster.pools]:
@@ -97,7 +98,8 @@ def render_engines(cluster: PlacedCluster, folder: Path) -> None:
 
 
 def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence[str]) -> None:
-    """Restarts `names` and reports each. Raises CliError if an engine does not come back; the others continue to serve."""
+    """Restarts `names` and reports each. Raises CliError if an engine does not come back; the others continue to
+    serve."""
     _bring_models(compose)
     _tell_alone(cluster, names)
     engines, times = EngineContainers(cluster, compose), restart_times(cluster)
@@ -122,7 +124,7 @@ def restart_one_by_one(cluster: PlacedCluster, compose: Compose, names: Sequence
                     details=error.details,
                 ) from error
             except KeyboardInterrupt:
-                current.title = f"{told}: interrupted; it gets requests again as soon as it is up"
+                current.title = f"{told}: interrupted; it gets requests again when it is up"
                 raise
             current.outcome = f"{told} is back"
         _tell_left_behind(cluster, name, teller.turn)
@@ -207,7 +209,7 @@ def drain(config: Path, engine: str) -> None:
 def resume(config: Path, engine: str) -> None:
     cluster, compose = _named(config, engine)
     after = gateway_client.resume(compose, cluster, engine, "manyeyes resume")
-    print_ok(f"{engine} gets requests again" + ("" if after["state"] == "up" else " as soon as it is up"))
+    print_ok(f"{engine} gets requests again" + ("" if after["state"] == "up" else " when it is up"))
 
 
 def _named(config: Path, engine: str) -> tuple[Cluster, Compose]:

@@ -72,7 +72,8 @@ def _lets_in(path: Path, bits: int) -> bool:
 
 
 def of_configuration(path: Path) -> tuple[str, str]:
-    """Returns what was found at the API keys file or the users file, and how to fix it if its container cannot read it."""
+    """Returns what was found at the API keys file or the users file, and how to fix it if its container cannot read
+    it."""
     if not path.exists():
         return "none", ""
     if checkout.is_readable_by_containers(path):
@@ -169,7 +170,8 @@ def has_expired(certificate: Path) -> bool:
 
 
 def host_name(certificate: Path) -> str:
-    """Returns localhost if the certificate has it, else its first name; empty for a wildcard, an address or an error."""
+    """Returns localhost if the certificate has it, else its first name; empty for a wildcard, an address or an
+    error."""
     names = re.findall(r"DNS:([A-Za-z0-9.-]+)", _openssl(certificate, "-ext", "subjectAltName"))
     return "localhost" if "localhost" in names else names[0] if names else ""
 

@@ -29,11 +29,11 @@ PREFIX = re.compile(r"^(?:\([\w ,=.]+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: .-]+\[[
 KNOWN = (
     (
         r"Free memory on device .* is less than desired",
-        "Another program uses memory of this GPU (nvidia-smi shows it). Stop it, or lower --gpu-memory-utilization in vllm_flags.",
+        "Another program uses this GPU (nvidia-smi shows it). Stop it, or lower --gpu-memory-utilization in vllm_flags.",
     ),
     (
         r"No available memory for the cache blocks",
-        "The model leaves no memory for the KV cache. Use a smaller or quantized (FP8) model, or a larger share of the GPU.",
+        "The GPU has no memory left for the KV cache. Use a smaller or quantized (FP8) model, or raise gpu_fraction.",
     ),
     (
         r"To serve at least one request|larger than the available KV cache memory",
@@ -41,11 +41,11 @@ KNOWN = (
     ),
     (
         r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError",
-        "The model does not fit this GPU, or another program uses it (nvidia-smi). Use a smaller or quantized (FP8) model.",
+        "The model does not fit, or another program uses this GPU (nvidia-smi). Use a smaller or quantized (FP8) model.",
     ),
     (
         r"no kernel image is available",
-        "This GPU is too old for this vLLM, which needs compute capability 7.5 or newer. Remove the GPU from `engines:`.",
+        "This GPU is too old for vLLM, which needs compute capability 7.5 or newer. Remove the GPU from `engines:`.",
     ),
     (
         r"Bfloat16 is only supported",
@@ -65,7 +65,7 @@ KNOWN = (
     ),
     (
         r"address already in use|port is already allocated|Address in use",
-        "Another program listens on this port (ss -ltnp shows it). Stop it, or choose another port in the configuration.",
+        "Another program uses this port (ss -ltnp shows it). Stop it, or choose another port in the configuration.",
     ),
     (
         r"No space left on device|Disk quota exceeded|more disk and .* are free",
@@ -77,7 +77,7 @@ KNOWN = (
     ),
     (
         r"Could not find nvcc|nvcc: (?:command )?not found",
-        "This image has no CUDA compiler. Use the official vllm/vllm-openai image, or build it again with `make images`.",
+        "This image has no CUDA compiler. Use the official vllm/vllm-openai image, or build a new one with `make images`.",
     ),
     (
         r"could not select device driver|nvidia-container-cli: initialization error|unknown or invalid runtime name: nvidia",
@@ -135,8 +135,8 @@ STAMP = time.strftime("%Y%m%d-%H%M%S")
 def root_cause(lines: list[str]) -> tuple[str, int]:
     """Returns (error, line number) of the root cause; ("", -1) if none is found.
 
-    The root cause is the last known error, else the last exception of EngineCore, else the last exception. Errors that are
-    consequences of another error are ignored.
+    The root cause is the last known error, else the last exception of EngineCore, else the last exception. Errors that
+    are consequences of another error are ignored.
     """
     lines, first = lines[-LINES:], max(0, len(lines) - LINES)
     known = any_core = any_other = -1

@@ -1,7 +1,7 @@
 """Records the definition with which each engine's container was started, in started.yaml next to the rendered files.
 
-Rendered files have the desired definitions. During a rolling restart some engines still run with an older definition. The
-controller reads started.yaml (manyeyes/controller/config_sync/apply_plan.py).
+Rendered files have the desired definitions. During a rolling restart some engines still run with an older definition.
+The controller reads started.yaml (manyeyes/controller/config_sync/apply_plan.py).
 """
 
 import sys
@@ -31,7 +31,8 @@ HEAD = "# Written by `make up` and `make restart-rolling`: the definitions of st
 def configuration(config: Path) -> Cluster:
     """Returns the configuration. If the file is invalid, returns the configuration with which the cluster was started.
 
-    So an invalid file does not prevent commands such as status and down. Raises ConfigError if no cluster was started with it.
+    So an invalid file does not prevent commands such as status and down. Raises ConfigError if no cluster was started
+    with it.
     """
     return load(usable_file(config))
 
@@ -71,7 +72,8 @@ def rendered_services(folder: Path) -> dict[str, Any]:
 
 
 def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two definitions of an engine differ only in the names of the engine and its pool, which the gateway translates."""
+    """Whether two definitions of an engine differ only in the names of the engine and its pool, which the gateway
+    translates."""
     return _without_names(one) == _without_names(other)
 
 

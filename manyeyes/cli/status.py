@@ -32,7 +32,8 @@ TIMEOUT_S = 5.0
 
 
 def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: str = "") -> int:
-    """Prints the status and returns the exit code. Default controller: of this host's Compose cluster. Raises CliError."""
+    """Prints the status and returns the exit code. Default controller: of this host's Compose cluster. Raises
+    CliError."""
     cluster = started_services.configuration(config)
     asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
@@ -76,7 +77,8 @@ def _compose(cluster: Cluster) -> Compose:
 
 
 def controller_of(cluster: Cluster, url: str) -> cluster_status.Controller:
-    """Returns a function that queries the controller at `url`, or in this host's Compose cluster. Both raise CliError."""
+    """Returns a function that queries the controller at `url`, or in this host's Compose cluster. Both raise
+    CliError."""
     if url:
         return lambda: _at(url)
     compose = _compose(cluster)

@@ -1,4 +1,5 @@
-"""Output of commands: one line per step, with progress during long steps; and the errors that are reported without a traceback."""
+"""Output of commands: one line per step, with progress during long steps; and the errors that are reported without a
+traceback."""
 
 import contextlib
 import shutil
@@ -111,7 +112,8 @@ LINES = 30
 
 
 class CliError(Exception):
-    """Problems of a command, each one sentence with what to do next. All are printed, and the command exits with code 2."""
+    """Problems of a command, each one sentence with what to do next. All are printed, and the command exits with code
+    2."""
 
     def __init__(self, *problems: str, details: str = "") -> None:
         self.problems = problems

@@ -118,10 +118,10 @@ def _changed(cluster: PlacedCluster, compose: Compose) -> list[str]:
 
 
 def _later(cluster: PlacedCluster, compose: Compose, changed: list[str]) -> tuple[list[str], list[str]]:
-    """Splits the changed engines into those that are restarted one after the other at the end, and those left unchanged.
+    """Splits the changed engines into those that are restarted at the end, one by one, and those left unchanged.
 
-    The only engine of a pool is not restarted for a changed name: no other engine could answer, and the gateway sends it a
-    name that it accepts.
+    The only engine of a pool is not restarted for a changed name: no other engine could answer, and the gateway sends
+    it a name that it accepts.
     """
     folder = ROOT / compose.rendered
     before, after = started_services.services(folder), started_services.rendered_services(folder)
@@ -181,7 +181,7 @@ def _start(
         pool = cluster.engines_alone_in_pool[name]
         print_warning(
             f"{name} is the only engine of pool {pool}, so it was not restarted and runs with its previous names. "
-            f"The gateway translates the new names, and the previous names stay valid. "
+            "The gateway translates the new names, and the previous names stay valid. "
             f"`make restart-rolling POOL={pool}` restarts it."
         )
     with step("sending a request with an image") as current:
@@ -221,7 +221,8 @@ def _services(cluster: PlacedCluster, missing_images: set[str], engines: list[st
 
 
 def _asked_for(cluster: PlacedCluster) -> dict[str, str]:
-    """Returns {service: image} of the optional services that the configuration enables. Their images can only be pulled."""
+    """Returns {service: image} of the optional services that the configuration enables. Their images can only be
+    pulled."""
     images = cluster.images
     loki = {"loki": images.loki, "alloy": images.alloy} if cluster.logs.loki.enabled else {}
     return loki | ({"jaeger": images.jaeger} if cluster.tracing.starts_jaeger else {})

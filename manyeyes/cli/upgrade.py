@@ -1,7 +1,8 @@
 """`manyeyes upgrade IMAGE` changes the image of the engines; `manyeyes pin-images` pins third-party images by digest.
 
 An upgrade changes the configuration and restarts engines one after the other. If the first engine does not come up, the
-configuration is reverted and that engine is restarted with the previous image. pin-images queries registries and pulls nothing.
+configuration is reverted and that engine is restarted with the previous image. pin-images queries registries and pulls
+nothing.
 """
 
 import json
@@ -29,7 +30,8 @@ IMAGE_OF = {"cuda": "vllm_cuda", "cpu": "vllm_cpu", "emulated": "emulator"}
 def upgrade(config: Path, image: str) -> None:
     """Restarts all engines with `image`.
 
-    Raises CliError, without a change of the configuration, if the image is not available or the first engine does not come up.
+    Raises CliError, without a change of the configuration, if the image is not available or the first engine does not
+    come up.
     """
     if not image:
         raise CliError("no image was given. Name it, for example: vllm/vllm-openai:v0.33.0")
@@ -75,7 +77,8 @@ def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
 
 
 def with_image(text: str, config: Path, key: str, image: str) -> str:
-    """Returns the text of cluster.yaml with a new images.KEY; all other text, with comments, is unchanged. Raises CliError."""
+    """Returns the text of cluster.yaml with a new images.KEY; all other text, with comments, is unchanged. Raises
+    CliError."""
     document = yaml.compose(text, Loader=yaml.SafeLoader)
     assert isinstance(document, yaml.MappingNode)
     section = next((value for name, value in document.value if name.value == "images"), None)
@@ -125,7 +128,7 @@ def pin_images(config: Path) -> None:
         current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
     if not found:
         raise CliError(
-            f"no registry is reachable (docker buildx imagetools). {config} was not changed, and images are used by tag."
+            f"no registry is reachable (docker buildx imagetools). {config} is unchanged, and images are used by tag."
         )
     text = config.read_text(encoding="utf-8")
     for key, pinned in found.items():

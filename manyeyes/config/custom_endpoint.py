@@ -44,7 +44,7 @@ def _checked(template: Any) -> Any:
         for name in _ANY_PLACEHOLDER.findall(text):
             if name not in PLACEHOLDERS:
                 raise ValueError(
-                    f"only the placeholders {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)}, without {{{name}}}"
+                    f"a template without {{{name}}} (placeholders: {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)})"
                 )
             if name in ALONE and text != f"{{{name}}}":
                 raise ValueError(f"{{{name}}} as a whole value, because it becomes a number or true/false")

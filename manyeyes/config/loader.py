@@ -128,7 +128,8 @@ def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
     if kind == "missing":
         return f"{place} is missing"
     wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
-    return f"{place}: expected {wants}, got {_shown(detail['input'])}"
+    start = f"{place}: " if place else ""
+    return f"{start}expected {wants}, got {_shown(detail['input'])}"
 
 
 def _wanted(detail: ErrorDetails) -> str:

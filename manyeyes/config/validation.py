@@ -45,8 +45,8 @@ def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
             other, owner = first.setdefault(name.lower(), (name, pool.name))
             if other != name and owner != pool.name:
                 yield (
-                    f"pools[{owner}] uses the name '{other}' and pools[{pool.name}] uses '{name}', which differ only in "
-                    "case, and nginx ignores case; choose a different name"
+                    f"pools[{owner}] uses the name '{other}' and pools[{pool.name}] uses '{name}', which differ only "
+                    "in case, and nginx ignores case; choose a different name"
                 )
 
 
@@ -160,8 +160,8 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
         pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
         if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
             yield (
-                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, but pools[{pool.name}] accepts images; "
-                "assign the engine to a pool with media.images_per_prompt 0"
+                f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, but pools[{pool.name}] accepts "
+                "images; assign the engine to a pool with media.images_per_prompt 0"
             )
         if pool and pool.media.videos_per_prompt:
             yield (
@@ -208,8 +208,8 @@ def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
 def shutdown_leaves_time(cluster: Cluster) -> Iterator[str]:
     if cluster.shutdown.grace_s <= cluster.shutdown.drain_s:
         yield (
-            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s {cluster.shutdown.drain_s}; "
-            "otherwise Docker kills engines that still answer"
+            f"shutdown.grace_s is {cluster.shutdown.grace_s} and must exceed shutdown.drain_s "
+            f"{cluster.shutdown.drain_s}; otherwise Docker kills engines that still answer"
         )
 
 
@@ -220,13 +220,13 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
             yield f"pools[{pool.name}].media.min_pixels {media.min_pixels} exceeds max_pixels {media.max_pixels}"
         elif media.images_per_prompt and media.max_pixels // 1024 > pool.max_model_len:
             yield (
-                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens per "
-                f"image, more than max_model_len {pool.max_model_len}"
+                f"pools[{pool.name}].media.max_pixels {media.max_pixels} is {media.max_pixels // 1024} vision tokens "
+                f"per image, more than max_model_len {pool.max_model_len}"
             )
         if media.max_decoded_pixels < media.max_pixels:
             yield (
-                f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels {media.max_pixels}; "
-                "larger images are rejected before they are scaled down"
+                f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels "
+                f"{media.max_pixels}; larger images are rejected before they are scaled down"
             )
 
 
@@ -241,8 +241,8 @@ def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
             own, there = getattr(pool.media, key), getattr(other.media, key)
             if there < own:
                 yield (
-                    f"pools[{other.name}].media.{key} is {there}, but pools[{pool.name}], which falls back to it, accepts "
-                    f"{own}; set at least {own} for {other.name}"
+                    f"pools[{other.name}].media.{key} is {there}, but pools[{pool.name}], which falls back to it, "
+                    f"accepts {own}; set at least {own} for {other.name}"
                 )
 
 
@@ -282,11 +282,17 @@ def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
             yield f"{place}: expected the name of another engine, got '{engine.time_shares_with}'"
             continue
         if other.time_shares_with is not None:
-            yield f"{place} is '{other.name}', which itself time-shares with '{other.time_shares_with}'; only pairs are allowed"
+            yield (
+                f"{place} is '{other.name}', which itself time-shares with '{other.time_shares_with}'; "
+                "only pairs are allowed"
+            )
         if other.pool == engine.pool:
             yield f"{place} is '{other.name}' of the same pool; the two engines must be in different pools"
         if not set(engine.gpus) <= set(other.gpus) or engine.gpu_fraction > other.gpu_fraction:
-            yield f"{place} is '{other.name}', so the engine may use only GPUs of '{other.name}' and no larger gpu_fraction"
+            yield (
+                f"{place} is '{other.name}', so the engine may use only GPUs of '{other.name}' "
+                "and no larger gpu_fraction"
+            )
         if other.name in taken:
             yield f"{place} is '{other.name}', which already time-shares with engines[{taken[other.name]}]"
         taken[other.name] = engine.name

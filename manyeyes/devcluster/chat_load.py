@@ -1,4 +1,5 @@
-"""Simulates users who chat through the gateway concurrently, each with one streamed answer after the other, and records the results."""
+"""Simulates users who chat through the gateway concurrently, each with one streamed answer after the other, and records
+the results."""
 
 import asyncio
 import contextlib
@@ -14,9 +15,9 @@ import httpx
 @dataclass(frozen=True)
 class ChatAnswer:
     end: str
-    """answered: the stream ended with its marker. cut: the connection broke after the first byte (vLLM sends the headers of a stream
-    before its first token), and the client noticed it. failed: an error before the first byte. pretended: incomplete, but the client
-    could not notice it."""
+    """answered: the stream ended with its marker. cut: the connection broke after the first byte (vLLM sends the
+    headers of a stream before its first token), and the client noticed it. failed: an error before the first byte.
+    pretended: incomplete, but the client could not notice it."""
     engine: str = ""
     said: str = ""
 
@@ -34,7 +35,8 @@ class ChatLoad:
         return Counter(one.engine for one in self.seen[since:] if one.end == "answered")
 
     def assert_nothing_lost(self, cut_on: set[str]) -> None:
-        """Asserts that no request failed before its first byte, no incomplete answer looked complete, and only engines in `cut_on` cut answers."""
+        """Asserts that no request failed before its first byte, no incomplete answer looked complete, and only engines
+        in `cut_on` cut answers."""
         bad = [one for one in self.seen if one.end in ("failed", "pretended")]
         assert not bad, (len(bad), len(self.seen), bad[:5])
         assert {one.engine for one in self.seen if one.end == "cut"} <= cut_on

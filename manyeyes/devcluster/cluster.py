@@ -59,8 +59,8 @@ def is_listening(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-# Each test worker has a separate range of ports, below those of outgoing connections, so that the port of a killed part is free when
-# the part is started again.
+# Each test worker has a separate range of ports, below those of outgoing connections, so that the port of a killed part
+# is free when the part is started again.
 _PORTS = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
 
@@ -257,7 +257,10 @@ class LocalCluster:
         )
 
     def _dns_answers(self) -> Counter[str]:
-        """Number of the controller's DNS answers by pool. Raises AssertionError while the controller does not answer."""
+        """Number of the controller's DNS answers by pool.
+
+        Raises AssertionError while the controller does not answer.
+        """
         try:
             text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
         except httpx.TransportError as error:
@@ -287,7 +290,8 @@ def local_cluster(
     addresses: Mapping[str, str] | None = None,
     prints_logs: bool = True,
 ) -> Iterator[LocalCluster]:
-    """Starts engines (except those whose name starts with `late`), controller and gateway; prints all logs at the end, for tests.
+    """Starts engines (except those whose name starts with `late`), controller and gateway; prints all logs at the end,
+    for tests.
 
     With `addresses` (engine's name -> host:port) the engines already run, and no engine is started here.
     """
@@ -298,7 +302,7 @@ def local_cluster(
         engine["flavour"] = "emulated"
     for part in ("gateway", "page", "inside", "controller", "dns", "syslog", *running.pages):
         running.ports[part] = free_port()
-    # Tests that start and stop the same engine again and again are about other things than flapping.
+    # Many tests start and stop the same engine repeatedly, but do not test flapping.
     document.setdefault("controller", {"flap_downs": 100, "register_loopback": True} | SHORT_INTERVALS)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
     if keys:

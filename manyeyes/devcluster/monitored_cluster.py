@@ -1,4 +1,5 @@
-"""Runs Prometheus, Alertmanager and the exporters for a cluster of processes, with the rendered files and Debian's programs."""
+"""Runs Prometheus, Alertmanager and the exporters for a cluster of processes, with the rendered files and Debian's
+programs."""
 
 import contextlib
 import dataclasses
@@ -130,7 +131,10 @@ def about(labels: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def monitored_cluster(running: LocalCluster) -> Iterator[MonitoredCluster]:
-    """Starts monitoring for a running cluster whose document has `monitoring: DRILL`. Its processes stop with the cluster."""
+    """Starts monitoring for a running cluster whose document has `monitoring: DRILL`.
+
+    Its processes stop with the cluster.
+    """
     with _alert_receiver() as pager:
         ports = {part: free_port() for part in PARTS}
         made = MonitoredCluster(running, ports, pager)

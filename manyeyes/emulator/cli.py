@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--max-num-seqs", type=count, default=64, help="requests that run concurrently; further requests wait"
     )
-    p.add_argument("--max-num-batched-tokens", type=count, default=4096, help="tokens that one iteration computes")
+    p.add_argument("--max-num-batched-tokens", type=count, default=4096, help="tokens computed in one iteration")
     p.add_argument(
         "--max-num-queued-reqs", type=count, help="running and waiting requests; more get 503. Default: no limit"
     )

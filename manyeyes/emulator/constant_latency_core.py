@@ -1,4 +1,5 @@
-"""An engine core with constant times, without batching, caches or a GPU model, for tests that do not depend on timing."""
+"""An engine core with constant times, without batching, caches or a GPU model, for tests that do not depend on
+timing."""
 
 from collections import deque
 from heapq import heappop, heappush
@@ -9,12 +10,13 @@ from manyeyes.simulator.request import RunningSequence
 
 
 class ConstantLatencyCore:
-    """Runs up to `seats` sequences concurrently without influence on each other; others wait in the order of arrival."""
+    """Runs up to `seats` sequences concurrently without influence on each other; others wait in the order of
+    arrival."""
 
     def __init__(self, times: ConstantTimes, seats: int, context: int) -> None:
         self._times = times
         self._seats = seats
-        self._context = context  # tokens that one sequence may have
+        self._context = context  # maximum number of tokens of a sequence
         self._waiting: deque[RunningSequence] = deque()
         self._running: set[RunningSequence] = set()
         self._due: list[

@@ -1,4 +1,5 @@
-"""The emulated engine: preprocesses requests like vLLM's API server, drives the core with the clock, wakes waiting requests and counts."""
+"""The emulated engine: preprocesses requests like vLLM's API server, drives the core with the clock, wakes waiting
+requests and counts."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
@@ -109,9 +110,9 @@ class EmulatedEngine:
         self.exit_s = 0.0  # time from the core's death to the exit of the process
         self.resting = asyncio.Event()  # no request runs; requests may wait
         self.resting.set()
-        self.responsive = asyncio.Event()  # /health answers
+        self.responsive = asyncio.Event()  # /health is answered
         self.responsive.set()
-        self.refusing = asyncio.Event()  # connections
+        self.refusing = asyncio.Event()  # the port is closed
         self.reopened = asyncio.Event()
         self.metrics.watch(lambda: self.running, lambda: self.waiting, lambda: self.core.kv_usage)
 
@@ -140,7 +141,8 @@ class EmulatedEngine:
 
     @property
     def frames_in_prefill(self) -> int:
-        """Frames of all videos that wait for their first token: the frames that the vision encoder may hold at the same time."""
+        """Frames of all videos that wait for their first token: the frames that the vision encoder may hold at the same
+        time."""
         return sum(video_frames(one.job) for one in self.core.sequences if not one.generated)
 
     def check_admission(self) -> None:
@@ -158,7 +160,8 @@ class EmulatedEngine:
             await self.renderer.render(job)
 
     def die(self, exit_s: float = WATCHDOG_S) -> None:
-        """Emulates the death of the engine core: every request and /health fail, and the process exits after `exit_s`."""
+        """Emulates the death of the engine core: every request and /health fail, and the process exits after
+        `exit_s`."""
         self.dead, self.exit_s = True, exit_s
         for sequence in self.core.sequences:
             self._end(sequence)
@@ -249,7 +252,8 @@ class EmulatedEngine:
         if self.core.next_at is not None and "hung" not in self.faults.on:
             wait_s = max(self.core.next_at - monotonic(), 0.0)
             loop = asyncio.get_running_loop()
-            # A delay of 0 runs in the next iteration of the event loop, so that requests that arrive together begin together.
+            # A delay of 0 runs in the next iteration of the event loop, so that requests that arrive together begin
+            # together.
             self._alarm = loop.call_later(max(wait_s, TICK_S) if wait_s > TICK_S / 2 else 0, self._tick)
 
     def _tick(self) -> None:

@@ -9,8 +9,8 @@ from manyeyes.simulator.request import EngineRequest
 
 Values = dict[str, Any]
 
-# Each kind with its values and their defaults; a value with the default None is required. Every kind also accepts `for_s`, after which
-# it ends.
+# Each kind with its values and their defaults; a value with the default None is required. Every kind also accepts
+# `for_s`, after which it ends.
 KINDS: dict[str, Values] = {
     "dead": {"exit_s": 5.0},  # vLLM's watchdog checks every 5 s
     "hung": {"health": True},
@@ -93,7 +93,10 @@ class Faults:
         return poison is not None and poison["marker"] in job.text
 
     def exhausts_memory(self, job: EngineRequest, frames_in_prefill: int) -> bool:
-        """Whether this request kills the engine core. `frames_in_prefill`: frames of other videos without a first token."""
+        """Whether this request kills the engine core.
+
+        `frames_in_prefill`: frames of other videos without a first token.
+        """
         limit = self.on.get("out_of_memory")
         if limit is None or not any(medium.kind == "video" for medium in job.media):
             return False

@@ -1,4 +1,5 @@
-"""Writes one JSON line per event to standard output, in the log format of all parts: manyeyes/observability/log_format.py."""
+"""Writes one JSON line per event to standard output, in the log format of all parts:
+manyeyes/observability/log_format.py."""
 
 import logging
 import os

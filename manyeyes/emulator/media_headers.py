@@ -1,4 +1,5 @@
-"""Reads the size of an image or a video from its header. It decodes no pixels or frames, and reads only the required parts.
+"""Reads the size of an image or a video from its header. It decodes no pixels or frames, and reads only the required
+parts.
 
 Pillow reads images (PNG, GIF, JPEG, WEBP); this module reads AVI and MP4 videos.
 """

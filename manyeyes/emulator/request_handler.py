@@ -96,8 +96,8 @@ class CompletionHandler:
     async def stream(self, reply: CompletionResponse, arrived: float, send: Send) -> None:
         """Sends the answer token by token.
 
-        As in vLLM, the limits of the queue are checked again after preprocessing, when the status has already been sent: the client
-        then finds the error in a stream with status 200.
+        As in vLLM, the limits of the queue are checked again after preprocessing, when the status has already been
+        sent: the client then finds the error in a stream with status 200.
         """
         job, sent = reply.job, 0
         cut_at = self.engine.faults.tokens_until_cut()

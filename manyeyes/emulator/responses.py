@@ -140,12 +140,12 @@ def models_body(options: EmulatorOptions) -> bytes:
     return orjson.dumps({"object": "list", "data": names})
 
 
-OPENING = "This answer is emulated: no model looked at your {what}."
+OPENING = "This answer is emulated: no model has seen your {what}."
 FILLERS = (
     "Only the time it took is meant to resemble that of a real engine.",
     "Start an engine with a real model to read a real answer here.",
     "Every word of it was written before your question.",
-    "The same question always gets the same words.",
+    "Ask as often as you like: the same question gets the same words.",
     "The numbers of tokens are estimates from lengths and sizes.",
 )
 
@@ -179,7 +179,8 @@ def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> li
 def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str]:
     """The tokens to send, each with its leading space, and the finish reason.
 
-    The answer has between `least` and `most` tokens: a short answer is repeated from its beginning, a long answer is cut.
+    The answer has between `least` and `most` tokens: a short answer is repeated from its beginning, a long answer is
+    cut.
     """
     length = min(max(len(words), least), most)
     tokens = [(" " if n else "") + word for n, word in enumerate(islice(cycle(words), length))]

@@ -1,5 +1,5 @@
-"""Serves vLLM's paths with Starlette. As with vLLM, the port opens some time after the start, and stays open during the drain
-after SIGTERM."""
+"""Serves vLLM's paths with Starlette. As with vLLM, the port opens some time after the start, and stays open during the
+drain after SIGTERM."""
 
 import asyncio
 import signal
@@ -35,10 +35,14 @@ class SleepMode:
         self.awake: set[str] = set()
         """Tags of the parts that are awake."""
         self.lost = False
-        """Whether the weights are missing: level 2 discarded them, and they were not reloaded. vLLM would answer random text."""
+        """Whether the weights are missing: level 2 discarded them, and they were not reloaded. vLLM would answer random
+        text."""
 
     async def begin(self, level: int, mode: PauseMode) -> None:
-        """Level 0 only stops the scheduler, 1 moves the weights to the host, 2 discards them. Levels 1 and 2 empty all caches."""
+        """Level 0 only stops the scheduler, 1 moves the weights to the host, 2 discards them.
+
+        Levels 1 and 2 empty all caches.
+        """
         engine = self.engine
         if level:
             engine.renderer.cache.forget()
@@ -63,7 +67,10 @@ class SleepMode:
         return True
 
     async def end(self, tags: list[str]) -> bool:
-        """Wakes the parts in `tags`, or all. Returns whether the engine is awake, which requires that all parts were woken."""
+        """Wakes the parts in `tags`, or all.
+
+        Returns whether the engine is awake, which requires that all parts were woken.
+        """
         self.awake |= set(tags)
         if self.level and tags and not self.awake >= TAGS:
             return False
@@ -151,7 +158,8 @@ LAST_BYTES_S = 2  # time limit for clients that do not read their answer complet
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers: it would close the port immediately, while vLLM leaves it open during the drain."""
+    """uvicorn without signal handlers: it would close the port immediately, while vLLM leaves it open during the
+    drain."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -263,7 +271,7 @@ async def wait_for_first(event: asyncio.Event, within_s: float) -> bool:
     return True
 
 
-VERSION = "0.32.0+emulated"  # the vLLM whose behaviour this follows
+VERSION = "0.32.0+emulated"  # the vLLM version that is emulated
 
 
 def json_response(content: bytes, status: int = 200) -> Response:
@@ -299,7 +307,10 @@ class EmulatorServer:
         )
 
     async def health(self, request: Request) -> Response:
-        """200 while the engine core is alive, including during shutdown and sleep; late during preprocessing. As in vLLM."""
+        """200 while the engine core is alive, including during shutdown and sleep; late during preprocessing.
+
+        As in vLLM.
+        """
         await self._loop_turns()
         await self.engine.responsive.wait()
         return Response(status_code=503 if self.engine.dead else 200)
@@ -309,7 +320,10 @@ class EmulatorServer:
         await asyncio.sleep(self.engine.renderer.health_s)
 
     async def load(self, request: Request) -> Response:
-        """Number of requests without a complete answer, including those in preprocessing. Without the flag it is always 0, as in vLLM."""
+        """Number of requests without a complete answer, including those in preprocessing.
+
+        Without the flag it is always 0, as in vLLM.
+        """
         await self._loop_turns()
         return json_response(
             orjson.dumps({"server_load": self.engine.under_way if self.engine.options.load_tracking else 0})

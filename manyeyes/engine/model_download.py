@@ -1,9 +1,10 @@
-"""Brings models into the volume, once, before any engine starts. Runs in the vLLM image as the `models` service.
+"""Downloads models into the volume, before any engine starts. It runs in the vLLM image as the `models` service.
 
-`python -m manyeyes.engine.model_download --wait` brings nothing and ends when all of them are there: what an engine's pod on Kubernetes does first.
+`python -m manyeyes.engine.model_download --wait` downloads nothing and exits when all models are present. The pod of an
+engine on Kubernetes runs it first.
 
-$MODELS is a JSON list of {"model", "revision", "folder"?}; a `folder` means: build the tiny random-weight model there.
-What is complete is marked and never asked for again, so a second start needs no network.
+$MODELS is a JSON list of {"model", "revision", "folder"?}. With `folder`, the tiny random-weight model is built there.
+Complete models are marked and not downloaded again, so a second start needs no network.
 """
 
 import errno
@@ -23,7 +24,7 @@ LOOK_EVERY_S = 2.0
 
 
 def main() -> int:
-    """0 when every model is there; 1 with one sentence for the first that is not."""
+    """Downloads all models. Returns 0, or 1 and a message for the first model that fails."""
     home = Path(os.environ.get("HF_HOME", "/models"))
     if sys.argv[1:] == ["--wait"]:
         return _wait(json.loads(os.environ["MODELS"]), home)
@@ -39,7 +40,10 @@ def main() -> int:
 
 
 def _hand_over_cache() -> None:
-    """A new volume is root's; engines that write to it are not root. A folder of this host is not named here and stays as it is."""
+    """Makes the engines' user the owner of the cache volume, which belongs to root when it is new.
+
+    If the cache is a folder of this host, ENGINE_USER is not set, and the folder is not changed.
+    """
     cache, user = os.environ.get("CACHE_DIR", ""), os.environ.get("ENGINE_USER", "")
     if not user:
         return
@@ -52,30 +56,30 @@ def _hand_over_cache() -> None:
 
 
 class DownloadError(Exception):
-    """The model cannot be had; the message says why and what to do."""
+    """The model could not be downloaded; the message gives the reason and what to do."""
 
 
 def marker(home: Path, model: str, revision: str | None) -> Path:
-    """The file that says the model is complete."""
+    """Returns the path of the file that marks a complete model."""
     return home / "manyeyes" / f"{model.replace('/', '--')}@{revision or 'newest'}.complete"
 
 
 def _wait(models: list[dict[str, Any]], home: Path) -> int:
-    """Until each is there, whoever brings it."""
+    """Waits until all models are present. Another process downloads them."""
     for wanted in models:
         said = False
         while not _is_there(wanted, home):
             if not said:
-                _say(f"{wanted['model']}: waited for")
+                _say(f"{wanted['model']}: waiting for the download")
                 said = True
             time.sleep(LOOK_EVERY_S)
-    _say("all there")
+    _say("all models are present")
     return 0
 
 
 def _is_there(wanted: dict[str, Any], home: Path) -> bool:
     if folder := wanted.get("folder"):
-        return (Path(folder) / "config.json").exists()  # the folder appears whole (manyeyes/engine/tiny)
+        return (Path(folder) / "config.json").exists()  # the folder is created atomically (manyeyes/engine/tiny)
     return marker(home, wanted["model"], wanted.get("revision")).exists()
 
 
@@ -86,7 +90,7 @@ def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
 
         started = time.monotonic()
         build(Path(folder), seed=0)
-        _say(f"{model}: the random-weight model is there after {time.monotonic() - started:.0f} s")
+        _say(f"{model}: built the random-weight model in {time.monotonic() - started:.0f} s")
         return
     done = marker(home, model, revision)
     if done.exists():
@@ -94,8 +98,8 @@ def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
         return
     if offline:
         raise DownloadError(
-            f"{model} is not complete in the volume and models.offline is true. "
-            "Set it to false once, or give the model as an absolute path."
+            f"{model} is not complete in the volume, and models.offline is true. "
+            "Set it to false for one start, or set `model` to an absolute path."
         )
     _download(model, revision, home)
     done.parent.mkdir(parents=True, exist_ok=True)
@@ -114,33 +118,34 @@ def _download(model: str, revision: str | None, home: Path) -> None:
         if free < total - have:
             raise DownloadError(
                 f"{model} needs {_gb(total - have)} more disk and {_gb(free)} are free. "
-                "Free some, or point models.volume at a larger disk."
+                "Free disk space, or set models.volume to a larger disk."
             )
         stop = threading.Event()
         reporter = threading.Thread(target=_report, args=(model, home, total, stop), daemon=True)
         reporter.start()
         try:
-            # By the name that engines will ask for: offline, a branch is found by the reference that this leaves behind.
+            # With the revision that engines use: offline, they find a branch by the reference that this call creates.
             snapshot_download(model, revision=revision, max_workers=8)
         finally:
             stop.set()
             reporter.join()
     except GatedRepoError as error:
         raise DownloadError(
-            f"{model} wants a licence to be accepted; then set HF_TOKEN in .env ({_first(error)})"
+            f"{model} requires a licence. Accept it on the hub, then set HF_TOKEN in .env ({_first(error)})"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        # The hub says the same of a name that is wrong and of a model that this token may not see.
+        # The hub's answer is the same for a wrong name and for a model that the token may not read.
         raise DownloadError(
-            f"{model} (revision {revision or 'newest'}) is not on the hub: check its name, and HF_TOKEN in .env ({_first(error)})"
+            f"{model} (revision {revision or 'newest'}) is not on the hub: check its name, and HF_TOKEN in .env "
+            f"({_first(error)})"
         ) from error
     except DownloadError:
         raise
-    except Exception as error:  # httpx's errors are no OSError, and Xet raises RuntimeError
+    except Exception as error:  # errors of httpx are not OSErrors, and Xet raises RuntimeError
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DownloadError(
                 f"{model} could not be downloaded: the disk is full ({error}). "
-                "Free some, or point models.volume at a larger disk, then start again: it goes on where it stopped."
+                "Free disk space, or set models.volume to a larger disk, then start again: the download resumes."
             ) from error
         if (status := getattr(getattr(error, "response", None), "status_code", 0)) in (401, 403):
             raise DownloadError(
@@ -149,13 +154,13 @@ def _download(model: str, revision: str | None, home: Path) -> None:
             ) from error
         raise DownloadError(
             f"{model} could not be downloaded: {_first(error)}. "
-            "Check the network (HF_ENDPOINT in .env names a mirror), then start again: it goes on where it stopped."
+            "Check the network (HF_ENDPOINT in .env sets a mirror), then start again: the download resumes."
         ) from error
     _say(f"{model}: complete, {_gb(total)}")
 
 
 def _first(error: Exception) -> str:
-    """The first line of what it says, else its name."""
+    """Returns the first line of the error's text, or its type if the text is empty."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 

@@ -1,6 +1,6 @@
-"""The command line of an engine, chosen by flavour, model and GPU memory. Pure: no look at the host.
+"""Makes the command line of an engine from its flavour, model and GPU memory. Pure.
 
-Sources: vLLM 0.32.0's own options; figures for memory and concurrency in docs/engine-flags.md.
+Sources: the options of vLLM 0.32.0; docs/engine-flags.md for the figures of memory and concurrency.
 """
 
 import json
@@ -14,15 +14,15 @@ from manyeyes.config.pools import AUTO, Pool
 MODELS_DIR = "/models"
 SERVED_NAMES = "--served-model-name"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
-# vLLM's own default; leaves room for the activation peaks of large pictures.
+# vLLM's default. The rest is for activation peaks of large images.
 GPU_MEMORY_UTILIZATION = 0.92
 QWEN3_VL = re.compile(r"qwen-?3-?vl")
-# No host matches it, so engines fetch nothing: vLLM's own default allows every host, the metadata address included.
+# No host matches it, so engines fetch nothing. vLLM's default allows every host, including the metadata address.
 NO_DOMAIN = "media-urls-are-off.invalid"
 
 
 def serve_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
-    """The arguments after `vllm serve`, or of the emulator, for one engine."""
+    """Returns the arguments of `vllm serve`, or of the emulator, for one engine."""
     pool = cluster.pool_of(engine)
     if engine.flavour == "emulated":
         return [*_emulated(cluster, pool, engine), *engine.vllm_flags]
@@ -43,24 +43,26 @@ def serve_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
 
 
 def sleeps(pool: Pool) -> bool:
-    """Its engines are put to sleep when they are not needed. vLLM then also wants VLLM_SERVER_DEV_MODE=1."""
+    """Whether autoscaling puts the pool's engines to sleep. vLLM then also requires VLLM_SERVER_DEV_MODE=1."""
     return pool.scaling is not None and pool.scaling.actuator == "sleep"
 
 
 def model_path(pool: Pool) -> str:
-    """What vLLM is told to load: a folder in the models volume, a mounted folder, or a hub id."""
+    """Returns the model argument of vLLM: a folder in the models volume, a mounted folder, or a hub id."""
     if pool.is_tiny:
         return TINY_DIR
     return f"/local-models/{pool.name}" if pool.is_local else pool.model
 
 
 def served_names(cluster: PlacedCluster, pool: Pool) -> list[str]:
-    """Every `model` its engines must accept: the pool's own names, those of pools that fall back to it, and `auto`."""
+    """Returns all values of `model` that the pool's engines accept: its names, those of pools that fall back to it, and
+    `auto`."""
     return [*_names_and_those_before(cluster, pool), AUTO]
 
 
 def served_names_slice(command: Sequence[str]) -> slice:
-    """Where a command line of `serve_flags` has them; an empty slice at its end where it has none."""
+    """Returns the slice of a command line of `serve_flags` with the served names; an empty slice at the end if it has
+    none."""
     if SERVED_NAMES not in command:
         return slice(len(command), len(command))
     begin = command.index(SERVED_NAMES) + 1
@@ -85,11 +87,11 @@ def _shared(cluster: PlacedCluster, pool: Pool) -> list[str]:
         f"--max-model-len={pool.max_model_len}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
         "--enable-request-id-headers",
-        # /load counts the requests inside, those too whose pictures are still being prepared.
+        # /load counts all requests in the engine, including those whose images are still being prepared.
         "--enable-server-load-tracking",
-        # Tells clients how many tokens of the prompt came from the KV cache.
+        # Answers report how many prompt tokens came from the KV cache.
         "--enable-prompt-tokens-details",
-        # A comment every 15 s keeps proxies on the way from closing a stream that waits for its first token.
+        # A comment every 15 s prevents proxies from closing a stream that waits for its first token.
         "--sse-keep-alive-interval=15",
     ]
 
@@ -97,7 +99,7 @@ def _shared(cluster: PlacedCluster, pool: Pool) -> list[str]:
 def _media(pool: Pool) -> list[str]:
     media = pool.media
     flags = [
-        # Bounds the memory of decoded pictures (manyeyes/engine/pod/media_memory.py).
+        # Limits the memory of decoded images (manyeyes/engine/pod/media_memory.py).
         "--middleware=media_memory.MediaRoom",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         "--allowed-media-domains",
@@ -110,7 +112,7 @@ def _media(pool: Pool) -> list[str]:
     }
     flags.append(f"--mm-processor-kwargs={_json(pixels)}")
     if media.videos_per_prompt:
-        # num_frames is accepted and ignored: Qwen3-VL's loader samples by frame rate, between min and max frames.
+        # num_frames would be ignored: Qwen3-VL's loader samples by frame rate, between min and max frames.
         flags.append(f"--media-io-kwargs={_json({'video': {'max_frames': media.video_frames}})}")
     return flags
 
@@ -121,7 +123,7 @@ def _sampling(pool: Pool) -> list[str]:
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
-        # vLLM takes this one as the limit for every answer, not only as a default.
+        # In vLLM this is the limit of every answer, not only a default.
         "max_new_tokens": sampling.max_tokens,
     }
     given = {key: value for key, value in wanted.items() if value is not None}
@@ -129,7 +131,8 @@ def _sampling(pool: Pool) -> list[str]:
 
 
 def _parsers(pool: Pool, engine: Engine) -> list[str]:
-    """Tool calls and reasoning of the models that are known. The operator's own choice, also `--no-...`, is left alone."""
+    """Returns the flags of tool calls and reasoning, for known models. Flags of the operator, also `--no-...`, have
+    priority."""
     name = pool.model.rstrip("/").rpartition("/")[2].lower()
     if not (pool.is_tiny or QWEN3_VL.search(name)):
         return []
@@ -142,15 +145,16 @@ def _parsers(pool: Pool, engine: Engine) -> list[str]:
 
 
 def _structured(pool: Pool, engine: Engine) -> list[str]:
-    """Without this a model may write blanks between the fields of its JSON until max_tokens (vllm-project/vllm#38696)."""
+    """Disables free whitespace in JSON. With it a model may write blanks until max_tokens (vllm-project/vllm#38696)."""
     if _sets(pool, engine, "--structured-outputs-config"):
         return []
-    # The backend `auto` is refused together with disable_any_whitespace.
+    # vLLM rejects the backend `auto` together with disable_any_whitespace.
     return [f"--structured-outputs-config={_json({'backend': 'xgrammar', 'disable_any_whitespace': True})}"]
 
 
 def _sets(pool: Pool, engine: Engine, *names: str) -> bool:
-    """Whether the operator's own flags have one of `names`: with _ for -, with a part of it (`--x.y=1`), or negated."""
+    """Whether the operator's flags contain one of `names`, also with _ instead of -, with a subfield (`--x.y=1`), or
+    negated."""
     for flag in (*pool.vllm_flags, *engine.vllm_flags):
         name = flag.split("=")[0].partition(".")[0].replace("_", "-")
         if name in names or name.replace("--no-", "--", 1) in names:
@@ -178,7 +182,7 @@ def _cuda(pool: Pool, engine: Engine) -> list[str]:
 
 def _cpu(pool: Pool, engine: Engine) -> list[str]:
     sequences = max_num_seqs(pool, engine)
-    # 87,000 tokens of the tiny model's KV cache; a 2B model has 112 KiB a token, so 2 GiB hold 18,000.
+    # 64 MiB are 87,000 tokens of the tiny model. A 2B model has 112 KiB per token, so 2 GiB are 18,000 tokens.
     kv_bytes = 64 * 1024**2 if pool.is_tiny else 2 * 1024**3
     return [
         f"--max-num-seqs={sequences}",

@@ -169,7 +169,10 @@ Controller = Callable[[], tuple[dict[str, Any], list[dict[str, str]]]]
 
 
 def collect_status(controller: Controller, prometheus: PrometheusClient | None) -> ClusterStatus:
-    """Queries both. Exceptions of `controller` are passed on; without Prometheus only the controller's part is shown."""
+    """Queries both.
+
+    Exceptions of `controller` are passed on; without Prometheus only the controller's part is shown.
+    """
     status, events = controller()
     numbers: dict[str, list[InstantSample]] = {}
     alerts: list[ActiveAlert] = []

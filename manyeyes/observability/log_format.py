@@ -1,4 +1,5 @@
-"""Defines the format of a log line: a JSON object with these fields first. Uses only the standard library, because it also runs inside vLLM.
+"""Defines the format of a log line: a JSON object with these fields first. Uses only the standard library, because it
+also runs inside vLLM.
 
 nginx writes the same format with its log_format (nginx/nginx.conf), and nginx/start.sh with printf.
 tests/integration/test_log_lines.py checks every part.
@@ -31,14 +32,18 @@ def format_time(seconds: float) -> str:
 
 
 def json_line(at_s: float, level: str, part: str, event: str, fields: Mapping[str, object]) -> str:
-    """One line without a line break. Fields that are None are left out; a value that JSON cannot represent is written as its str()."""
+    """One line without a line break.
+
+    Fields that are None are left out; a value that JSON cannot represent is written as its str().
+    """
     given = {name: value for name, value in fields.items() if value is not None}
     told = {"at": format_time(at_s), "level": level, "part": part, "event": event, **given}
     return _JSON.encode(told)
 
 
 class JsonFormatter(logging.Formatter):
-    """Formatter for Python's logging. A message that is a name becomes the event; other text becomes `message`, with the event `said`.
+    """Formatter for Python's logging. A message that is a name becomes the event; other text becomes `message`, with
+    the event `said`.
 
     A record's `fields` (from `extra={"fields": {...}}`) follow.
     """

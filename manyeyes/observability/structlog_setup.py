@@ -1,4 +1,7 @@
-"""Configures structlog for the log format, for the controller and the adapter. Warnings of other libraries get the same format."""
+"""Configures structlog for the log format, for the controller and the adapter.
+
+Warnings of other libraries get the same format.
+"""
 
 import logging
 import sys

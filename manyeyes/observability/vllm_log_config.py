@@ -1,7 +1,7 @@
 """Formats vLLM's log. vLLM and its uvicorn load this by VLLM_LOGGING_CONFIG_PATH=manyeyes/observability/vllm.json.
 
-With `--enable-log-requests` vLLM 0.32 writes `Received request ID: params: ...`. The parameters may contain text of the client (stop
-strings, a JSON schema), so only the id and the outcome of a request are logged.
+With `--enable-log-requests` vLLM 0.32 writes `Received request ID: params: ...`. The parameters may contain text of the
+client (stop strings, a JSON schema), so only the id and the outcome of a request are logged.
 """
 
 import logging
@@ -19,7 +19,8 @@ ABOUT_REQUESTS = {
     "Request %s aborted": "request_aborted",
     "Request %s failed": "request_failed",
 }
-"""Start of a vLLM message (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our event."""
+"""Start of a vLLM message (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our
+event."""
 DUPLICATE_MESSAGES = "Added request %s", "Aborted request(s) %s"
 PROMPT = re.compile(r"prompt|output|JSON body|Generated response|Dumping input", re.IGNORECASE)
 

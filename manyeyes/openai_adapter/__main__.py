@@ -1,4 +1,5 @@
-"""`python -m manyeyes.openai_adapter`: serves OpenAI's API for the endpoints in the state folder's adapter.yaml, until SIGTERM."""
+"""`python -m manyeyes.openai_adapter`: serves OpenAI's API for the endpoints in the state folder's adapter.yaml, until
+SIGTERM."""
 
 import asyncio
 import contextlib
@@ -20,7 +21,8 @@ from manyeyes.openai_adapter.config import AdapterConfig, AdapterSettings, Confi
 
 log = structlog.get_logger()
 KEEP_ALIVE_S = 75
-"""Longer than nginx's 60 s, so that nginx closes idle connections and not the adapter: a reused connection is never reset."""
+"""Longer than nginx's 60 s, so that nginx closes idle connections and not the adapter: a reused connection is never
+reset."""
 GRACE_S = 20
 
 
@@ -49,7 +51,10 @@ class EndpointListeners:
         self._closing: set[asyncio.Task[None]] = set()
 
     def follow(self, book: AdapterConfig) -> bool:
-        """Opens and closes ports so that they match the configuration. False if another process uses a port: try again."""
+        """Opens and closes ports so that they match the configuration.
+
+        False if another process uses a port: try again.
+        """
         wanted = {spoken.port: spoken for spoken in book.engines}
         for port in [port for port in self.open if port not in wanted]:
             self._close(port)

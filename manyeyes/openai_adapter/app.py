@@ -1,4 +1,5 @@
-"""Serves one endpoint as an engine for the gateway: OpenAI's chat completions, /health, and an engine's metrics, on a separate port."""
+"""Serves one endpoint as an engine for the gateway: OpenAI's chat completions, /health, and an engine's metrics, on a
+separate port."""
 
 import asyncio
 import contextlib
@@ -32,7 +33,10 @@ class ClientLeft(Exception):
 
 
 class EndpointApp:
-    """The ASGI application of one port. `take` changes its configuration; running requests finish with the previous configuration."""
+    """The ASGI application of one port.
+
+    `take` changes its configuration; running requests finish with the previous configuration.
+    """
 
     def __init__(self, book: AdapterConfig, spoken: AdaptedEngine, secrets: Path) -> None:
         self.secrets = secrets
@@ -155,7 +159,8 @@ class EndpointApp:
             await _respond(send, 200, orjson.dumps(whole))
             return
         async with contextlib.aclosing(self._streamed(asked, reply, body, streams)) as parts:
-            # Until the endpoint has sent data, an error is sent with its status, and the gateway can retry on another engine.
+            # Until the endpoint has sent data, an error is sent with its status, and the gateway can retry on another
+            # engine.
             part: bytes | None = await _before(deadline, anext(parts))
             headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})

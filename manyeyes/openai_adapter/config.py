@@ -59,7 +59,10 @@ class ConfigReader:
         self._told = ""
 
     def changed(self) -> AdapterConfig | None:
-        """The configuration if it changed, else None. An invalid file is logged once, and the previous configuration stays active."""
+        """The configuration if it changed, else None.
+
+        An invalid file is logged once, and the previous configuration stays active.
+        """
         seen = self._seen
         try:
             found = self.file.stat()

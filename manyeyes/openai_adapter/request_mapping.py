@@ -1,7 +1,8 @@
-"""Converts a chat completion request to one prompt with images, and fills the endpoint's request template with them. Pure.
+"""Converts a chat completion request to one prompt with images, and fills the endpoint's request template with them.
+Pure.
 
-The prompt of a single user turn is its text, after the text of system messages. Several turns are written one after the other, each
-after the name of its speaker, and the last line is for the assistant's answer:
+The prompt of a single user turn is its text, after the text of system messages. Several turns are written one after the
+other, each after the name of its speaker, and the last line is for the assistant's answer:
 
     You answer briefly.
 

@@ -97,7 +97,10 @@ def _found_if_any(path: str, document: Any) -> list[Any]:
 
 
 def extract_text(path: str, document: Any) -> str | None:
-    """The text at `path`, several matches joined; None if there is no match. Raises ExtractionError if a match is not text."""
+    """The text at `path`, several matches joined; None if there is no match.
+
+    Raises ExtractionError if a match is not text.
+    """
     found = [value for value in _found(path, document) if value is not None]
     if any(isinstance(value, dict | list) for value in found):
         raise ExtractionError(f"{path} selects a {type(found[0]).__name__}, expected text")

@@ -125,7 +125,7 @@ def _outcome(plan: CapacityPlan, outcome: SimulationResult, price: float | None)
 def _costs(plan: CapacityPlan, outcome: SimulationResult, price: float) -> list[TextRow]:
     per_request = plan.engines * price / 3600 / outcome.rps
     pictures = plan.ask.work.images / plan.ask.work.turns  # new images in each request
-    rows: list[TextRow] = [("cost per million requests", f"{1e6 * per_request:,.0f} at {price:g} a GPU and hour")]
+    rows: list[TextRow] = [("cost per million requests", f"{1e6 * per_request:,.0f} at {price:g} per GPU and hour")]
     if pictures:
         rows.append(("cost per million images", f"{1e6 * per_request / pictures:,.0f}"))
     return rows

@@ -1,4 +1,4 @@
-"""Searches the smallest sufficient number of engines and its maximum rate, by simulations with the same users."""
+"""Searches for the smallest sufficient number of engines and its maximum rate, by simulations with the same users."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -84,7 +84,7 @@ Look = Callable[[int, float, float], SimulationResult]
 
 
 def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
-    """Searches the plan. With `engines` simulates only that number, sufficient or not.
+    """Searches for a plan. With `engines` simulates only that number, sufficient or not.
 
     Returns a partial plan on Ctrl-C. Raises NoSufficientSize if no number of engines is enough.
     """

@@ -20,7 +20,7 @@ from manyeyes.simulator.profile import TimingProfile
 from manyeyes.simulator.request import EngineRequest, MediaItem
 
 MASK = (1 << 64) - 1
-MAX_TURNS = 1_000  # of one conversation; limits its random numbers
+MAX_TURNS = 1_000  # of one conversation; each turn has two random numbers
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class SimulationResult:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether the backlog did not grow by more than random variation."""
+        """Whether the backlog grew by no more than random variation."""
         before, after = self.backlog
         return bool(after - before <= max(0.02 * self.requests, 4 * max(before, 1) ** 0.5 + 4))
 

@@ -1,6 +1,7 @@
 """Renders engines.yaml: one Compose service per engine, the model download they wait for, and their networks.
 
-The network `cluster` is internal: engines, gateway, controller and Prometheus are in it, and it has no route to the outside.
+The network `cluster` is internal: engines, gateway, controller and Prometheus are in it, and it has no route to the
+outside.
 """
 
 import json
@@ -79,14 +80,16 @@ def _networks_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str
 def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
     """Whether the engine runs as root.
 
-    Folders of this host belong to host users. An MPS server serves only processes of the same user, and its volume belongs to root.
+    Folders of this host belong to host users. An MPS server serves only processes of the same user, and its volume
+    belongs to root.
     """
     on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
     return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.gpu_fraction < 1))
 
 
 def _addresses(cluster: PlacedCluster) -> dict[str, str]:
-    """Docker assigns addresses from the upper half of the subnet; the controller's fixed address is in the lower half."""
+    """Docker assigns addresses from the upper half of the subnet; the controller's fixed address is in the lower
+    half."""
     network = cluster.network
     return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
 
@@ -158,7 +161,8 @@ def _shares_a_gpu(cluster: PlacedCluster, engine: Engine) -> bool:
 
 
 def _restart(pool: Pool) -> str:
-    """Engines that the controller starts and stops are not started when Docker restarts; the controller starts the required engines."""
+    """Engines that the controller starts and stops are not started when Docker restarts; the controller starts the
+    required engines."""
     stopped = pool.scaling is not None and pool.scaling.actuator == "containers"
     return "unless-stopped" if stopped else "always"
 
@@ -236,7 +240,10 @@ def _resources(engine: Engine, pool: Pool) -> dict[str, Any]:
 
 
 def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
-    """A service that runs once and downloads every model into the volume. All engines wait for it, so they do not race."""
+    """A service that runs once and downloads every model into the volume.
+
+    All engines wait for it, so they do not race.
+    """
     wanted = wanted_models(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
     all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")

@@ -27,8 +27,8 @@ def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
 def compose_env(cluster: PlacedCluster, config_file: Path, rendered_dir: Path, digests: dict[str, str]) -> str:
     """The text of compose.env. Compose requires paths that are absolute or start with ./ from the repository root.
 
-    `digests`: {service: digest of the files it reads at startup}. They become labels, so that Compose recreates a service
-    when its files change.
+    `digests`: {service: digest of the files it reads at startup}. They become labels, so that Compose recreates a
+    service when its files change.
     """
     values = {
         **compose_settings(cluster),

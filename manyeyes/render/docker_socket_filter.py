@@ -1,8 +1,9 @@
-"""Renders nginx.conf of the filter in front of Docker's socket. It allows only the Docker calls that the controller needs.
+"""Renders nginx.conf of the filter in front of Docker's socket. It allows only the Docker calls that the controller
+needs.
 
-A client that reaches Docker's socket is root on the host. Each allowed call therefore has a separate location (`location =`,
-matched after nginx has resolved `..`, `//` and %-escapes). The path and the query that Docker receives are written here; path,
-query, headers and body of the request are dropped.
+A client that reaches Docker's socket is root on the host. Each allowed call therefore has a separate location
+(`location =`, matched after nginx has resolved `..`, `//` and %-escapes). The path and the query that Docker receives
+are written here; path, query, headers and body of the request are dropped.
 """
 
 import json

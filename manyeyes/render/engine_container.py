@@ -1,6 +1,7 @@
 """Image, environment, memory and models of an engine's container, for Compose, Kubernetes and Swarm.
 
-Also the service of the egress proxy (manyeyes/egress_proxy), the only route out for engines that may fetch media by URL.
+Also the service of the egress proxy (manyeyes/egress_proxy), the only route out for engines that may fetch media by
+URL.
 """
 
 import json
@@ -17,7 +18,8 @@ USER = "10001:10001"
 CACHE_DIR = "/cache"
 MPS_DIR = "/mps"
 MAX_ANSWERS = 8
-"""Maximum `n` of a request. vLLM's default of 16,384 is more than any engine runs and queues: such a request would always get 503."""
+"""Maximum `n` of a request. vLLM's default of 16,384 is more than any engine runs and queues: such a request would
+always get 503."""
 MAX_COMPLETION_PROMPTS = 16
 """Maximum number of prompts in a plain completion. Each counts as one request that the engine runs or queues."""
 CODE_DIR = "/app"
@@ -37,10 +39,12 @@ def image_of(cluster: PlacedCluster, engine: Engine) -> str:
 
 
 def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[str, str]:
-    # Enables /sleep, /wake_up and other vLLM endpoints without a key. Only the cluster's network reaches them; the gateway does not.
+    # Enables /sleep, /wake_up and other vLLM endpoints without a key. Only the cluster's network reaches them; the
+    # gateway does not.
     asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
     environment = asleep | {
-        # Longer than nginx's 60 s, so that nginx closes idle connections and not the engine: a reused connection is never reset.
+        # Longer than nginx's 60 s, so that nginx closes idle connections and not the engine: a reused connection is
+        # never reset.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         "VLLM_MAX_IMAGE_PIXELS": str(pool.media.max_decoded_pixels),
         "VLLM_MAX_N_SEQUENCES": str(MAX_ANSWERS),
@@ -54,12 +58,13 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
         "TRITON_CACHE_DIR": f"{CACHE_DIR}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_DIR}/inductor",
         "HF_HOME": MODELS_DIR,
-        # The downloader has fetched every model; an engine that contacts the hub again would race with the other engines.
+        # The downloader has fetched every model; an engine that contacts the hub again would race with the other
+        # engines.
         "HF_HUB_OFFLINE": "1",
         "HOME": CACHE_DIR,
         "VLLM_CACHE_ROOT": f"{CACHE_DIR}/vllm",
-        # Several vLLM processes on one host compete for cores: one thread each gives "significant throughput improvement"
-        # (vLLM's Qwen3-VL recipe).
+        # Several vLLM processes on one host compete for cores: one thread each gives "significant throughput
+        # improvement" (vLLM's Qwen3-VL recipe).
         "OMP_NUM_THREADS": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -81,7 +86,10 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
 
 
 def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
-    """Settings of manyeyes/engine/pod/media_memory.py and the number of decoding threads. Together they stay within memory_gb."""
+    """Settings of manyeyes/engine/pod/media_memory.py and the number of decoding threads.
+
+    Together they stay within memory_gb.
+    """
     memory = memory_gb(engine, pool)
     return {
         "VLLM_MEDIA_CONNECTOR": "bounded",
@@ -94,7 +102,10 @@ def media_environment(pool: Pool, engine: Engine) -> dict[str, str]:
 
 
 def logging_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
-    """Flags for request logs and traces. With manyeyes/observability/vllm.json a log line has the request's id and no content."""
+    """Flags for request logs and traces.
+
+    With manyeyes/observability/vllm.json a log line has the request's id and no content.
+    """
     requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
     traced = cluster.tracing.enabled and engine.flavour != "emulated"
     return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
@@ -124,7 +135,10 @@ def logging_environment(cluster: PlacedCluster, engine: Engine) -> dict[str, str
 
 
 def shm_gb(engine: Engine) -> float:
-    """Size of /dev/shm. Docker's default of 64 MB makes vLLM hang or crash; tensor-parallel ranks communicate through it."""
+    """Size of /dev/shm.
+
+    Docker's default of 64 MB makes vLLM hang or crash; tensor-parallel ranks communicate through it.
+    """
     if engine.shm_gb:
         return engine.shm_gb
     if engine.flavour == "cpu":
@@ -201,7 +215,10 @@ def proxy_environment(pool: Pool, engine: Engine) -> dict[str, str]:
 
 
 def media_service(cluster: PlacedCluster, allowed: dict[str, bool]) -> dict[str, Any]:
-    """Egress proxy for engines that may fetch images by URL. It checks the address of a host name before it connects."""
+    """Egress proxy for engines that may fetch images by URL.
+
+    It checks the address of a host name before it connects.
+    """
     return {
         "image": "${CONTROLLER_IMAGE}",
         "entrypoint": ["python", "-m", "manyeyes.egress_proxy"],

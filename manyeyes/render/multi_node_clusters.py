@@ -1,6 +1,7 @@
 """Derives the clusters for Kubernetes and Swarm from one configuration: one placed cluster for each flavour.
 
-Engines of a pool with the same command line, environment and resources form a group, which becomes one Deployment or service.
+Engines of a pool with the same command line, environment and resources form a group, which becomes one Deployment or
+service.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,10 @@ class _PlainDumper(yaml.SafeDumper):
 
 
 def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = frozenset()) -> list[str]:
-    """Writes `files` and deletes every other file in `folder` except `kept`. Returns the names of the files that changed."""
+    """Writes `files` and deletes every other file in `folder` except `kept`.
+
+    Returns the names of the files that changed.
+    """
     changed = []
     for name, text in files.items():
         path = folder / name

@@ -23,7 +23,8 @@ def render(
 ) -> dict[str, str]:
     """{path inside rendered_dir: text}. `inventory`: the hardware that the engines were placed on.
 
-    `checkout` identifies the version of the hand-written files that services mount; another value recreates those services.
+    `checkout` identifies the version of the hand-written files that services mount; another value recreates those
+    services.
     """
     files = {
         "inventory.yaml": as_yaml(inventory.model_dump(mode="json")),

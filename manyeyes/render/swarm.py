@@ -32,7 +32,10 @@ Json = dict[str, Any]
 
 @dataclass
 class SwarmConfigs:
-    """The configs of one stack, collected while its services are rendered. `own`: {path: text} of the repository's files."""
+    """The configs of one stack, collected while its services are rendered.
+
+    `own`: {path: text} of the repository's files.
+    """
 
     own: dict[str, str]
     up: str
@@ -86,8 +89,8 @@ def read_of_repository(paths: list[str]) -> list[str]:
 
 
 def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
-    """{file: text}: stack.yaml and the files it reads. `cluster` comes from multi_node_clusters, `own` is {path: text} of the
-    repository's files, and `up` is the path to the repository."""
+    """{file: text}: stack.yaml and the files it reads. `cluster` comes from multi_node_clusters, `own` is {path: text}
+    of the repository's files, and `up` is the path to the repository."""
     files = SwarmConfigs(own, up)
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
@@ -134,7 +137,8 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
         "image": cluster.images.nginx,
         "user": "101:101",
         "command": ["/bin/sh", "-c", WAIT_FOR_CONTROLLER],
-        # nginx resolves the address of its syslog server only when it loads its files: start.sh reloads it when the address changes.
+        # nginx resolves the address of its syslog server only when it loads its files: start.sh reloads it when the
+        # address changes.
         "environment": _malloc(files.own["nginx/malloc.env"]) | {"WATCHED_NAME": "controller"},
         # Published on the node: the routing mesh would hide the client's address.
         "ports": [{"target": 8080, "published": cluster.gateway.port, "mode": "host"}],
@@ -257,7 +261,8 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
         "volumes": [_tmpfs("/tmp", 2048)],
         "init": True,
         "stop_grace_period": f"{LEFT_DNS_S + shutdown.finish_s + shutdown.grace_s}s",
-        # Swarm lists a task in DNS once it is healthy and kills an unhealthy task. The timeout is long: a saturated vLLM answers late.
+        # Swarm lists a task in DNS once it is healthy and kills an unhealthy task. The timeout is long: a saturated
+        # vLLM answers late.
         "healthcheck": _asks(warm, "15s", f"{silent_s}s", start=STARTS_WITHIN[engine.flavour]),
         "labels": {"manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
     }

@@ -1,10 +1,10 @@
-// Authenticates clients. Keys are looked up by their SHA-256 in a map rendered from the keys file, so the time of a comparison reveals
-// nothing about a key.
+// Authenticates clients. Keys are looked up by their SHA-256 in a map rendered from the keys file, so the time of a
+// comparison reveals nothing about a key.
 
 import crypto from 'crypto';
 
-// $manyeyes_key_hash: hash of the key in `Authorization: Bearer KEY`, or of the password in `Basic`, which browsers send.
-// The web page sends the name of its user's key instead.
+// $manyeyes_key_hash: hash of the key in `Authorization: Bearer KEY`, or of the password in `Basic`, which browsers
+// send. The web page sends the name of its user's key instead.
 function hash(r) {
     if (isPage(r)) {
         return `name:${r.headersIn['X-ManyEyes-Key'] || ''}`;

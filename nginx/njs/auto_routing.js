@@ -2,9 +2,10 @@
 
 // -> { pool, reason }, or null if no rule matches.
 //
-// rules: [{ pool, min_images, min_videos, min_text_bytes, reasoning_effort: [..] }]. The first rule whose conditions are all met
-// is used. facts: the result of bodyScanner.read. budgetMs: the client's latency budget, or 0. A pool whose measured p95 exceeds the
-// budget is skipped; if all pools exceed it, the fastest is used. p95Ms: pool -> ms, or 0 while not measured.
+// rules: [{ pool, min_images, min_videos, min_text_bytes, reasoning_effort: [..] }]. The first rule whose conditions
+// are all met is used. facts: the result of bodyScanner.read. budgetMs: the client's latency budget, or 0. A pool whose
+// measured p95 exceeds the budget is skipped; if all pools exceed it, the fastest is used. p95Ms: pool -> ms, or 0
+// while not measured.
 function choose(rules, facts, budgetMs, p95Ms) {
     const fitting = rules.map((rule, n) => ({ pool: rule.pool, reason: reason(rule, facts, n + 1) })).filter((one) => one.reason);
     if (!fitting.length) {

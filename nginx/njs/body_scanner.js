@@ -1,8 +1,8 @@
 // Extracts the facts that the gateway needs from a request body, without parsing all of it. Pure: bytes in, facts out.
 //
-// A large body is mostly a few long strings: images in base64, documents. They are found by a native search for quotes (0.04 ms for
-// 2 MB) and replaced by short marks; JSON.parse reads the rest, which is seldom more than a few kilobytes. Parsing all of 2 MB takes
-// 1.4 ms. The engine validates the content of long strings.
+// A large body is mostly a few long strings: images in base64, documents. They are found by a native search for quotes
+// (0.04 ms for 2 MB) and replaced by short marks; JSON.parse reads the rest, which is seldom more than a few kilobytes.
+// Parsing all of 2 MB takes 1.4 ms. The engine validates the content of long strings.
 
 // A string with more bytes between its quotes is replaced by a mark. A body of at most this length has no such string.
 const LONG = 4096;
@@ -31,8 +31,8 @@ const SAMPLE_BYTES = 15;
 const QUOTE = 0x22, BACKSLASH = 0x5c, COMMA = 0x2c, COLON = 0x3a;
 const OPENS = [0x7b, 0x5b], CLOSES = [0x7d, 0x5d];  // { [ and } ]
 
-// Every request runs this code with cold caches, so the number of operations matters: a name of this module needs one lookup where a
-// global (Array) needs two, and `+` is an instruction where a template literal is a call.
+// Every request runs this code with cold caches, so the number of operations matters: a name of this module needs one
+// lookup where a global (Array) needs two, and `+` is an instruction where a template literal is a call.
 const isArray = Array.isArray, parse = JSON.parse;
 const NOTHING = { bytes: null, buffer: null, long: new Map() };
 
@@ -86,7 +86,7 @@ function readText(text, source, isServed) {
     }
 }
 
-// --- long strings -------------------------------------------------------------------------------------------------
+// --- long strings ---------------------------------------------------------------------------------------------------
 
 // The body as text, with a mark in place of every long string. Fills `long`: mark -> [from, to].
 function skeleton(bytes, buffer, long) {
@@ -151,7 +151,7 @@ function markOf(buffer, from, to) {
     return mark;
 }
 
-// --- facts --------------------------------------------------------------------------------------------------------
+// --- facts ----------------------------------------------------------------------------------------------------------
 
 const MEDIA_KEYS = new Set(['image_url', 'video_url', 'audio_url', 'file_url']);
 // Media for which vLLM accepts a `uuid`.
@@ -275,7 +275,8 @@ function readPart(part, found, source) {
     return told;
 }
 
-// vLLM caches media by `uuid` and returns them to any client that sends the same uuid, so a uuid is never sent to an engine.
+// vLLM caches media by `uuid` and returns them to any client that sends the same uuid, so a uuid is never sent to an
+// engine.
 function readUuid(part, found) {
     found.marked = true;
     const key = KEYED_MEDIA.find((one) => one === part.type || part[one] !== undefined) || (part.type === 'input_image' ? 'image_url' : '');
@@ -359,7 +360,8 @@ function lengthOf(words, source) {
     return place ? place[1] - place[0] : words.length;
 }
 
-// The decoded start of a long string. For a string that is too long for a link it is '', which no list of domains allows.
+// The decoded start of a long string. For a string that is too long for a link it is '', which no list of domains
+// allows.
 function beginning(bytes, buffer, [from, to]) {
     if (bytes[from] === 0x64 && bytes[from + 1] === 0x61 && bytes[from + 2] === 0x74 && bytes[from + 3] === 0x61) {
         const head = buffer.toString('utf8', from, from + 16);
@@ -411,15 +413,16 @@ function tooDeep() {
     return tooIntricate(`more than ${MAX_DEPTH} levels of nesting`);
 }
 
-// --- a changed body ---------------------------------------------------------------------------------------------------
+// --- a changed body -------------------------------------------------------------------------------------------------
 
 // The body with `name` as its top-level `model`; all other bytes are unchanged. Only for bodies that `read` accepted.
 function withModel(arrayBuffer, name) {
     return rewritten(arrayBuffer, name);
 }
 
-// The body without the `uuid` of content parts and, if `name` is given, with it as the top-level `model`; all other bytes are unchanged.
-// If the model is written twice, or as `Model`, every occurrence is replaced: parsers differ in which occurrence they use.
+// The body without the `uuid` of content parts and, if `name` is given, with it as the top-level `model`; all other
+// bytes are unchanged. If the model is written twice, or as `Model`, every occurrence is replaced: parsers differ in
+// which occurrence they use.
 function rewritten(arrayBuffer, name) {
     const bytes = new Uint8Array(arrayBuffer), buffer = Buffer.from(arrayBuffer), length = bytes.length, model = JSON.stringify(name);
     const changes = [], outer = [];  // [from, to, text]
@@ -462,7 +465,8 @@ function rewritten(arrayBuffer, name) {
 const ROOT_KEYS = new Set(['messages', 'input']);
 const PART_KEYS = new Set(['content', 'output', ...KEYED_MEDIA]);
 
-// State for an object or array that begins. isMedia: it is in `messages` or `input`, on a path that leads to content parts.
+// State for an object or array that begins. isMedia: it is in `messages` or `input`, on a path that leads to content
+// parts.
 function inside(outer, isObject) {
     const isMedia = outer !== null && (outer.isRoot ? ROOT_KEYS.has(outer.key) : outer.isMedia && (!outer.isObject || PART_KEYS.has(outer.key)));
     return { isObject, isMedia, isRoot: outer === null, awaitsKey: isObject, key: '', start: 0, colon: 0, value: null, comma: -1 };

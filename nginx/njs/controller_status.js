@@ -1,5 +1,5 @@
-// The controller's last status, in shared memory for all workers: "status" is its JSON, "engine ADDRESS" an engine's name, "up POOL"
-// and "p95 POOL" the values that single requests need.
+// The controller's last status, in shared memory for all workers: "status" is its JSON, "engine ADDRESS" an engine's
+// name, "up POOL" and "p95 POOL" the values that single requests need.
 
 const STALE_MS = 10_000;
 

@@ -14,7 +14,7 @@ import bodyScanner from 'body_scanner.js';
 
 const SECRETS = '/run/secrets/manyeyes/';
 
-// --- incoming requests -------------------------------------------------------------------------------------------
+// --- incoming requests ----------------------------------------------------------------------------------------------
 
 // Runs before the body is read, and only if a key is required (rendered/access.inc).
 function authorize(r) {
@@ -169,7 +169,7 @@ function noEngine(r) {
     }
 }
 
-// --- remote pools -----------------------------------------------------------------------------------------------------
+// --- remote pools ---------------------------------------------------------------------------------------------------
 
 // $manyeyes_remote_authorization: the key of the pool's endpoint, read from its secret file.
 function remoteAuthorization(r) {
@@ -190,7 +190,8 @@ function remoteBody(r) {
     return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].model);
 }
 
-// $manyeyes_renamed_body: the request with a model name that the pool's engines accept: they started before the pool was renamed.
+// $manyeyes_renamed_body: the request with a model name that the pool's engines accept: they started before the pool
+// was renamed.
 function renamedBody(r) {
     return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
 }
@@ -204,10 +205,10 @@ function remoteRefusesKey(r) {
     refuse(r, 502, 'server_error', 'remote_key_refused', `The endpoint of pool '${r.variables.manyeyes_pool}' rejected the gateway's key (${r.variables.upstream_status}). The operator must replace it.`);
 }
 
-// --- cached answers -----------------------------------------------------------------------------------------------------
+// --- cached answers -------------------------------------------------------------------------------------------------
 
-// nginx stores an answer before its content is checked. An incomplete answer (vLLM sends "abort" with status 200 while it shuts down)
-// is marked here and not used; the next complete answer replaces it and removes the mark.
+// nginx stores an answer before its content is checked. An incomplete answer (vLLM sends "abort" with status 200 while
+// it shuts down) is marked here and not used; the next complete answer replaces it and removes the mark.
 function judge(r, data, flags) {
     const v = r.variables, doubts = ngx.shared.doubts;
     const told = v.manyeyes_last_bytes + data;  // a buffer may end inside the pattern
@@ -226,7 +227,7 @@ function doubt(r) {
     return ngx.shared.doubts.get(r.variables.manyeyes_cache_key) || '';
 }
 
-// --- answers of the gateway itself --------------------------------------------------------------------------------
+// --- answers of the gateway itself ----------------------------------------------------------------------------------
 
 // Sends OpenAI's error object. `code` is for programs.
 function refuse(r, status, type, code, message) {

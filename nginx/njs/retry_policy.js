@@ -2,10 +2,12 @@
 //
 // nginx joins the attempts within one pool by ', ' and the pools of one request by ' : '.
 
-// The retry budget: after two engines failed while they processed a request, it is not retried. The request may be what kills them.
+// The retry budget: after two engines failed while they processed a request, it is not retried. The request may be what
+// kills them.
 const MOST_LOST = 2;
 
-// -> [{ address, status, connected, answered }], oldest first. If a pool had no engine, nginx writes the pool's name as address.
+// -> [{ address, status, connected, answered }], oldest first. If a pool had no engine, nginx writes the pool's name as
+// address.
 function read(addresses, statuses, connectTimes, headerTimes) {
     const [status, connect, header] = [statuses, connectTimes, headerTimes].map(split);
     return split(addresses).map((address, n) => ({
@@ -31,11 +33,11 @@ function left(attempts) {
     return Math.max(0, MOST_LOST - attempts.filter(isLost).length);
 }
 
-// -> { pool, how } of the next attempt, or null if there is none. how: '' for a normal attempt; 'once' for a single engine, because
-// the request already lost an engine; 'again' for more engines of the same pool.
+// -> { pool, how } of the next attempt, or null if there is none. how: '' for a normal attempt; 'once' for a single
+// engine, because the request already lost an engine; 'again' for more engines of the same pool.
 //
-// asked: the pools tried so far, oldest first, with repetitions; following(pool): its fallback or ''.
-// A pool is tried twice if it may have an untried engine: nginx gives up after a single engine if members come or go during the
+// asked: the pools tried so far, oldest first, with repetitions; following(pool): its fallback or ''. A pool is tried
+// twice if it may have an untried engine: nginx gives up after a single engine if members come or go during the
 // attempt; and engines that have just died have the fewest connections, so least_conn chooses them first.
 function next(attempts, asked, following) {
     const remaining = left(attempts);
@@ -45,8 +47,8 @@ function next(attempts, asked, following) {
     const pool = asked[asked.length - 1];
     const engines = attempts.filter((one) => one.asked);
     const nobodyThere = engines.length > 0 && engines.every((one) => !one.connected);
-    // The pool's name may follow the engine: nginx writes it when its member list changed before the second attempt, for example
-    // while requests wait for a hung engine that is removed.
+    // The pool's name may follow the engine: nginx writes it when its member list changed before the second attempt,
+    // for example while requests wait for a hung engine that is removed.
     const gaveUpEarly = engines.length === 1 && !isBusy(engines[0]);
     if (asked.length === 1 && (nobodyThere || gaveUpEarly)) {
         return { pool, how: remaining === 1 ? 'once' : 'again' };
@@ -62,8 +64,8 @@ function isBusy(attempt) {
     return attempt.status === 503 || attempt.status === 429;
 }
 
-// Why the request failed: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the tried pools is known to be up, so if nginx found
-// no engine, all engines are at their limit.
+// Why the request failed: 'busy', 'late', 'lost' or 'down'. someUp: an engine of the tried pools is known to be up, so
+// if nginx found no engine, all engines are at their limit.
 function outcome(attempts, someUp) {
     const last = attempts[attempts.length - 1];
     if (last && last.asked && last.status === 504 && last.connected) {

@@ -1,14 +1,16 @@
-// Finds the conversation of a request, so that its later turns go to the engine with its KV, image and encoder caches. It is found
-// from the request, because every OpenAI client resends all turns each time. Pure except for the `memory` argument.
+// Finds the conversation of a request, so that its later turns go to the engine with its KV, image and encoder caches.
+// It is found from the request, because every OpenAI client resends all turns each time. Pure except for the `memory`
+// argument.
 
 import crypto from 'crypto';
 
 // -> { id, known }: `known` is empty if no engine can have cached this conversation.
 //
-// A first turn is never known: identical first requests of a batch must spread over the engines. A later turn is recognized by the
-// turns before the last assistant turn, which are all turns of the previous request. If the client changed them (agents drop old
-// screenshots), it is recognized by its first user message. Assistant turns that were not generated here (examples in a prompt) are
-// not known; otherwise a batch with the same examples would pile up on one engine.
+// A first turn is never known: identical first requests of a batch must spread over the engines. A later turn is
+// recognized by the turns before the last assistant turn, which are all turns of the previous request. If the client
+// changed them (agents drop old screenshots), it is recognized by its first user message. Assistant turns that were not
+// generated here (examples in a prompt) are not known; otherwise a batch with the same examples would pile up on one
+// engine.
 //
 // facts: the result of bodyScanner.read; who: the client (apiKeys.asker); explicit: an id from the client, or '';
 // memory: { get(key), set(key, id) }.

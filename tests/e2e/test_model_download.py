@@ -70,7 +70,7 @@ def test_a_model_is_downloaded_once_and_then_served_without_the_hub(
     # The hub is gone; the second start finds the model complete in the volume.
     status, said = host.make("up")
     assert status == 0, said
-    assert "cannot be had" not in said
+    assert "are not available" not in said
     assert httpx.post(f"http://127.0.0.1:{PORT}/v1/chat/completions", json=body, timeout=60).status_code == 200
 
 

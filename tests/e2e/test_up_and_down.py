@@ -145,7 +145,7 @@ def test_a_broken_keys_file_is_told_and_nothing_is_started(host: Host) -> None:
     status, said = host.make("up")
     assert status == 2
     assert f"{host.config.parent}/api-keys.yaml: keys[alice].sha256 is missing" in said
-    assert f"{host.config.parent}/api-keys.yaml: keys[bob].sha256 wants 64 hexadecimal digits" in said
+    assert f"{host.config.parent}/api-keys.yaml: keys[bob].sha256: expected 64 hexadecimal digits" in said
     assert left() == []
 
 
@@ -176,8 +176,8 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(host: Host) -> None:
 @pytest.mark.parametrize(
     ("change", "more", "said"),
     [
-        ("pools: [{name: a, model: m, fallback: z}]", [], "pools[a].fallback is 'z', which is not a pool; there are a"),
-        ("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]", [], "wants an NVIDIA GPU and nvidia-smi shows none"),
+        ("pools: [{name: a, model: m, fallback: z}]", [], "pools[a].fallback: expected the name of a pool, got 'z'; the pools are a"),
+        ("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]", [], "requires an NVIDIA GPU, but nvidia-smi shows none"),
         ("pools: [{name: a, model: m}]", ["FLAVOUR=cuda"], "Try FLAVOUR=cpu or FLAVOUR=emulated|or try FLAVOUR=cpu or FLAVOUR=emulated"),
         ("pools: [{name: a, model: m}]", ["FLAVOUR=gpu"], "'gpu' is not one of 'cuda'"),
         ("pools: [{name: a, model: /no/model, flavours: [cpu]}]\nengines: [{name: e, pool: a, flavour: cpu}]", [], "needed /no/model, found missing"),

@@ -264,7 +264,7 @@ def test_a_template_without_a_place_for_pictures_serves_a_pool_without_them(beha
     [
         ({"template": {"input": "no place"}}, (422, "invalid_request"), "{USER_PROMPT} in it"),
         ({"answer": "$.a["}, (422, "invalid_request"), "a JSONPath such as"),
-        ({"headers": {"Host": "elsewhere"}}, (422, "invalid_request"), "belongs to the connection"),
+        ({"headers": {"Host": "elsewhere"}}, (422, "invalid_request"), "which the HTTP client sets"),
         ({"headers": {"X-Two": "a\r\nX-Other: b"}}, (422, "invalid_request"), "headers"),
         ({"headers": {"X-Key": "{SECRET:missing.key}"}}, (422, "secret_file_unusable"), "does not exist"),
         ({"headers": {"X-Key": "{SECRET:admin.key}"}}, (403, "secret_not_allowed"), "never sent"),

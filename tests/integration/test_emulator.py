@@ -104,7 +104,7 @@ def test_a_question_about_a_picture_is_answered_and_says_that_it_is_emulated(cli
     answer = client.chat.completions.create(model="qwen3-vl-4b", messages=about(picture(), picture(31, 7)))
     said = answer.choices[0].message.content
     assert said is not None
-    assert said.startswith("This answer is emulated: no model looked at your images.")
+    assert said.startswith("This answer is emulated: no model has seen your images.")
     assert "640 x 480, 31 x 7 pixels" in said
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None

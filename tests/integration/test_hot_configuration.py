@@ -190,8 +190,10 @@ def test_every_problem_of_a_broken_file_is_told_and_the_old_one_stays_until_it_i
     said = eventually(lambda: cluster.configuration()["refused"], SOON_S, 0.1, "the file is refused")
     file = cluster.folder / "cluster.yaml"
     assert len(said) == 3
-    assert any(line.startswith(f"{file}: pools[big].fallback is 'nowhere', which is not a pool") for line in said)
-    assert any(line.startswith(f"{file}: pools[small].max_model_len wants a whole number") for line in said), said
+    assert any(
+        line.startswith(f"{file}: pools[big].fallback: expected the name of a pool, got 'nowhere'") for line in said
+    )
+    assert any(line.startswith(f"{file}: pools[small].max_model_len: expected a whole number") for line in said), said
     assert any(line.startswith(f"{file}: gateway.prot is not a setting") for line in said)
     assert {f"configuration refused: {line}" for line in said} <= set(sentences(cluster))
     assert metric(cluster, "manyeyes_config_refused") == 1

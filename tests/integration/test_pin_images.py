@@ -125,7 +125,7 @@ def test_without_a_registry_nothing_is_changed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(upgrade, "digest_of", lambda reference: "")
     file = configured(tmp_path, "127.0.0.1:9")
     before = file.read_text()
-    with pytest.raises(CliError, match="no registry could be asked"):
+    with pytest.raises(CliError, match="no registry is reachable"):
         upgrade.pin_images(file)
     assert file.read_text() == before
 
@@ -137,5 +137,5 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
     monkeypatch.setattr("manyeyes.cli.images.required_images", lambda cluster: [RequiredImage(pinned, lambda: None)])
     monkeypatch.setattr("manyeyes.cli.images._present", lambda image: False)
     monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: "")
-    with pytest.raises(CliError, match="what is built here has another one"):
+    with pytest.raises(CliError, match="an image built here has another digest"):
         provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

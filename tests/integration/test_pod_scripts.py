@@ -110,10 +110,10 @@ def test_a_pod_waits_for_its_model_until_it_is_there(tmp_path: Path) -> None:
         text=True,
     )
     assert waiting.stdout
-    assert "org/Big: waited for" in waiting.stdout.readline()
+    assert "org/Big: waiting for the download" in waiting.stdout.readline()
     (tmp_path / "manyeyes").mkdir()
     (tmp_path / "manyeyes/org--Big@newest.complete").write_text("{}")
-    assert "tiny: waited for" in waiting.stdout.readline()
+    assert "tiny: waiting for the download" in waiting.stdout.readline()
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny/config.json").write_text("{}")
     assert waiting.wait(timeout=20) == 0

@@ -241,7 +241,7 @@ def test_a_keys_name_that_nginx_could_misread_is_refused_or_means_itself(nginx: 
 
 
 def test_two_keys_that_differ_in_case_only_are_refused_and_both_are_named() -> None:
-    with pytest.raises(KeysError, match=r"keys\[Alice\] and keys\[alice\] differ in case only"):
+    with pytest.raises(KeysError, match=r"keys\[Alice\] and keys\[alice\] differ only in case"):
         parse_keys(json.dumps({"keys": [key("Alice"), key("bob"), key("alice")]}), Path("keys.yaml"))
 
 
@@ -258,7 +258,7 @@ def test_names_of_two_pools_that_differ_in_case_only_are_refused_and_both_are_na
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     pools = [{"model": "org/A", **one}, {"model": "org/B", **other}]
-    with pytest.raises(ConfigError, match="differ in case only") as caught:
+    with pytest.raises(ConfigError, match="differ only in case") as caught:
         placed(yaml.safe_dump({"pools": pools}))
     assert all(f"pools[{pool['name']}]" in str(caught.value) for pool in pools)
 
@@ -287,6 +287,6 @@ def test_the_api_refuses_a_model_that_nginx_could_misread(text: str) -> None:
 def test_a_problem_with_a_model_is_one_plain_sentence(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         laid_out(document(model=text))
-    assert [problem.split(", found")[0] for problem in caught.value.problems] == [
-        "pools[odd].model wants a model's id of letters, digits and . _ / : @ + -, at most 200, or an absolute path"
+    assert [problem.split(", got")[0] for problem in caught.value.problems] == [
+        "pools[odd].model: expected a model id of 1 to 200 letters, digits and . _ / : @ + -, or an absolute path"
     ]

@@ -50,7 +50,7 @@ class Processes:
             self.running.start_engine(name)
 
     def why_not_up(self, name: str) -> str:
-        return "it ends again and again" if name in self.broken else ""
+        return "it exits repeatedly" if name in self.broken else ""
 
     def _call(self, name: str, what: str) -> None:
         self.done.append((name, what))
@@ -91,7 +91,7 @@ def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: L
     engines.broken = {"big-1"}
     with chat_load(cluster.url, "big") as people:
         eventually(lambda: len(people.seen) > 60, 60)
-        with pytest.raises(RestartFailed, match="big-1: it ends again and again"):
+        with pytest.raises(RestartFailed, match="big-1: it exits repeatedly"):
             restart(NAMES, RULES, engines)
     people.assert_nothing_lost(cut_on=set())
     assert people.ends["cut"] == 0

@@ -170,7 +170,7 @@ def test_the_report_is_one_file_with_promises_charts_marks_and_events(seen: Seen
         return text
 
     text = eventually(written, WITHIN_S, 1, "every chart has a line")
-    assert "promised 95 % in 7 s" in text.replace("\u00a0", " ")
+    assert "objective 95 % in 7 s" in text.replace("\u00a0", " ")
     assert "Blue spans are marks: a load test" in text
     assert "annotation started: a load test" in text
     assert "emulated, so no model runs" in text

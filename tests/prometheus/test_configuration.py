@@ -75,9 +75,7 @@ def test_a_webhook_without_a_place_to_go_is_a_problem() -> None:
     cluster = placed(POOL).model_copy(
         update={"monitoring": placed(POOL).monitoring.model_validate({"alerting": {"webhooks": [{}]}})}
     )
-    assert list(problems(cluster)) == [
-        "monitoring.alerting.webhooks[1] wants a url or a url_file, and one of them only"
-    ]
+    assert list(problems(cluster)) == ["monitoring.alerting.webhooks[1]: expected either url or url_file, got neither"]
 
 
 def durations(speed: float, scrape_interval_s: int) -> dict[str, str]:

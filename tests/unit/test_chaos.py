@@ -133,7 +133,7 @@ def test_every_part_that_runs_is_killed_once_and_the_engine_that_is_alone_may_co
 def test_faults_are_chosen_by_name_and_a_wrong_name_lists_the_right_ones() -> None:
     faults = fault_table(parts(("a", "p"), ("b", "p")))
     assert [fault.name for fault in choose_faults(faults, "kill-b, dns-away")] == ["kill-b", "dns-away"]
-    with pytest.raises(ValueError, match="unknown fault kill-z. Use kill-a, kill-b"):
+    with pytest.raises(ValueError, match=r"unknown fault kill-z\. Use kill-a, kill-b"):
         choose_faults(faults, "kill-z")
 
 
@@ -181,7 +181,7 @@ def test_a_cluster_that_is_not_emulated_is_struck_only_by_who_confirms_it(
     assert experiment.find_target(config, "", "", confirmed=True).engines == {"a"}
     with pytest.raises(
         experiment.UnfitTarget,
-        match="has cuda engines, and the faults would affect its users. Confirm with CONFIRM=yes",
+        match=r"has cuda engines, and the faults would affect its users\. Confirm with CONFIRM=yes",
     ):
         experiment.find_target(config, "", "", confirmed=False)
 

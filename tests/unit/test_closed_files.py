@@ -264,7 +264,7 @@ def test_a_backup_of_an_older_version_is_restored_and_says_that_users_are_not_in
     archive = kept(host)
     restore(host / "cluster.yaml", str(archive))
     assert (host / "users.yaml").exists()
-    assert "left out the users" not in capsys.readouterr().out
+    assert "did not save the users" not in capsys.readouterr().out
     (host / "users.yaml").unlink()
     restore(host / "cluster.yaml", str(archive))
-    assert "left out the users" in capsys.readouterr().out
+    assert "did not save the users" in capsys.readouterr().out

@@ -41,46 +41,46 @@ def test_every_shipped_configuration_is_right(path: Path) -> None:
     [
         ("pools: [{name: a, model: m}]\nflavor: cpu", "flavor is not a setting; did you mean flavour"),
         ("pools: [{name: a, model: m, max_len: 3}]", "pools[a].max_len is not a setting"),
-        ("pools: [{name: a, model: m}]\nengines: [{name: gpu-1, pool: a, gpus: one}]", "engines[gpu-1].gpus wants a list of GPU numbers, found 'one'"),
-        ("pools: [{name: a, model: m}]\nengines: some", "engines wants 'auto' or a list of engines, found 'some'"),
+        ("pools: [{name: a, model: m}]\nengines: [{name: gpu-1, pool: a, gpus: one}]", "engines[gpu-1].gpus: expected a list of GPU numbers, got 'one'"),
+        ("pools: [{name: a, model: m}]\nengines: some", "engines: expected 'auto' or a list of engines, got 'some'"),
         ("pools: [{name: a}]", "pools[a].model is missing"),
-        ("pools: [{name: A_, model: m}]", "pools[A_].name wants a name of small letters, digits and hyphens"),
-        ("pools: []", "pools wants"),
-        ("", "wants sections such as `pools:`, found nothing"),
-        ("- a", "wants sections such as `pools:`, found a list"),
+        ("pools: [{name: A_, model: m}]", "pools[A_].name: expected a name of 1 to 40 lowercase letters, digits and hyphens"),
+        ("pools: []", "pools: expected at least 1 item, got"),
+        ("", "expected sections such as `pools:`, got nothing"),
+        ("- a", "expected sections such as `pools:`, got a list"),
         ("a: [", "line 1, column"),
-        ("pools: [{name: a, model: m}]\nname: x\nname: y", "line 3, column 1: key 'name' stands there twice"),
-        (TWO + "engines: [{name: e, pool: c, gpus: [0]}]", "engines[e].pool is 'c', which is not a pool; there are a, b"),
-        ("pools: [{name: a, model: m, fallback: z}]", "pools[a].fallback is 'z', which is not a pool; there are a"),
-        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, fallback: a}]", "pools[a].fallback makes a circle: a -> b -> a"),
+        ("pools: [{name: a, model: m}]\nname: x\nname: y", "line 3, column 1: duplicate key 'name'"),
+        (TWO + "engines: [{name: e, pool: c, gpus: [0]}]", "engines[e].pool: expected the name of a pool, got 'c'; the pools are a, b"),
+        ("pools: [{name: a, model: m, fallback: z}]", "pools[a].fallback: expected the name of a pool, got 'z'; the pools are a"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, fallback: a}]", "pools[a].fallback makes a cycle: a -> b -> a"),
         ("pools: [{name: a, model: m}, {name: a, model: n}]", "pools has 2 entries named 'a'"),
-        ("pools: [{name: a, model: m, aliases: [b]}, {name: b, model: n}]", "pools[a] and pools[b] both answer to 'b'"),
-        (TWO + "engines: [{name: e, pool: a, gpus: [1]}, {name: f, pool: b, gpus: [1]}]", "engines[e] and engines[f] both take all of GPU 1"),
-        (TWO + "engines: [{name: e, pool: a, gpus: [1], gpu_fraction: 0.6}, {name: f, pool: b, gpus: ['1'], gpu_fraction: 0.6}]", "engines[e] and engines[f] together take 1.20 of GPU 1"),
-        (TWO + "engines: [{name: e, pool: a}]", "engines[e].gpus wants at least one GPU for flavour cuda"),
+        ("pools: [{name: a, model: m, aliases: [b]}, {name: b, model: n}]", "pools[a] and pools[b] both use the name 'b'"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [1]}, {name: f, pool: b, gpus: [1]}]", "engines[e] and engines[f] both use all of GPU 1"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [1], gpu_fraction: 0.6}, {name: f, pool: b, gpus: ['1'], gpu_fraction: 0.6}]", "engines[e] and engines[f] together use 1.20 of GPU 1"),
+        (TWO + "engines: [{name: e, pool: a}]", "engines[e].gpus: expected at least one GPU for flavour cuda"),
         (TWO + "engines: [{name: e, pool: a, flavour: cpu, gpus: [0]}]", "engines[e].gpus must be empty for flavour cpu"),
-        (TWO + "engines: [{name: e, pool: a, gpus: [0, 1], tensor_parallel: 4}]", "engines[e].tensor_parallel is 4 but it has 2 GPU(s)"),
-        (TWO + "engines: [{name: e, pool: a, gpus: [0, 0]}]", "engines[e].gpus names a GPU twice"),
-        (TWO + "engines: [{name: e, pool: a, address: 'h:1', gpus: [0]}]", "engines[e] has an address, so it runs already"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [0, 1], tensor_parallel: 4}]", "engines[e].tensor_parallel is 4 but the engine has 2 GPU(s)"),
+        (TWO + "engines: [{name: e, pool: a, gpus: [0, 0]}]", "engines[e].gpus lists the same GPU twice"),
+        (TWO + "engines: [{name: e, pool: a, address: 'h:1', gpus: [0]}]", "engines[e] has an address, so it already runs"),
         (TWO + "gateway: {port: 9090}", "gateway.port and monitoring.prometheus_port are both 9090"),
         (TWO + "network: {controller_ip: 10.0.0.1}", "network.controller_ip 10.0.0.1 is outside network.subnet 10.213.77.0/24"),
-        (TWO + "network: {controller_ip: 10.213.77.200}", "is in 10.213.77.128/25, which Docker hands out"),
+        (TWO + "network: {controller_ip: 10.213.77.200}", "is in 10.213.77.128/25, from which Docker assigns addresses"),
         (TWO + "shutdown: {drain_s: 30, grace_s: 30}", "shutdown.grace_s is 30 and must exceed shutdown.drain_s 30"),
         ("pools: [{name: a, model: m, media: {max_decoded_pixels: 10}}]", "pools[a].media.max_decoded_pixels"),
         ("pools: [{name: a, model: m, max_model_len: 9000, media: {max_pixels: 9000000, max_decoded_pixels: 8000000}}]", "pools[a].media.max_decoded_pixels 8000000 is below max_pixels 9000000"),
-        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {images_per_prompt: 4}}]", "pools[b].media.images_per_prompt is 4, and pools[a], which falls back to it, takes 16; give b at least 16"),
-        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {videos_per_prompt: 0}}]", "pools[b].media.videos_per_prompt is 0, and pools[a], which falls back to it, takes 1; give b at least 1"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {images_per_prompt: 4}}]", "pools[b].media.images_per_prompt is 4, but pools[a], which falls back to it, accepts 16; set at least 16 for b"),
+        ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {videos_per_prompt: 0}}]", "pools[b].media.videos_per_prompt is 0, but pools[a], which falls back to it, accepts 1; set at least 1 for b"),
         ("pools: [{name: a, model: m, media: {min_pixels: 9000, max_pixels: 2000}}]", "pools[a].media.min_pixels 9000 exceeds max_pixels 2000"),
         ("pools: [{name: a, model: m, vllm_flags: ['--port=1']}]", "pools[a].vllm_flags sets --port, which ManyEyes sets itself"),
-        (TWO + "auto: [{pool: a}, {pool: c}]", "auto[2].pool is 'c', which is not a pool; there are a, b"),
-        ("pools: [{name: auto, model: m}]", "pools[auto] is called 'auto', which means: choose by rule"),
-        ("pools: [{name: a, model: m, aliases: [auto]}]", "pools[a] is called 'auto', which means: choose by rule"),
-        (REMOTE + "engines: [{name: e, pool: r, gpus: [0]}]", "pools[r] is remote, so no engine can serve it"),
-        ("pools: [{name: r, model: tiny, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model must be the model's name at api.example.com, found 'tiny'"),
-        ("pools: [{name: r, model: /srv/m, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model must be the model's name at api.example.com, found '/srv/m'"),
-        ("pools: [{name: r, model: m, remote: {url: 'ftp://api.example.com'}}]", "pools[r].remote.url wants an address such as https://api.example.com/v1, found 'ftp://api.example.com'"),
-        ("pools: [{name: r, model: m, remote: {url: 'https://api.example.com/v1', key_file: ../key}}]", "pools[r].remote.key_file wants a file's name, without a folder, found '../key'"),
-        ("pools: [{name: a, model: m, vllm_flags: ['seed=1']}]", "pools[a].vllm_flags wants '--flag' or '--flag=value', found 'seed=1'"),
+        (TWO + "auto: [{pool: a}, {pool: c}]", "auto[2].pool: expected the name of a pool, got 'c'; the pools are a, b"),
+        ("pools: [{name: auto, model: m}]", "pools[auto] uses the name 'auto', which is reserved for the routing rules"),
+        ("pools: [{name: a, model: m, aliases: [auto]}]", "pools[a] uses the name 'auto', which is reserved for the routing rules"),
+        (REMOTE + "engines: [{name: e, pool: r, gpus: [0]}]", "pools[r] is remote, so it cannot have engines"),
+        ("pools: [{name: r, model: tiny, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model: expected the model name at api.example.com, got 'tiny'"),
+        ("pools: [{name: r, model: /srv/m, remote: {url: 'https://api.example.com/v1'}}]", "pools[r].model: expected the model name at api.example.com, got '/srv/m'"),
+        ("pools: [{name: r, model: m, remote: {url: 'ftp://api.example.com'}}]", "pools[r].remote.url: expected an address such as https://api.example.com/v1, got 'ftp://api.example.com'"),
+        ("pools: [{name: r, model: m, remote: {url: 'https://api.example.com/v1', key_file: ../key}}]", "pools[r].remote.key_file: expected a file name without a folder, got '../key'"),
+        ("pools: [{name: a, model: m, vllm_flags: ['seed=1']}]", "pools[a].vllm_flags: expected '--flag' or '--flag=value', got 'seed=1'"),
     ],
 )  # fmt: skip
 def test_a_problem_is_told_in_one_sentence_with_its_place(text: str, said: str) -> None:
@@ -100,7 +100,7 @@ engines:
   - {name: gpu-3, pool: b, gpus: one}
 """
     found = problems(text)
-    assert [problem.split(" ")[0] for problem in found] == [
+    assert [problem.split(" ")[0].rstrip(":") for problem in found] == [
         "pools[a].max_model_length", "engines[gpu-3].gpus", "pools[b].fallback", "engines[gpu-1]",
     ]  # fmt: skip
 
@@ -113,13 +113,13 @@ def test_the_command_prints_every_problem_and_ends_with_2(tmp_path: Path) -> Non
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == [
-        f"{file}: pools[a].fallback is 'z', which is not a pool; there are a",
+        f"{file}: pools[a].fallback: expected the name of a pool, got 'z'; the pools are a",
         f"{file}: gateway.port and monitoring.prometheus_port are both 9090",
     ]
 
 
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"does not exist\. Copy one of config/examples/ there"):
+    with pytest.raises(ConfigError, match=r"does not exist\. Copy a file of config/examples/ there"):
         load(tmp_path / "none.yaml")
 
 
@@ -219,7 +219,7 @@ SCALING = [
         [
             "pools[a].scaling.max is 5, but the pool has 2 engines",
             "pools[a].scaling.min is 3, but the pool has 2 engines",
-            "pools[a].scaling.schedule wants 4 engines, more than the 2 there may be",
+            "pools[a].scaling.schedule requires 4 engines, but the maximum is 2",
         ],
     ),
     ("pools: [{name: a, model: m, scaling: {min: 3, max: 2}}]", ["pools[a].scaling.min 3 exceeds max 2"]),
@@ -229,8 +229,8 @@ SCALING = [
         engines: [{name: a-0, pool: a, flavour: cpu}]
         """,
         [
-            "pools[a].scaling.target.gpu wants controller.gpu_metrics_url, where the GPUs' use is told",
-            "pools[a].scaling.actuator is sleep, which vLLM has on GPUs only; engines[a-0] is on cpu",
+            "pools[a].scaling.target.gpu requires controller.gpu_metrics_url, the source of GPU utilization",
+            "pools[a].scaling.actuator is sleep, which vLLM supports only on GPUs; engines[a-0] runs on cpu",
         ],
     ),
     (
@@ -242,14 +242,14 @@ SCALING = [
         """,
         [
             "pools[a].scaling.actuator is containers, so controller.containers must be true",
-            "pools[b].scaling has no engines to start or stop: the pool is remote",
+            "pools[b].scaling must be null, because the pool is remote and has no engines to start or stop",
         ],
     ),
     (
         "pools: [{name: a, model: m, scaling: {time_zone: Mars/Base, schedule: [{engines: 1, begin: '8:00'}]}}]",
         [
-            "pools[a].scaling.schedule[0].begin wants a time such as 08:00, found '8:00'",
-            "pools[a].scaling.time_zone wants a time zone such as UTC or Europe/Berlin, found 'Mars/Base'",
+            "pools[a].scaling.schedule[0].begin: expected a time such as 08:00, got '8:00'",
+            "pools[a].scaling.time_zone: expected a time zone such as UTC or Europe/Berlin, got 'Mars/Base'",
         ],
     ),
 ]
@@ -286,12 +286,12 @@ def test_two_engines_may_have_one_gpu_when_one_runs_instead_of_the_other() -> No
 @pytest.mark.parametrize(
     ("a", "b", "gpu", "other", "said"),
     [
-        ("null", "{}", 1, "a-1", "wants pools[a].scaling with the actuator containers"),
-        ("{}", "{actuator: sleep}", 1, "a-1", "wants pools[b].scaling with the actuator containers"),
-        ("{}", "{}", 0, "a-1", "may only take GPUs of that one"),
-        ("{}", "{}", 1, "nobody", "is 'nobody', which is not another engine"),
+        ("null", "{}", 1, "a-1", "requires pools[a].scaling with the actuator containers"),
+        ("{}", "{actuator: sleep}", 1, "a-1", "requires pools[b].scaling with the actuator containers"),
+        ("{}", "{}", 0, "a-1", "may use only GPUs of 'a-1'"),
+        ("{}", "{}", 1, "nobody", "expected the name of another engine, got 'nobody'"),
         ("{}", "{}", 2, "b-0", "of the same pool"),
-        ("{min: 2}", "{}", 1, "a-1", "but the pool has 1 engine that no other pool may take the GPU of"),
+        ("{min: 2}", "{}", 1, "a-1", "but the pool has 1 engine without a GPU shared with another pool"),
     ],
 )
 def test_a_pair_that_cannot_work_is_refused(a: str, b: str, gpu: int, other: str, said: str) -> None:
@@ -301,7 +301,7 @@ def test_a_pair_that_cannot_work_is_refused(a: str, b: str, gpu: int, other: str
 
 def test_without_instead_of_the_gpu_is_taken_twice() -> None:
     text = PAIR.format(a="{}", b="{}", gpu=1, other="a-1").replace(", time_shares_with: a-1", "")
-    assert problems(text) == ["engines[a-1] and engines[b-1] both take all of GPU 1"]
+    assert problems(text) == ["engines[a-1] and engines[b-1] both use all of GPU 1"]
 
 
 ENDPOINT = "endpoint: {url: 'https://h/x', template: {p: '{USER_PROMPT}', i: ['{IMAGE_URL}']}, answer: $.a}"
@@ -315,10 +315,10 @@ WITHOUT_PICTURES = ENDPOINT.replace(", i: ['{IMAGE_URL}']", "")
 @pytest.mark.parametrize(
     ("engines", "said"),
     [
-        ([f"gpus: [0], {ENDPOINT}"], "engines[x0] has an endpoint, so it wants the adapter's address, such as adapter:9100"),
-        ([f"address: 'adapter:80', {ENDPOINT}"], "engines[x0].address wants a port of the adapter, 9100 to 9163, found 80"),
-        ([f"{AT}, {ENDPOINT}"] * 2, "engines[x0] and engines[x1] have endpoints at the same address adapter:9100; each wants its own"),
-        ([f"{AT}, {WITHOUT_PICTURES}"], "give it a pool with media.images_per_prompt 0"),
+        ([f"gpus: [0], {ENDPOINT}"], "engines[x0].address: expected the adapter's address, such as adapter:9100, because the engine has an endpoint"),
+        ([f"address: 'adapter:80', {ENDPOINT}"], "engines[x0].address: expected a port of the adapter, 9100 to 9163, got 80"),
+        ([f"{AT}, {ENDPOINT}"] * 2, "engines[x0] and engines[x1] have endpoints at the same address adapter:9100; give each a separate port"),
+        ([f"{AT}, {WITHOUT_PICTURES}"], "assign the engine to a pool with media.images_per_prompt 0"),
     ],
 )  # fmt: skip
 def test_an_endpoint_has_a_port_of_the_adapter_and_a_pool_that_takes_what_it_takes(
@@ -331,11 +331,12 @@ def test_an_endpoint_has_a_port_of_the_adapter_and_a_pool_that_takes_what_it_tak
 
 def test_an_endpoint_takes_no_videos_and_its_path_and_template_are_told_by_their_places() -> None:
     assert problems(f"pools: [{{name: a, model: m}}]\nengines: [{{name: x, pool: a, {AT}, {ENDPOINT}}}]") == [
-        "engines[x] has an endpoint, which takes no videos; give it a pool with media.videos_per_prompt 0"
+        "engines[x] has an endpoint, which does not accept videos; "
+        "assign the engine to a pool with media.videos_per_prompt 0"
     ]
     wrong = ENDPOINT.replace("$.a", "'$.a['").replace("{USER_PROMPT}", "{PROMPT}")
     found = problems(f"{POOL}engines: [{{name: x, pool: a, {AT}, {wrong}}}]")
-    assert [problem.split(" wants ")[0] for problem in found] == [
+    assert [problem.split(": expected ")[0] for problem in found] == [
         "engines[x].endpoint.template", "engines[x].endpoint.answer",
     ]  # fmt: skip
 

@@ -35,8 +35,8 @@ def test_every_problem_is_told_as_check_config_tells_it() -> None:
     assert reasons == {"cluster"}
     problems, reasons = refused(texts("pools: [{name: a, model: m, flavours: [cpu]}]", keys="keys: 3"))
     assert len(problems) == 2
-    assert problems[0].startswith("config/api-keys.yaml: keys wants")
-    assert "no pool is for flavour cuda" in problems[1]
+    assert problems[0].startswith("config/api-keys.yaml: keys: expected")
+    assert "no pool supports flavour cuda" in problems[1]
     assert reasons == {"keys", "layout"}
 
 
@@ -44,7 +44,7 @@ def test_every_problem_is_told_as_check_config_tells_it() -> None:
     ("cluster", "said"),
     [
         (None, "config/cluster.yaml: does not exist"),
-        ("", "config/cluster.yaml: wants sections such as `pools:`, found nothing"),
+        ("", "config/cluster.yaml: expected sections such as `pools:`, got nothing"),
         (UnreadableFile("cannot be read: permission denied"), "config/cluster.yaml: cannot be read: permission denied"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_name_that_is_there_already_is_refused_and_the_file_stays_as_it_was(tm
     path = tmp_path / "api-keys.yaml"
     add_key(path, "alice", None, None)
     before = path.read_bytes()
-    with pytest.raises(KeysError, match="there is a key named 'alice' already"):
+    with pytest.raises(KeysError, match="a key named 'alice' already exists"):
         add_key(path, "alice", 5, None)
     assert path.read_bytes() == before
 
@@ -70,11 +70,11 @@ def test_a_name_that_is_there_already_is_refused_and_the_file_stays_as_it_was(tm
 @pytest.mark.parametrize(
     ("name", "rate", "at_once", "said"),
     [
-        ("", None, None, "name wants letters, digits"),
-        ("a b", None, None, "name wants letters, digits"),
-        ('a"; deny all; "', None, None, "name wants letters, digits"),
-        ("alice", 0, None, "requests_per_minute wants a whole number from 1 to 1000000, found 0"),
-        ("alice", None, 70_000, "in_flight wants a whole number from 1 to 65535, found 70000"),
+        ("", None, None, "name: expected 1 to 64 letters, digits"),
+        ("a b", None, None, "name: expected 1 to 64 letters, digits"),
+        ('a"; deny all; "', None, None, "name: expected 1 to 64 letters, digits"),
+        ("alice", 0, None, "requests_per_minute: expected a whole number from 1 to 1000000, got 0"),
+        ("alice", None, 70_000, "in_flight: expected a whole number from 1 to 65535, got 70000"),
     ],
 )
 def test_a_key_that_cannot_be_is_refused_and_nothing_is_written(
@@ -95,11 +95,11 @@ keys:
 """
     found = problems_of_keys(tmp_path, text)
     assert found == [
-        "keys[alice].sha256 wants 64 hexadecimal digits, the SHA-256 of the key",
-        "keys[bob].rpm is not a setting; there are name, sha256, requests_per_minute, in_flight",
+        "keys[alice].sha256: expected 64 hexadecimal digits, the SHA-256 of the key",
+        "keys[bob].rpm is not a setting; the settings are name, sha256, requests_per_minute, in_flight",
         "keys[2].name is missing",
-        "keys[2].in_flight wants a whole number from 1 to 65535",
-        "keys[3] wants name, sha256, requests_per_minute, in_flight",
+        "keys[2].in_flight: expected a whole number from 1 to 65535",
+        "keys[3]: expected an entry with name, sha256, requests_per_minute, in_flight",
     ]
 
 
@@ -108,16 +108,16 @@ def test_names_and_hashes_that_stand_there_twice_are_told_together(tmp_path: Pat
         {"keys": [{"name": "a", "sha256": ONE}, {"name": "a", "sha256": TWO}, {"name": "b", "sha256": ONE}]}
     )
     assert problems_of_keys(tmp_path, text) == [
-        "keys has 2 entries named 'a'; names must differ",
-        "keys[a] and keys[b] have the same sha256, so they are one key",
+        "keys has 2 entries named 'a'; names must be unique",
+        "keys[a] and keys[b] have the same sha256; delete one of them",
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("keys: 3", "keys wants a list of keys"),
-        ("- a", "the file wants `keys:` and a list of keys"),
+        ("keys: 3", "keys: expected a list of keys"),
+        ("- a", "the file: expected `keys:` with a list of keys"),
         ("key: []", "key is not a setting"),
         ("keys: [", "cannot be read"),
     ],
@@ -140,12 +140,12 @@ def test_the_command_prints_the_key_alone_and_says_beside_it_what_to_do_next(tmp
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert load_keys(tmp_path / "api-keys.yaml").keys[0].sha256 == hashlib.sha256(key.encode()).hexdigest()
-    assert "A running cluster takes it within seconds" in made.stderr
-    assert "nobody is served without a key" in made.stderr
+    assert "A running cluster accepts it within seconds" in made.stderr
+    assert "all requests require a key" in made.stderr
     again = config("key", "--config", cluster, "bob")
-    assert "nobody is served without a key" not in again.stderr
+    assert "all requests require a key" not in again.stderr
     listed = config("keys", "--config", cluster)
-    assert listed.stdout.splitlines()[1:] == ["  alice   600 requests a minute, 8 at once", "  bob   no limit"]
+    assert listed.stdout.splitlines()[1:] == ["  alice   600 requests per minute, 8 concurrent", "  bob   no limit"]
     assert key not in listed.stdout
 
 
@@ -156,7 +156,7 @@ def test_the_command_ends_with_2_and_one_sentence_where_the_name_is_taken(tmp_pa
     again = config("key", "--config", cluster, "alice")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr.splitlines() == [
-        f"{tmp_path}/api-keys.yaml: there is a key named 'alice' already; remove its lines to make another"
+        f"{tmp_path}/api-keys.yaml: a key named 'alice' already exists; delete its entry to create a new key"
     ]
 
 
@@ -166,7 +166,7 @@ def test_checking_the_configuration_checks_its_keys_too(tmp_path: Path) -> None:
     assert config("check-config", cluster).returncode == 0
     (tmp_path / "people.yaml").write_text("keys: 3\n")
     checked = config("check-config", cluster)
-    assert (checked.returncode, checked.stderr.strip()) == (2, f"{tmp_path}/people.yaml: keys wants a list of keys")
+    assert (checked.returncode, checked.stderr.strip()) == (2, f"{tmp_path}/people.yaml: keys: expected a list of keys")
 
 
 def test_what_compose_reads_holds_no_key(tmp_path: Path) -> None:
@@ -207,7 +207,9 @@ def test_a_new_password_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert not verify_password("the first one", alice)
 
 
-@pytest.mark.parametrize(("name", "password", "said"), [("a b", "long enough", "name wants"), ("alice", "short", "8")])
+@pytest.mark.parametrize(
+    ("name", "password", "said"), [("a b", "long enough", "name: expected"), ("alice", "short", "8")]
+)
 def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, name: str, password: str, said: str) -> None:
     with pytest.raises(UsersError, match=said):
         set_password(tmp_path / "users.yaml", name, password)
@@ -217,14 +219,14 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ({"users": [{"name": "alice", "password": "secret"}]}, "users[alice].password wants a hash as `manyeyes user`"),
-        ({"users": [{"name": "alice", "password": GOOD.replace("$14$", "$31$")}]}, "users[alice].password wants"),
+        ({"users": [{"name": "alice", "password": "secret"}]}, "users[alice].password: expected a hash in the format"),
+        ({"users": [{"name": "alice", "password": GOOD.replace("$14$", "$31$")}]}, "users[alice].password: expected"),
         ({"users": [{"name": "alice"}]}, "users[alice].password is missing"),
         ({"users": [{"name": "alice", "password": GOOD, "admin": True}]}, "users[alice].admin is not a setting"),
         ({"users": [{"name": "alice", "password": GOOD}] * 2}, "users has 2 entries named 'alice'"),
-        ({"users": "alice"}, "users wants a list of users"),
-        ({"users": []}, "has no user"),
-        ([], "the file wants `users:`"),
+        ({"users": "alice"}, "users: expected a list of users"),
+        ({"users": []}, "has no users"),
+        ([], "the file: expected `users:`"),
     ],
 )
 def test_a_bad_file_is_one_sentence_that_never_shows_what_stood_there(document: object, said: str) -> None:
@@ -243,8 +245,8 @@ def test_checking_the_configuration_names_what_is_wrong_with_its_users(
     ended = CliRunner().invoke(app, ["check-config", str(tmp_path / "cluster.yaml")])
     assert ended.exit_code == 2
     said = ended.stderr
-    assert "users.yaml: users[alice].password wants a hash" in said
-    assert "api-keys.yaml: keys wants" in said
+    assert "users.yaml: users[alice].password: expected a hash" in said
+    assert "api-keys.yaml: keys: expected" in said
 
 
 def test_the_command_prints_a_password_that_works_and_says_what_follows(
@@ -256,4 +258,4 @@ def test_the_command_prints_a_password_that_works_and_says_what_follows(
     assert printed.exit_code == 0
     [alice] = load_users(tmp_path / "users.yaml").users
     assert verify_password(printed.stdout.strip(), alice)
-    assert "asks everybody to log in" in printed.stderr
+    assert "the page requires a login" in printed.stderr

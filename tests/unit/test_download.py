@@ -28,7 +28,7 @@ def answer(status: int) -> Any:
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (HfHubHTTPError("401 Client Error", response=answer(401)), "the hub answers 401. Set HF_TOKEN"),
         (HfHubHTTPError("403 Forbidden", response=answer(403)), "the hub answers 403. Set HF_TOKEN"),
-        (GatedRepoError("gated", response=answer(403)), "wants a licence to be accepted"),
+        (GatedRepoError("gated", response=answer(403)), "requires a licence. Accept it on the hub"),
         (RepositoryNotFoundError("404 Client Error\nmore", response=answer(404)), "check its name, and HF_TOKEN in .env (404 Client Error)"),
     ],
     ids=lambda one: type(one).__name__ if isinstance(one, Exception) else "",

@@ -46,7 +46,7 @@ def test_listeners_hear_of_every_change_and_of_no_refused_one() -> None:
     held.apply_registrations(Registrations(engines=(engine("b"),)))
     with pytest.raises(ChangeRejected) as refused:
         held.apply_registrations(Registrations(engines=(engine("c", pool="nowhere"),)))
-    assert refused.value.problems == ["engines[c].pool is 'nowhere', which is not a pool; there are big"]
+    assert refused.value.problems == ["engines[c].pool: expected the name of a pool, got 'nowhere'; the pools are big"]
     assert [one.name for one in held.cluster.engines] == ["a", "b"]
     assert heard == [held.cluster]
     held.apply_registrations(NO_REGISTRATIONS)

@@ -28,8 +28,8 @@ def test_without_gpus_the_flavour_is_cpu_and_models_that_cannot_be_had_are_named
 @pytest.mark.parametrize(
     ("config", "flavour", "gpus", "docker", "said"),
     [
-        (AUTO, "gpu", (), WORKS, "FLAVOUR wants cuda, cpu or emulated, found 'gpu'"),
-        (AUTO, "cuda", (), WORKS, "flavour cuda wants an NVIDIA GPU and nvidia-smi shows none"),
+        (AUTO, "gpu", (), WORKS, "FLAVOUR: expected cuda, cpu or emulated, got 'gpu'"),
+        (AUTO, "cuda", (), WORKS, "flavour cuda requires an NVIDIA GPU, but nvidia-smi shows none"),
         (AUTO, "", (HostGpu(index=0),), Docker(), "install nvidia-container-toolkit"),
         (
             "pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, gpus: [0]}]",
@@ -137,5 +137,5 @@ def test_our_images_are_built_anew_when_a_source_they_copy_changes(
 
 def test_ca_certificates_that_are_no_file_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CA_CERTIFICATES", "/nowhere.pem")
-    with pytest.raises(CliError, match=r"CA_CERTIFICATES is /nowhere\.pem, which is not a file"):
+    with pytest.raises(CliError, match=r"CA_CERTIFICATES: expected a PEM file, got /nowhere\.pem"):
         required_images.ca_certificates()

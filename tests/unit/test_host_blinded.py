@@ -38,7 +38,7 @@ def test_a_typo_in_the_configuration_leaves_what_the_cluster_was_started_with(
     assert started_services.configuration(config).name == "mine"
     said = capsys.readouterr().out
     assert "pols is not a setting" in said
-    assert "was started with is taken" in said
+    assert "using the configuration with which the cluster was started" in said
 
 
 def test_a_right_configuration_is_taken_as_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,7 +99,7 @@ def test_where_docker_cannot_be_asked_the_cluster_may_run(
     docker(tmp_path, monkeypatch, why)
     assert made(f"{action} e" if action == "drain" else action, config, monkeypatch) == 2
     said = capsys.readouterr().out
-    assert f"Docker cannot be asked, so the cluster may run: {why}" in said
+    assert f"Docker is not accessible, so it is unknown whether the cluster runs: {why}" in said
     assert "group docker" in said
     assert "ok  " not in said
 
@@ -110,7 +110,7 @@ def test_where_no_docker_runs_nothing_is_up(
     config.write_text(CLUSTER)
     docker(tmp_path, monkeypatch, ABSENT)
     assert made("down", config, monkeypatch) == 0
-    assert "Docker does not run" in capsys.readouterr().out
+    assert "Docker is not running" in capsys.readouterr().out
     assert made("status", config, monkeypatch) == 2
 
 

@@ -54,9 +54,9 @@ def log_of(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
 def test_the_root_cause_is_found_before_all_that_follows_from_it(path: Path) -> None:
     wanted, log = log_of(path)
-    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
     [said] = trouble.problems
-    assert said.startswith(f"gpu-0 ends again and again: {wanted}")
+    assert said.startswith(f"gpu-0 exits repeatedly: {wanted}")
     assert wanted in trouble.details
     assert "Engine core initialization failed" not in said
     assert bool(remedy(wanted)) is (not path.stem.startswith("unknown"))
@@ -68,7 +68,7 @@ def test_the_root_cause_is_found_before_all_that_follows_from_it(path: Path) -> 
     [
         ("OSError: [Errno 98] Address already in use", "ss -ltnp"),
         ("OSError: [Errno 28] No space left on device", "docker system df"),
-        ("RuntimeError: unable to write to file </torch_1>: not enough shared memory", "shm_size"),
+        ("RuntimeError: unable to write to file </torch_1>: not enough shared memory", "shm_gb"),
         ("huggingface_hub.errors.GatedRepoError: 401 Client Error.", "HF_TOKEN"),
         ("ValueError: The `fp8` quantization method no longer supports online quantization.", "quantization"),
         ("nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0", "driver 580"),
@@ -81,9 +81,9 @@ def test_a_known_sentence_has_one_remedy(line: str, do: str) -> None:
 
 
 def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -> None:
-    line = '{"at":"2026-11-30T03:00:00.000Z","level":"error","part":"models","event":"download_failed","sentence":"org/A wants a licence to be accepted; then set HF_TOKEN in .env"}'
+    line = '{"at":"2026-11-30T03:00:00.000Z","level":"error","part":"models","event":"download_failed","sentence":"org/A requires a licence. Accept it on the hub, then set HF_TOKEN in .env"}'
     [said] = start_failure.explained(Fake({}, {"models": line}), "models", "models failed").problems
-    assert "org/A wants a licence" in said
+    assert "org/A requires a licence" in said
     line = '{"level":"error","part":"controller","event":"said","message":"stopped","exception":"Traceback (most recent call last):\\n  File \\"x.py\\", line 1\\nPermissionError: [Errno 13] /state"}'
     [said] = start_failure.explained(Fake({}, {"controller": line}), "controller", "controller failed").problems
     assert "PermissionError: [Errno 13] /state" in said
@@ -100,9 +100,9 @@ def test_a_process_that_linux_ended_for_memory_is_told(killed: bool, code: int) 
 
 def test_without_a_cause_the_last_lines_are_shown_and_where_the_rest_is() -> None:
     log = "".join(f"line {number}\n" for number in range(500))
-    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 ends again and again")
+    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
     assert trouble.details.splitlines() == [f"line {number}" for number in range(475, 500)]
-    assert re.search(r"Its whole log: \S+/gpu-0\.log\.", trouble.problems[0])
+    assert re.search(r"The whole log: \S+/gpu-0\.log\.", trouble.problems[0])
 
 
 def test_the_whole_log_is_kept_and_closed_to_others(folder: Path) -> None:
@@ -118,8 +118,8 @@ def test_logs_that_cannot_be_read_hide_no_failure() -> None:
         def __call__(self, *arguments: str, **more: object) -> str:
             raise CommandFailed(["docker"], 1, "no such service")
 
-    [said] = start_failure.explained(Broken({}, {}), "gpu-0", "gpu-0 ends again and again").problems
-    assert said == "gpu-0 ends again and again. `make logs PART=gpu-0` tells more."
+    [said] = start_failure.explained(Broken({}, {}), "gpu-0", "gpu-0 exits repeatedly").problems
+    assert said == "gpu-0 exits repeatedly. `make logs PART=gpu-0` shows the log."
 
 
 def waited(compose: Fake, states: dict[str, str], monkeypatch: pytest.MonkeyPatch, deadline_s: float = 60) -> Step:
@@ -135,18 +135,18 @@ def test_one_failed_engine_beside_others_of_its_pool_is_named_and_the_rest_goes_
     compose = Fake({"gpu-0": "running", "gpu-1": "restarting", "gpu-2": "running"}, {"gpu-1": NO_MEMORY})
     current = waited(compose, {"gpu-0": "up", "gpu-2": "up"}, monkeypatch)
     assert current.outcome == "2 engines up, not up: gpu-1"
-    assert f"gpu-1 ends again and again: {NO_MEMORY}" in capsys.readouterr().out
+    assert f"gpu-1 exits repeatedly: {NO_MEMORY}" in capsys.readouterr().out
 
 
 def test_a_pool_without_an_engine_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = Fake({"gpu-0": "running", "gpu-1": "running", "gpu-2": "restarting"}, {"gpu-2": NO_MEMORY})
-    with pytest.raises(CliError, match="gpu-2 ends again and again: ValueError: No available memory"):
+    with pytest.raises(CliError, match="gpu-2 exits repeatedly: ValueError: No available memory"):
         waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch)
 
 
 def test_the_last_engine_of_a_pool_that_fails_after_the_other_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     compose = Fake({"gpu-0": "restarting", "gpu-1": "restarting", "gpu-2": "running"}, {"gpu-1": NO_MEMORY})
-    with pytest.raises(CliError, match="gpu-1 ends again and again"):
+    with pytest.raises(CliError, match="gpu-1 exits repeatedly"):
         waited(compose, {"gpu-2": "up"}, monkeypatch)
 
 
@@ -155,7 +155,7 @@ def test_an_engine_that_is_too_slow_is_a_failure_only_where_its_pool_has_no_othe
 ) -> None:
     compose = Fake(dict.fromkeys(("gpu-0", "gpu-1", "gpu-2"), "running"), {})
     assert waited(compose, {"gpu-0": "up", "gpu-2": "up"}, monkeypatch, -1).outcome.endswith("not up: gpu-1")
-    with pytest.raises(CliError, match="gpu-2 did not come up within"):
+    with pytest.raises(CliError, match="gpu-2: not up within"):
         waited(compose, {"gpu-0": "up", "gpu-1": "up"}, monkeypatch, -1)
 
 
@@ -163,4 +163,4 @@ def test_all_logs_are_kept_before_containers_are_removed(folder: Path, capsys: p
     compose = Fake(dict.fromkeys(("gateway", "controller", "gpu-0", "models"), "exited"), {"gpu-0": "x", "models": "y"})
     up._keep_logs(compose)
     assert sorted(path.stem for path in folder.rglob("*.log")) == ["controller", "gateway", "gpu-0", "models"]
-    assert "logs of what was started are kept" in capsys.readouterr().out
+    assert "the logs of the containers were saved" in capsys.readouterr().out

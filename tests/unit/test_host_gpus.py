@@ -104,9 +104,9 @@ def taken(flavour: str = "", text: str = AUTO) -> Inventory:
         ("550.54.15", "550.54.15", False),
         ("535.183.01", "535.183.01", False),
         ("470.256.02", "470.256.02", False),
-        ("[N/A]", "not told", True),
-        ("[Not Supported]", "not told", True),
-        (NO_DRIVER, "not told", True),  # then it lists no GPU, which is refused before
+        ("[N/A]", "unknown", True),
+        ("[Not Supported]", "unknown", True),
+        (NO_DRIVER, "unknown", True),  # then it lists no GPU, which is refused before
     ],
 )
 def test_a_driver_older_than_cuda_13_is_not_enough(host: Host, driver: str, found: str, is_enough: bool) -> None:
@@ -178,7 +178,7 @@ DEVICES = ["dev/nvidia0", "proc/driver/nvidia/version", "dev/dxg"]
         ("No devices were found", 6, "No devices were found"),
         (NO_NVML, 12, "libnvidia-ml.so"),
         (LOST, 15, "Unable to determine the device handle"),
-        ("", 255, "status 255"),
+        ("", 255, "code 255"),
         ("", 0, "prints nothing"),
     ],
 )
@@ -280,7 +280,7 @@ def test_with_one_broken_gpu_of_eight_the_others_are_used_and_the_broken_one_is_
     found = taken()
     assert (found.flavour, len(found.gpus)) == ("cuda", 7)
     said = capsys.readouterr().out
-    assert "lists 7 GPUs and fails" in said
+    assert "lists 7 GPUs but fails" in said
     assert "GPU7: 0000:C1:00.0" in said
 
 
@@ -306,7 +306,7 @@ def test_nvidia_smi_that_hangs_is_told_and_ended(host: Host, monkeypatch: pytest
     monkeypatch.setattr(host_info, "NVIDIA_SMI_S", 0.2)
     host.has("dev/nvidia0")
     host.smi("", last="exec sleep 600")
-    with pytest.raises(CliError, match="nvidia-smi did not end within"):
+    with pytest.raises(CliError, match="nvidia-smi did not exit within"):
         taken()
 
 

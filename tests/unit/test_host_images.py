@@ -118,7 +118,7 @@ def test_another_version_than_the_build_makes_is_refused_and_nothing_is_built(
         provide(placed(asking_for(key, image, flavour)), pull=pull)
     said = str(caught.value)
     assert said.startswith(f"Image {image}: ")
-    assert f"It is not built here: this project builds {getattr(Images(), key)} only." in said
+    assert f"It cannot be built here: this project builds only {getattr(Images(), key)}." in said
     if pull:
         assert why.format(image=image) in said
     assert docker.has_built() == []

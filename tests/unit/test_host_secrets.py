@@ -55,12 +55,12 @@ def test_the_admin_key_is_made_by_make_up_and_told_when_it_is_closed(folder: Pat
         checks = doctor.run_checks(placed(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
         return next((check.found, check.remedy) for check in checks if check.what == "admin key")
 
-    assert admin_key() == ("`make up` makes one", "")
+    assert admin_key() == ("`make up` creates it", "")
     file = put(folder / "admin.key", 0o600)
     found, remedy = admin_key()
-    assert found == "closed to the gateway"
+    assert found == "not readable by the gateway"
     subprocess.run(remedy, shell=True, check=True)
-    assert admin_key() == ("there", "")
+    assert admin_key() == ("present", "")
     assert file.stat().st_mode & 0o007 == 0
 
 
@@ -92,23 +92,23 @@ def test_files_of_remote_pools_that_are_missing_are_told_with_their_place(folder
     put(folder / "r.crt")
     found = told(REMOTE)
     assert found["pools[r].remote.key_file"] == ("missing", f"Put the file there: {folder}/r.key")
-    assert found["pools[r].remote.ca_file"] == ("there", "")
+    assert found["pools[r].remote.ca_file"] == ("present", "")
 
 
 def test_a_file_closed_to_the_gateway_is_told_with_the_command_that_opens_it(folder: Path) -> None:
     put(folder / "r.crt")
     key = put(folder / "r.key", 0o600)
     found, remedy = told(REMOTE)["pools[r].remote.key_file"]
-    assert found == "closed to the gateway"
+    assert found == "not readable by the gateway"
     subprocess.run(remedy, shell=True, check=True)
-    assert told(REMOTE)["pools[r].remote.key_file"] == ("there", "")
+    assert told(REMOTE)["pools[r].remote.key_file"] == ("present", "")
     assert key.stat().st_mode & 0o007 == 0
 
 
 def test_a_closed_folder_is_told(folder: Path) -> None:
     put(folder / "r.key")
     folder.chmod(0o700)
-    assert told(REMOTE)["pools[r].remote.key_file"] == ("in a closed folder", f"chmod g+x {folder}")
+    assert told(REMOTE)["pools[r].remote.key_file"] == ("in an unreadable folder", f"chmod g+x {folder}")
 
 
 def test_a_link_out_of_the_folder_is_told_because_containers_cannot_follow_it(folder: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_without_tls_and_remote_pools_the_folder_is_not_looked_at(folder: Path) 
 
 
 def test_with_tls_a_self_signed_pair_is_made_that_only_the_folders_group_can_read(folder: Path) -> None:
-    assert told(TLS) == {"certificate": ("`make up` makes one", "")}
+    assert told(TLS) == {"certificate": ("`make up` creates it", "")}
     make()
     crt, key = folder / "tls.crt", folder / "tls.key"
     assert (crt.stat().st_mode & 0o777, key.stat().st_mode & 0o777) == (0o644, 0o640)
@@ -133,7 +133,7 @@ def test_with_tls_a_self_signed_pair_is_made_that_only_the_folders_group_can_rea
     for name in ("DNS:localhost", "DNS:eyes", "IP Address:127.0.0.1", "IP Address:10.1.2.3", "CA:FALSE"):
         assert name in said
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(crt, key)
-    assert told(TLS) == {"gateway.tls.certificate": ("there", ""), "gateway.tls.key": ("there", "")}
+    assert told(TLS) == {"gateway.tls.certificate": ("present", ""), "gateway.tls.key": ("present", "")}
 
 
 @pytest.mark.parametrize("there", [("tls.crt",), ("tls.key",), ("tls.crt", "tls.key")])
@@ -148,7 +148,7 @@ def test_a_file_that_is_there_is_never_overwritten_and_a_half_is_told(folder: Pa
 
 def test_without_openssl_and_a_certificate_doctor_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert told(TLS) == {"certificate": ("none", f"Install openssl, or put your own pair into {folder}")}
+    assert told(TLS) == {"certificate": ("none", f"Install openssl, or put a certificate and key into {folder}")}
 
 
 def test_an_expired_certificate_is_told(folder: Path) -> None:
@@ -182,13 +182,13 @@ def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_the_first_lines_name_the_keys_and_how_to_send_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = "pools: [{name: a, model: org/A}]\n"
-    assert "any key will do" in said(plain, ApiKeys(), capsys)
+    assert "any key is accepted" in said(plain, ApiKeys(), capsys)
     keys = ApiKeys(keys=tuple(ApiKey(name=f"k{n}", sha256=f"{n:064x}") for n in range(7)))
     text = said(plain, keys, capsys)
     assert "keys: k0, k1, k2, k3, k4 and 2 more" in text
     assert "Authorization: Bearer YOUR-KEY" in text
     text = said(plain + "gateway: {anonymous: true}\n", keys, capsys)
-    assert "others may ask too" in text
+    assert "requests without a key are served too" in text
     assert "Bearer" not in text
 
 
@@ -254,10 +254,10 @@ def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
     (folder / "file").write_text("")
     monkeypatch.setenv("SECRETS_DIR", str(folder / "file"))
     secrets.ensure_admin_key(DEFAULT_CONFIG)
-    assert "no admin key could be made" in capsys.readouterr().out
+    assert "the admin key could not be created" in capsys.readouterr().out
 
 
 def test_without_one_the_command_says_who_makes_it(folder: Path) -> None:
     with pytest.raises(CliError) as trouble:
         secrets.read_admin_key()
-    assert "`make up` makes one" in trouble.value.problems[0]
+    assert "`make up` creates it" in trouble.value.problems[0]

@@ -142,9 +142,9 @@ def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it(
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("up"))
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("draining", "The disk is full."))
-    said = left_out(caught.value, "manyeyes resume a lets it in")
+    said = left_out(caught.value, "`manyeyes resume a` puts it back")
     assert said.startswith("a could not be restarted: The disk is full. ")
-    assert said.endswith("a may be out of rotation: manyeyes resume a lets it in")
+    assert said.endswith("a may be out of rotation: `manyeyes resume a` puts it back")
     assert "interrupted" not in said
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Interrupted())
@@ -165,10 +165,10 @@ def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
         start = stop
 
         def why_not_up(self, name: str) -> str:
-            return "it ends again and again"
+            return "it exits repeatedly"
 
     with pytest.raises(
-        RestartFailed, match=r"it ends again and again; and it could not be put back: The controller is away$"
+        RestartFailed, match=r"it exits repeatedly; it could not be put back into rotation: The controller is away$"
     ):
         restart(["a"], RestartTimes(0, 0, 0, 0), Falls("up"))
 

@@ -137,7 +137,9 @@ def test_what_is_no_text_file_is_refused_by_its_name(
 
 def test_a_small_text_of_aliases_that_stands_for_billions_of_values_is_refused_by_its_place() -> None:
     for text in (BOMB, MERGES):
-        with pytest.raises(DocumentError, match=r"line \d+, column \d+: it stands for more than 100000 values"):
+        with pytest.raises(
+            DocumentError, match=r"line \d+, column \d+: more than 100000 values, with aliases expanded"
+        ):
             documents.parse(text)
 
 
@@ -151,10 +153,10 @@ def test_anchors_and_merges_of_an_ordinary_size_are_taken() -> None:
 def test_a_placeholder_that_was_not_filled_in_is_told_with_its_line() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"cluster.yaml: line 3, column \d+: a mapping or a list is no key; put text such as \{\{ name \}\}",
+        match=r"cluster.yaml: line 3, column \d+: a mapping or a list cannot be a key; put text such as \{\{ name \}\}",
     ):
         placed(RIGHT + "webui: {title: {{ title }}}")
-    with pytest.raises(ConfigError, match=r"line 3, column 16: '2024-13-45' cannot be read as !!timestamp"):
+    with pytest.raises(ConfigError, match=r"line 3, column 16: '2024-13-45' is not a valid !!timestamp"):
         placed(RIGHT + "webui: {title: 2024-13-45}")
 
 

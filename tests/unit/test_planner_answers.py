@@ -48,7 +48,7 @@ def test_an_objective_that_no_gpu_can_meet_is_said_in_one_line(
     ("wrong", "says"),
     [
         ([], "RPS= is missing"),
-        (["--rps", "0"], "wants a number of at least 0.001, found '0'"),
+        (["--rps", "0"], "expected a number of at least 0.001, got '0'"),
         (["--rps", "many"], "found 'many'"),
         (["--rps", "1", "--image", "1280"], "expected WIDTHxHEIGHT in pixels, like 1280x720"),
         (["--rps", "1", "--image", "0x720"], "expected WIDTHxHEIGHT"),

@@ -74,7 +74,7 @@ def test_the_clusters_file_gives_texts_and_limits_and_the_environment_wins(tmp_p
 def test_a_wrong_clusters_file_is_told_with_its_problems(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("pools: 3\n")
-    with pytest.raises(SettingsError, match="pools wants a list of pools, found 3"):
+    with pytest.raises(SettingsError, match="pools: expected a list of pools, got 3"):
         settings.read_settings({"MANYEYES_CONFIG": str(file)})
 
 

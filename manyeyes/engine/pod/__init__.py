@@ -1,1 +1,1 @@
-"""What runs beside an engine in its pod on Kubernetes: single files, standard library only, for images that have a python3."""
+"""Scripts that run in or next to an engine. Each is a single file and needs only the standard library."""

@@ -1,12 +1,13 @@
-"""Bounds the host memory that pictures and videos take in a vLLM engine. vLLM imports it with --middleware=media_memory.MediaRoom.
+"""Limits the host memory of images and videos in a vLLM engine. vLLM imports it with
+--middleware=media_memory.MediaRoom.
 
-vLLM decodes all pictures of all requests that have come and holds them until their request is done: 16 PNGs of 20 KB each
-can be 2.4 GB. Here a large picture is scaled down right after it is decoded, few are decoded at the same time, and a
-request waits while the room for media is taken. It waits in order of arrival where it must: the request that came first
-always gets what it needs, so none waits for another one that waits for it.
+vLLM decodes all images of all requests and holds them until their request is done: 16 PNGs of 20 KB each can take 2.4
+GB. This module scales a large image down right after it is decoded, decodes few images at the same time, and lets
+requests wait while the memory budget is used up. The oldest request always gets the memory that it needs, so there is
+no deadlock.
 
-Needs VLLM_MEDIA_CONNECTOR=bounded. Reads MANYEYES_MEDIA_MEMORY_MB, MANYEYES_MEDIA_PIXELS (a picture is scaled down to), and
-MANYEYES_FRAME_PIXELS (a larger frame of a video is refused).
+It needs VLLM_MEDIA_CONNECTOR=bounded. It reads MANYEYES_MEDIA_MEMORY_MB, MANYEYES_MEDIA_PIXELS (larger images are
+scaled down) and MANYEYES_FRAME_PIXELS (videos with larger frames are rejected).
 """
 
 import asyncio
@@ -27,15 +28,15 @@ ROOM_BYTES = int(os.environ["MANYEYES_MEDIA_MEMORY_MB"]) * 1024**2
 PICTURE_PIXELS = int(os.environ["MANYEYES_MEDIA_PIXELS"])
 FRAME_PIXELS = int(os.environ["MANYEYES_FRAME_PIXELS"])
 BYTES_A_PIXEL = 18
-"""3 decoded, 12 as patches in bfloat16 (each of two equal frames), and what is copied on the way; measured: 17."""
+"""3 decoded, 12 as patches in bfloat16 (two equal frames), and temporary copies. Measured: 17."""
 BYTES_A_BODY_BYTE = 3
-"""The body, its strings, and the files in them."""
+"""The body, its strings, and the files in the strings."""
 FACTOR = 32
-"""Sides of a picture become multiples of this: two patches of 16."""
+"""The sides of an image become multiples of this: two patches of 16 pixels."""
 
 
 class Room:
-    """Bytes that requests hold, by request, the first that came first."""
+    """The memory budget in bytes, and the bytes that each request uses, in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -43,7 +44,7 @@ class Room:
         self._changed = asyncio.Event()
 
     async def take(self, request: object, count: int) -> None:
-        """Returns once `count` bytes are free, or when this request is the first of all that hold some."""
+        """Waits until `count` bytes are free, or until this request is the oldest of those that use memory."""
         while not self._may(request, count):
             self._changed.clear()
             await self._changed.wait()
@@ -55,7 +56,7 @@ class Room:
             self._changed.set()
 
     def leave(self, request: object) -> None:
-        """The request is done."""
+        """Frees all bytes of a request that is done."""
         if self.held.pop(request, None) is not None:
             self._changed.set()
 
@@ -69,7 +70,7 @@ REQUEST: ContextVar[object] = ContextVar("request")
 
 
 class MediaRoom:
-    """ASGI middleware: what a request has taken is free again when it is done, however it ends."""
+    """ASGI middleware that frees the memory of a request when it is done, also after an error."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self._app = app
@@ -95,7 +96,7 @@ def _length(scope: dict[str, Any]) -> int:
 
 @MEDIA_CONNECTOR_REGISTRY.register("bounded")
 class BoundedConnector(MediaConnector):  # type: ignore[misc]
-    """vLLM's own, which takes room before it decodes and afterwards gives back what was not needed."""
+    """vLLM's connector, but it reserves memory before it decodes, and afterwards frees what was not needed."""
 
     async def load_from_url_async(self, url: str, media_io: Any, **more: Any) -> Any:
         if isinstance(media_io, ImageMediaIO):
@@ -104,7 +105,7 @@ class BoundedConnector(MediaConnector):  # type: ignore[misc]
         elif isinstance(media_io, VideoMediaIO):
             frames = max(1, int(media_io.kwargs.get("max_frames", media_io.num_frames)))
             most = frames * FRAME_PIXELS * 3
-            media_io.image_io = Picture(media_io.image_io)  # of a stack of pictures that is sent as a video
+            media_io.image_io = Picture(media_io.image_io)  # for a list of images that is sent as a video
             reader = media_io
         else:
             return await super().load_from_url_async(url, media_io, **more)
@@ -118,7 +119,7 @@ class BoundedConnector(MediaConnector):  # type: ignore[misc]
 
 
 class Picture:
-    """Reads a picture as `inner` does, and scales a large one down as the model's own processor would next."""
+    """Loads an image with `inner`, and scales a large image down like the model's processor."""
 
     def __init__(self, inner: ImageMediaIO) -> None:
         self._inner = inner
@@ -139,7 +140,7 @@ class Picture:
         try:
             loaded = load(*arguments)
         except Image.DecompressionBombError as error:
-            # Pillow's own limit, before vLLM's: to the client a 400, as that one is.
+            # Pillow's limit is checked before vLLM's. ValueError makes it the same 400 for the client.
             raise ValueError(f"Failed to load image: {error}") from error
         width, height = loaded.media.size
         if width * height > PICTURE_PIXELS:
@@ -148,7 +149,8 @@ class Picture:
 
 
 def fitted(width: int, height: int) -> tuple[int, int]:
-    """Qwen3-VL's smart_resize for a picture that is too large: the same shape, multiples of FACTOR, at most PICTURE_PIXELS."""
+    """Qwen3-VL's smart_resize for an image that is too large: same aspect ratio, multiples of FACTOR, at most
+    PICTURE_PIXELS."""
     shrink = sqrt(width * height / PICTURE_PIXELS)
     sides = (max(FACTOR, floor(side / shrink / FACTOR) * FACTOR) for side in (width, height))
     wide, high = sides
@@ -169,6 +171,6 @@ def _check_frame(width: int, height: int) -> None:
         )
 
 
-# All frames of a video are decoded before one is scaled down, so they must be smaller than a picture.
+# All frames of a video are decoded before any is scaled down, so their limit is lower than that of images.
 for decoder in (opencv, torchcodec):
     decoder.check_frame_pixel_limit = _check_frame

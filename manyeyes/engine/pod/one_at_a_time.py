@@ -1,11 +1,12 @@
-"""Engines of one GPU start one after the other: `one_at_a_time.py LOCK... -- PROGRAM...` runs the program once it has the locks.
+"""Starts the engines of one GPU one after the other: `one_at_a_time.py LOCK... -- PROGRAM...` runs the program with the
+locks.
 
-vLLM measures how much GPU memory is free before and after it loads, for the whole GPU: what another engine takes in the
-meantime is charged to it, and both end (vllm-project/vllm#55827). Whoever starts an engine, Compose, Docker after a crash,
-or the controller, starts it through this.
+vLLM measures the free memory of the whole GPU before and after it loads. It counts memory that another engine allocates
+during this time as its own, and both engines exit (vllm-project/vllm#55827). Compose, Docker's restart after a crash
+and the controller all start an engine through this script.
 
-The locks are files in a volume that all engines of a host share, one for each GPU. A process beside the program holds them
-and lets go when the engine is healthy; the kernel lets go when either of them ends.
+The locks are files in a volume that all engines of a host share, one for each GPU. A child process holds them and
+releases them when the engine is healthy. The kernel releases them when either process exits.
 """
 
 import fcntl
@@ -21,9 +22,9 @@ ASK_TIMEOUT_S = 5.0
 
 
 def main(arguments: list[str]) -> None:
-    """Does not return: becomes the program."""
+    """Replaces this process with the program, and so does not return."""
     end = arguments.index("--")
-    files = [_locked(path) for path in sorted(arguments[:end])]  # in one order, or two engines wait for each other
+    files = [_locked(path) for path in sorted(arguments[:end])]  # always in the same order, to prevent a deadlock
     program = arguments[end + 1 :]
     parent = os.getpid()
     if os.fork() == 0:
@@ -35,19 +36,19 @@ def main(arguments: list[str]) -> None:
 
 
 def _locked(path: str) -> int:
-    """The open file, once no other engine has it locked. A signal ends the wait."""
+    """Waits for the lock and returns the open file. A signal interrupts the wait."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"Another engine is starting on this GPU: waiting for {path}", flush=True)
+        print(f"Another engine starts on this GPU: waiting for {path}", flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
     return file
 
 
 def _hold(parent: int) -> None:
-    """Until the engine answers, or is gone."""
+    """Waits until the engine is healthy or has exited."""
     while os.getppid() == parent and not _is_healthy():
         time.sleep(ASK_EVERY_S)
 

@@ -1,8 +1,8 @@
-"""Before a pod's engine is told to stop: `pre_stop.py --announced-s 35 --finish-s 300`.
+"""The pre-stop hook of an engine's pod: `pre_stop.py --announced-s 35 --finish-s 300`.
 
-Kubernetes takes the pod out of DNS at the same instant; gateways may have the old answer for --announced-s more and go on sending
-requests, which are served. From then on nothing new comes, and what is inside may finish for --finish-s. vLLM must not get
-SIGTERM earlier: it then refuses new requests, or ends them empty with status 200.
+Kubernetes removes the pod from DNS at the same time. Gateways may use a cached answer for --announced-s and continue to
+send requests, which are served. After that no new requests arrive, and requests in flight may finish within --finish-s.
+vLLM must not get SIGTERM earlier, because it then rejects new requests, or ends them empty with status 200.
 """
 
 import argparse
@@ -15,7 +15,7 @@ LOOK_EVERY_S = 1.0
 
 
 def inside(url: str) -> int | None:
-    """Requests in the engine; None where it does not tell."""
+    """Returns the number of requests in the engine; None if the engine does not report it."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         return int(json.load(opener.open(f"{url}/load", timeout=5))["server_load"])
@@ -31,7 +31,7 @@ def main() -> int:
     given = parser.parse_args()
     time.sleep(given.announced_s)
     until = time.monotonic() + given.finish_s
-    # One that does not tell may be busy, or gone: there is nothing better than to wait the time out, or for the kubelet to end it.
+    # An engine that does not report it may be busy or gone, so wait until the timeout, or until the kubelet kills it.
     while inside(given.url) != 0 and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)
     return 0

@@ -1,8 +1,9 @@
-"""0 once the engine answers /health and has answered one picture. `startup_probe.py MODEL [--no-picture] [--timeout-s N] [--mark FILE]`
+"""Startup probe of an engine: `startup_probe.py MODEL [--no-picture] [--timeout-s N] [--mark FILE]`.
 
-The first picture is several times slower than those after it, so that no user should get it. It is the startup probe on
-Kubernetes: before it succeeds no readiness probe is asked, and DNS does not name the pod. With --mark it is a health check for
-Swarm, which has one for everything: FILE tells that the picture was answered, and from then on only /health is asked.
+It exits with 0 when the engine answers /health and has answered one image. The first image is several times slower than
+later ones, so no client should send it. On Kubernetes, readiness probes start only after the startup probe succeeds,
+and until then DNS does not return the pod. With --mark it is the only health check on Swarm: FILE is created when the
+image was answered, and after that only /health is checked.
 """
 
 import argparse
@@ -16,7 +17,7 @@ PNG = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVM
 
 
 def question(model: str, picture: bool) -> dict[str, object]:
-    """One token about one picture."""
+    """Returns a chat request for one token, with one image if `picture` is true."""
     content: list[dict[str, object]] = [{"type": "text", "text": "What is this?"}]
     if picture:
         content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}})
@@ -35,7 +36,7 @@ def main() -> int:
     asked = urllib.request.Request(
         f"{given.url}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
     )
-    # Proxies of the environment are for others.
+    # Ignores proxies from the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         opener.open(f"{given.url}/health", timeout=given.timeout_s).close()
@@ -46,7 +47,7 @@ def main() -> int:
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         print(f"not warm: {error}", file=sys.stderr)
         return 1
-    # vLLM says "abort" with status 200 while it shuts down.
+    # vLLM answers with "abort" and status 200 while it shuts down.
     if ended not in ("length", "stop"):
         return 1
     if given.mark:

@@ -1,6 +1,6 @@
-"""`python -m manyeyes.engine.tiny OUT_DIR`: a Qwen3-VL with random weights, so that a real vLLM runs anywhere.
+"""`python -m manyeyes.engine.tiny OUT_DIR` builds a Qwen3-VL with random weights, for tests of vLLM without a GPU.
 
-Needs torch and transformers; the vLLM images have both.
+It needs torch and transformers, which the vLLM images contain.
 """
 
 import argparse
@@ -14,7 +14,7 @@ MARKER = "manyeyes-tiny.json"
 
 
 def recipe_version() -> str:
-    """A short digest of this package's own files: another recipe is another version, with no number to bump."""
+    """Returns a digest of this package's files, which changes with every change of the recipe."""
     digest = sha256()
     for file in sorted(Path(__file__).parent.glob("*")):
         if file.suffix in {".py", ".jinja"}:
@@ -23,7 +23,7 @@ def recipe_version() -> str:
 
 
 def marker(folder: Path) -> dict[str, object] | None:
-    """What a finished folder says about itself; None when there is none, or it cannot be read."""
+    """Returns the content of the marker file; None if it is missing or invalid."""
     try:
         content = json.loads((folder / MARKER).read_text())
     except (OSError, ValueError):
@@ -32,14 +32,14 @@ def marker(folder: Path) -> dict[str, object] | None:
 
 
 def is_finished(folder: Path, seed: int) -> bool:
-    """Whether `folder` holds what this recipe makes from this seed."""
+    """Whether `folder` contains the model of this recipe version and seed."""
     found = marker(folder)
     return found is not None and found.get("version") == recipe_version() and found.get("seed") == seed
 
 
 def fill(folder: Path, seed: int) -> None:
-    """Write every file of the model into `folder`, the marker last."""
-    # torch and transformers take seconds to import: only when there is something to build.
+    """Writes all files of the model to `folder`, the marker last."""
+    # torch and transformers take seconds to import, so they are imported only for a build.
     from manyeyes.engine.tiny import model, tokenizer
 
     ids = tokenizer.save(folder)
@@ -48,25 +48,25 @@ def fill(folder: Path, seed: int) -> None:
     content = {"version": recipe_version(), "seed": seed, "parameters": parameters}
     (folder / MARKER).write_text(json.dumps(content, indent=2) + "\n")
     for file in folder.iterdir():
-        file.chmod(0o644)  # the weights are written for their owner only, and an engine may run as another user
+        file.chmod(0o644)  # the weights are readable only by their owner, and an engine may run as another user
 
 
 def build(out: Path, seed: int) -> bool:
-    """Make `out`, or leave it alone when it is there already. Says whether anything was built.
+    """Builds the model in `out`, unless it is complete already. Returns whether it was built.
 
-    A reader sees the old folder or the whole new one: all is written to a folder beside it, which then takes its name.
+    `out` is replaced atomically: the files are written to a temporary folder, which is then renamed.
     """
     if is_finished(out, seed):
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         made = Path(scratch) / "made"
-        made.mkdir()  # of its own, because the temporary folder is closed to the user that an engine runs as
+        made.mkdir()  # a subfolder, because the user of an engine cannot read the temporary folder itself
         fill(made, seed)
         try:
             made.rename(out)
         except OSError:
-            # Something is in the way: another builder was faster, or an older model lies there.
+            # `out` exists: another process was faster, or it contains an older model.
             if not is_finished(out, seed):
                 out.rename(Path(scratch) / "replaced")
                 made.rename(out)
@@ -81,7 +81,7 @@ def main() -> int:
     try:
         built = build(options.out_dir, options.seed)
     except OSError as error:
-        print(f"Could not write {options.out_dir}: {error}. Give a folder this user may write to.", file=sys.stderr)
+        print(f"Could not write {options.out_dir}: {error}. Use a folder that this user can write to.", file=sys.stderr)
         return 1
     print(json.dumps({"event": "tiny_built" if built else "tiny_kept", "folder": str(options.out_dir)}))
     return 0

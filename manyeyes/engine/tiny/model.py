@@ -1,8 +1,9 @@
-"""The network: Qwen3-VL's architecture with every size at its smallest, and random weights.
+"""The network: Qwen3-VL's architecture with minimal sizes and random weights.
 
-Two things are not random, and make the noise readable. Dimension 0 of every token's embedding is large, so it is large
-and positive wherever the next token is chosen; and the output row of each token says there how likely it is: whole
-words are free, the end of the turn comes about once in a hundred, all else never; unless a grammar asks for it.
+Two parts are not random, so that the answers are readable words. Dimension 0 of every embedding is large, so it is
+large and positive in the last hidden state. The output row of each token has a weight in dimension 0 that sets its
+probability: whole words are likely, the end of the turn has about one percent, and other tokens occur only if a grammar
+requires them.
 """
 
 import json
@@ -22,13 +23,13 @@ SHARED = {
     "image_std": [0.5, 0.5, 0.5],
 }
 
-# "shortest_edge" and "longest_edge" are the least and the most pixels of a picture (not edges), 64 to 1280 tokens.
+# "shortest_edge" and "longest_edge" are the minimum and maximum number of pixels (not edges): 64 to 1280 tokens.
 IMAGE = SHARED | {
     "image_processor_type": "Qwen2VLImageProcessorFast",
     "size": {"shortest_edge": 65_536, "longest_edge": 1_310_720},
 }
 
-# The same for all frames of a video together: at most 2048 tokens, so that one fits into a short context.
+# The same for all frames of a video together: at most 2048 tokens, so that a video fits into a short context.
 VIDEO = SHARED | {
     "video_processor_type": "Qwen3VLVideoProcessor",
     "size": {"shortest_edge": 4_096, "longest_edge": 4_194_304},
@@ -39,7 +40,7 @@ VIDEO = SHARED | {
 
 
 def save_processors(folder: Path) -> None:
-    """Write both files into `folder`."""
+    """Writes both processor files to `folder`."""
     for name, content in (("preprocessor_config.json", IMAGE), ("video_preprocessor_config.json", VIDEO)):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -48,11 +49,12 @@ WIDTH = 64
 NEVER = -20.0
 LONGEST = 12
 END_OF_TURN_WEIGHT = 0.8
-SPREAD = 0.2  # of the output rows; larger makes the likely words likelier
+SPREAD = 0.2  # standard deviation of the output rows; a larger value makes likely words more likely
 
 
 def config(ids: dict[str, list[int] | int]) -> Qwen3VLConfig:
-    """The sizes. 32 dimensions are the smallest head that vLLM has attention for on a CPU (`v1/attention/backends/cpu_attn.py`)."""
+    """Returns the sizes. 32 is the smallest head size of vLLM's attention on CPU
+    (`v1/attention/backends/cpu_attn.py`)."""
     return Qwen3VLConfig(
         text_config={
             "vocab_size": VOCABULARY,
@@ -89,12 +91,12 @@ def config(ids: dict[str, list[int] | int]) -> Qwen3VLConfig:
 
 
 def prefer_words(model: Qwen3VLForConditionalGeneration, ids: dict[str, list[int] | int]) -> None:
-    """Set the weights that decide which tokens can come out (see the top of this file)."""
+    """Sets the weights that make readable words likely (see the top of this file)."""
     with torch.no_grad():
         model.get_input_embeddings().weight[:, 0] = 0.1
         rows = model.lm_head.weight
         rows.normal_(std=SPREAD)
-        # Where a grammar leaves only these, the longest that fits: what it spells out takes few tokens.
+        # If a grammar allows only these tokens, prefer the longest, so that the text has few tokens.
         rows[:, 0] = NEVER + torch.tensor(ids["lengths"]).clamp(max=LONGEST)
         rows[ids["words"], 0] = 0.0
         rows[[ids[name] for name in SPECIAL], 0] = NEVER
@@ -102,7 +104,7 @@ def prefer_words(model: Qwen3VLForConditionalGeneration, ids: dict[str, list[int
 
 
 def save(folder: Path, ids: dict[str, list[int] | int], seed: int) -> int:
-    """Write weights and configuration. Returns the number of parameters."""
+    """Writes weights and configuration. Returns the number of parameters."""
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(config(ids))
     prefer_words(model, ids)

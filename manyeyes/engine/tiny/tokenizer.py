@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer of 1024 tokens, trained on a few sentences, under the special names that Qwen3-VL uses."""
+"""A byte-level BPE tokenizer with 1024 tokens, trained on a few sentences, with Qwen3-VL's special tokens."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from transformers import Qwen2TokenizerFast
 
 SENTENCES = """
 The quick brown fox jumps over the lazy dog while a white cat sleeps under the old wooden table.
-This picture shows a small house with a red roof, two open windows and a green garden in front of it.
+This photo shows a small house with a red roof, two open windows and a green garden in front of it.
 A young woman in a long blue coat is walking along the street with a black umbrella in her left hand.
 On the right side of the image there are three large trees, and behind them you can see a quiet lake.
 The sky above the mountains is clear and bright, with only a few thin clouds near the horizon.
@@ -21,12 +21,12 @@ The first page of the document contains a title, a short summary and a table wit
 The second chart shows how the price of electric power changed between winter and summer of the last year.
 This receipt lists every item with its quantity, the total amount, the tax and the date of the payment.
 The text on the sign says that the museum opens at nine in the morning and closes at six in the evening.
-Please read the label on the bottle, describe its color and shape, and tell me what is written below the logo.
+Please read the label on the bottle, describe its color and shape, and explain what is written below the logo.
 What do you see in this video, and what happens after the first few seconds?
-At the beginning a brown horse stands in the field; later it moves slowly toward the fence and eats some grass.
+At the beginning a brown horse rests in the field; later it moves slowly toward the fence and eats some grass.
 The player in the white shirt throws the ball to another player, who catches it and runs toward the line.
 How many birds are sitting on the wire, and which one of them is the largest?
-I can count seven birds, but the picture is dark, so the answer may be wrong.
+I can count seven birds, but the image is dark, so the answer may be wrong.
 The room is full of books, and a lamp on the desk gives a soft yellow light.
 Her mother and her brother are sitting on a bench near the river, eating bread and cheese.
 A group of students is listening to the teacher, who is drawing a map of the world on the board.
@@ -41,13 +41,13 @@ You are a helpful assistant that answers questions about images, documents and v
 The screen of the computer shows an error message, and the user does not know what to do next.
 A large airplane is flying above the city, leaving a straight white trail across the blue sky.
 The bridge over the river was built of iron and stone more than one hundred years ago.
-He opened the door, turned on the light and found a letter that somebody had left on the floor.
+He opened the door, turned on the light and found a letter that a neighbor had left on the floor.
 The market is busy today: farmers sell vegetables, eggs, honey and fish, and music comes from a corner.
 An elephant drinks from the pool while two young lions rest in the shadow of a single tree.
 The blue line in the graph rises quickly at first, then stays almost flat, and falls again near the end.
-Each engine reads the question, looks at the picture and writes one word after another.
+Each engine reads the question, looks at the image and writes one word after another.
 Every answer that you are reading here is random noise from a model that has learned nothing at all.
-If something is not clear, ask again with a better picture, a shorter question or a different model.
+If something is not clear, try again with a better photo, a shorter question or a different model.
 Women, men and children dance together in the square, and an old man plays the guitar.
 The train leaves the tunnel, crosses the valley and reaches the village before the rain begins.
 My favorite color is orange, his is purple, hers is pink, and theirs is gray or black.
@@ -63,7 +63,7 @@ JSON_LINES = 20 * [
     """{"name":"get_weather","arguments":{"city":"Paris"}}""",
     """{"kind":"receipt","paid":true,"total":false,"items":null}""",
 ]
-"""What tool calls and JSON answers are spelled with. No words of these come out by themselves."""
+"""Training text for the tokens of tool calls and JSON answers. Only words of SENTENCES are likely without a grammar."""
 
 
 VOCABULARY = 1024
@@ -80,11 +80,11 @@ SPECIAL = [
     "<|video_pad|>",
 ]
 TOOL_TAGS = ["<tool_call>", "</tool_call>"]
-"""One token each, as in Qwen3-VL's tokenizer, and not special: they are part of an answer's text."""
+"""One token each and not special, as in Qwen3-VL's tokenizer, because they are part of an answer's text."""
 
 
 def train() -> Tokenizer:
-    """The trained tokenizer: special tokens, the 256 bytes, and merges up to VOCABULARY tokens."""
+    """Returns the trained tokenizer: special tokens, the 256 bytes, and merges up to VOCABULARY tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -96,23 +96,24 @@ def train() -> Tokenizer:
     )
     tokenizer.train_from_iterator([*SENTENCES, *JSON_LINES], trainer)
     if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"{tokenizer.get_vocab_size()} tokens instead of {VOCABULARY}. Give it more sentences.")
+        raise ValueError(f"expected {VOCABULARY} tokens, got {tokenizer.get_vocab_size()}. Add sentences.")
     return tokenizer
 
 
 def words(tokenizer: Tokenizer) -> list[int]:
-    """The ids of the tokens that are one whole word of the sentences with its leading blank, or a comma or full stop."""
+    """Returns the ids of tokens that are a whole word of the sentences with a leading blank, a comma or a full stop."""
     known = {" " + word.strip(".,:;?") for sentence in SENTENCES for word in sentence.split()} | {",", "."}
     return [token for token in range(len(SPECIAL) + len(TOOL_TAGS), VOCABULARY) if tokenizer.decode([token]) in known]
 
 
 def lengths(tokenizer: Tokenizer) -> list[int]:
-    """Characters of each token, by id."""
+    """Returns the number of characters of each token, by id."""
     return [len(tokenizer.id_to_token(token)) for token in range(VOCABULARY)]
 
 
 def save(folder: Path) -> dict[str, list[int] | int]:
-    """Write the tokenizer's files. Returns the id of each special token by its name, "words": the readable ids, and "lengths": of all."""
+    """Writes the tokenizer's files. Returns the ids of special tokens by name, "words" (readable ids) and "lengths" (of
+    all)."""
     trained = train()
     tokenizer = Qwen2TokenizerFast(
         tokenizer_object=trained,

@@ -1,6 +1,7 @@
 """Writes dashboards/*.json: python -m manyeyes.monitoring.grafana.build
 
-The files have the classic dashboard model of Grafana 12, which its file provider reads. They are built with Grafana's Foundation SDK.
+The files have the classic dashboard model of Grafana 12, which its file provider reads. They are built with Grafana's
+Foundation SDK.
 """
 
 import json
@@ -34,7 +35,8 @@ ANNOTATIONS = (
     ),
     ("Marks", "manyeyes_annotation", "blue", {"titleFormat": "{{text}}", "textFormat": ""}),
 )
-"""Spans on every panel, while a series has samples: name, query, colour, and Prometheus' fields that the SDK's type lacks."""
+"""Spans on every panel, while a series has samples: name, query, colour, and Prometheus' fields that the SDK's type
+lacks."""
 
 
 def files() -> dict[Path, str]:
@@ -59,7 +61,7 @@ def dashboard(one: Dashboard) -> dict[str, Any]:
         .time(f"now-{one.span}", "now")
         .refresh("10s")
         .tooltip(DashboardCursorSync.CROSSHAIR)  # one crosshair over all panels
-        .link(others.include_vars(True).keep_time(True))  # the other dashboards, with the same choice and time
+        .link(others.include_vars(True).keep_time(True))  # the other dashboards, with the same selection and time
         .annotations([_annotation(name, query, colour) for name, query, colour, _ in ANNOTATIONS])
         .variables([_variable(name) for name in one.variables])
     )

@@ -66,7 +66,7 @@ FIGURES = (
     ),
     DashboardPanel(
         "P95 now",
-        "19 of 20 answers of the last five minutes were complete within this time. "
+        "Time within which 19 of 20 answers of the last five minutes were complete. "
         "Worry when it exceeds the pool's objective, the dashed line of Request time below.",
         "s",
         {"{{pool}}": recorded("pool:request_seconds:p95")},

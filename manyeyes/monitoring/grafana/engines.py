@@ -1,7 +1,7 @@
 """The Engines dashboard as data: which engine has a problem, and why? `build.py` renders it as JSON.
 
-Prometheus adds the labels `engine`, `pool` and `flavour` to engines' metrics; vLLM's own `engine` label, a number, becomes
-`exported_engine`.
+Prometheus adds the labels `engine`, `pool` and `flavour` to engines' metrics; vLLM's own `engine` label, a number,
+becomes `exported_engine`.
 """
 
 from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
@@ -26,7 +26,10 @@ def state_number() -> str:
 
 
 def share_of_pool() -> str:
-    """Query for each engine's share of the requests that its pool's engines answered. It has no value while there are no requests."""
+    """Query for each engine's share of the requests that its pool's engines answered.
+
+    It has no value while there are no requests.
+    """
     whole = f"sum by (pool) (pool_engine:requests:rate1m{{{POOL}}})"
     return f"{recorded('pool_engine:requests:rate1m')} / on (pool) group_left {whole}"
 
@@ -77,7 +80,7 @@ WHICH = DashboardRow(
         ),
         DashboardPanel(
             "Request time, p95 of each engine",
-            "19 of 20 answers of an engine were complete within this time, over five minutes. "
+            "Time within which 19 of 20 answers of an engine were complete, over five minutes. "
             "Worry about an engine far above the others of its pool: it is hot, short of memory, or on a slower GPU.",
             "s",
             {"{{engine}}": recorded("pool_engine:request_seconds:p95")},

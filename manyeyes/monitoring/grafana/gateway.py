@@ -1,14 +1,17 @@
-"""The Gateway dashboard as data: requests by pool, engine and key, their times and their errors. `build.py` renders it as JSON.
+"""The Gateway dashboard as data: requests by pool, engine and key, their times and their errors. `build.py` renders it
+as JSON.
 
-All figures come from the gateway's request log (`manyeyes/controller/telemetry/request_metrics.py`), so they are what users saw; the
-Cluster dashboard also shows what the engines report. The label `engine` is empty if the gateway or its cache answered.
+All figures come from the gateway's request log (`manyeyes/controller/telemetry/request_metrics.py`), so they are what
+users saw; the Cluster dashboard also shows what the engines report. The label `engine` is empty if the gateway or its
+cache answered.
 """
 
 from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
 
 
 def or_zero(counter: str) -> str:
-    """Query for the counter's rate per pool; 0 for a pool without that series, such as fallbacks of a pool that has no fallback."""
+    """Query for the counter's rate per pool; 0 for a pool without that series, such as fallbacks of a pool that has no
+    fallback."""
     return f"{rate(counter, 'pool', POOL)} or 0 * {rate('manyeyes_retries_total', 'pool', POOL)}"
 
 

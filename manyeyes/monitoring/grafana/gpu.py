@@ -1,7 +1,8 @@
 """The GPU dashboard as data. `build.py` renders it as JSON.
 
 The metrics are those of NVIDIA's DCGM exporter with its default counters
-(https://github.com/NVIDIA/dcgm-exporter/blob/main/etc/default-counters.csv). The panels are empty where it does not run.
+(https://github.com/NVIDIA/dcgm-exporter/blob/main/etc/default-counters.csv). The panels are empty where it does not
+run.
 """
 
 from manyeyes.monitoring.grafana.panels import GPU, Dashboard, DashboardPanel, DashboardRow, recorded

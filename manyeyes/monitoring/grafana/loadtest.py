@@ -1,7 +1,7 @@
 """The Load test dashboard as data: the load, its results, and a comparison of runs. `build.py` renders it as JSON.
 
-A run is marked by `manyeyes_annotation` (docs/load-testing.md): marks are blue spans on every dashboard, and this dashboard has
-figures for each mark.
+A run is marked by `manyeyes_annotation` (docs/load-testing.md): marks are blue spans on every dashboard, and this
+dashboard has figures for each mark.
 """
 
 from manyeyes.monitoring.grafana.panels import POOL, Dashboard, DashboardPanel, DashboardRow, recorded
@@ -15,7 +15,10 @@ def during(figure: str, how: str = "avg_over_time") -> str:
 
 
 def worst(name: str) -> str:
-    """Query for the highest value of the selected pools. Adding 0 * the number of engines draws a line for an idle cluster too."""
+    """Query for the highest value of the selected pools.
+
+    Adding 0 * the number of engines draws a line for an idle cluster too.
+    """
     return f"max({recorded(name)}) or 0 * sum({recorded('pool:engines:count')})"
 
 

@@ -1,9 +1,10 @@
-"""The alerts, symptoms first. Each has a runbook of its name in docs/runbooks/ and test cases in tests/prometheus/cases/.
+"""The alerts, symptoms first. Each has a runbook of its name in docs/runbooks/ and test cases in
+tests/prometheus/cases/.
 
-A burn rate is how many times faster errors occur than the objective allows. Each burn alert uses two windows, so that it fires when
-it matters and resolves when the problem is over (Google, The Site Reliability Workbook, chapter 5:
-https://sre.google/workbook/alerting-on-slos/). A share of few requests is not significant, so these alerts also require a minimum
-number of failed requests.
+A burn rate is how many times faster errors occur than the objective allows. Each burn alert uses two windows, so that
+it fires when it matters and resolves when the problem is over (Google, The Site Reliability Workbook, chapter 5:
+https://sre.google/workbook/alerting-on-slos/). A share of few requests is not significant, so these alerts also require
+a minimum number of failed requests.
 """
 
 from manyeyes.monitoring.prometheus.recording import SERVING, AlertRule, RuleGroup
@@ -20,7 +21,8 @@ UP = f"max by (pool, engine) (manyeyes_engine_state{{{SERVING}}}) == 1"
 SCALED = "max by (pool) (manyeyes_scaling_desired_replicas)"
 """Pools whose engines the autoscaler may stop."""
 HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
-"""Requests that wait in an engine. Own x (n + 2) > 3 x sum means: more than three times the average of the n - 1 other engines."""
+"""Requests that wait in an engine. Own x (n + 2) > 3 x sum means: more than three times the average of the n - 1 other
+engines."""
 ALL_START = '(sum by (pool) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == on (pool) pool:engines:count)'
 """Pools all of whose engines are starting. EngineStuckStarting fires if that does not end."""
 NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
@@ -28,14 +30,14 @@ HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
 
 
 def cluster_starts(window: str) -> str:
-    """Query for the number of controller restarts. Prometheus' volume survives `make down` and `make up`, whose effect on engines is in
-    its history but is not a fault of the engines."""
+    """Query for the number of controller restarts. Prometheus' volume survives `make down` and `make up`, whose effect
+    on engines is in its history but is not a fault of the engines."""
     return f'scalar(max(changes(process_start_time_seconds{{job="controller"}}[{window}])) or vector(0))'
 
 
 def burn(ratio: str, promise: str, factor: float, short: str, long: str, wrong: str) -> str:
-    """Query that is true if both windows exceed the factor. The threshold is limited to 0.9, so that it can be reached with a very low
-    objective too."""
+    """Query that is true if both windows exceed the factor. The threshold is limited to 0.9, so that it can be reached
+    with a very low objective too."""
     threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({promise})), 0.9)"
     over = [f"{ratio}{window} > {threshold}" for window in (long, short)]
     return f"{over[0]} and on (pool) {over[1]} and on (pool) {wrong} >= {FEW}"

@@ -1,7 +1,7 @@
 """The recording rules, by level: pool, pool_engine, gpu, cluster.
 
-`manyeyes_requests_total` and similar metrics are what users saw (the gateway's log); `vllm:...` metrics come from the engines. A share
-has no sample while there are no requests, so that an idle pool counts neither as good nor as bad.
+`manyeyes_requests_total` and similar metrics are what users saw (the gateway's log); `vllm:...` metrics come from the
+engines. A share has no sample while there are no requests, so that an idle pool counts neither as good nor as bad.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class RecordingRule:
     name: str
     """level:metric:operations, as Prometheus recommends: https://prometheus.io/docs/practices/rules/"""
     expr: str
-    """PromQL, with the ranges that it has in production."""
+    """PromQL, with the ranges that are used in production."""
     help: str
     """What it means and its unit, in a sentence."""
 
@@ -64,7 +64,10 @@ def rate(counter: str, by: str, window: str, where: str = "") -> str:
 
 
 def share(part: str, whole: str, zero: str = "") -> str:
-    """Query for `part` / `whole`; no sample where `whole` is 0. `zero`: a query with the labels for which a missing part counts as 0."""
+    """Query for `part` / `whole`; no sample where `whole` is 0.
+
+    `zero`: a query with the labels for which a missing part counts as 0.
+    """
     counted = f"({part} or 0 * {zero or whole})"
     return f"{counted} / ({whole} > 0)"
 

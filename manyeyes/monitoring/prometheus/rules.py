@@ -1,7 +1,7 @@
 """Renders rules.yml, as a document: the recording rules and the alerts. Pure.
 
-The rules read the objectives from the controller (`manyeyes_slo_...`), so that a pool that is registered at run time has alerts too,
-and a changed objective needs no new rules.
+The rules read the objectives from the controller (`manyeyes_slo_...`), so that a pool that is registered at run time
+has alerts too, and a changed objective needs no new rules.
 """
 
 import re
@@ -72,20 +72,21 @@ def seconds_of(duration: str) -> int:
 
 RULES_HEAD = """# Recording rules
 
-Generated from `manyeyes/monitoring/prometheus/recording.py` by `make docs`. Prometheus computes these series in advance. Dashboards
-and [alerts](alerts.md) use the same series, so that their values agree.
-A name is `level:metric:operations`. The level determines the labels: `cluster` (none), `pool` (`pool`), `pool_engine` (`pool`,
-`engine`), `gpu` (`gpu`). Shares and times have no sample while there are no requests.
+Generated from `manyeyes/monitoring/prometheus/recording.py` by `make docs`. Prometheus computes these series in
+advance. Dashboards and [alerts](alerts.md) use the same series, so that their values agree.
 
-`rate1m` and similar suffixes are the time window at `monitoring.alert_speed: 1`. Series computed from `manyeyes_...` are what users
-saw, as logged by the gateway ([metrics](metrics.md)); series computed from `vllm:...` are measured by the engines.
+A name is `level:metric:operations`. The level determines the labels: `cluster` (none), `pool` (`pool`), `pool_engine`
+(`pool`, `engine`), `gpu` (`gpu`). Shares and times have no sample while there are no requests.
+
+`rate1m` and similar suffixes are the time window at `monitoring.alert_speed: 1`. Series from `manyeyes_...` metrics are
+what users saw, as logged by the gateway ([metrics](metrics.md)); engines measure the series from `vllm:...` metrics.
 
 | name | meaning |
 |---|---|
 """
 RULES_TAIL = """
-The `gpu` level and `cluster:energy_...`, `cluster:gpu_...` exist only if NVIDIA's exporter runs (`monitoring.gpu_exporter`).
-Rules with windows of half an hour and more are evaluated every 30 s, all others at every scrape interval.
+The `gpu` level and `cluster:energy_...`, `cluster:gpu_...` exist only if NVIDIA's exporter runs
+(`monitoring.gpu_exporter`). Rules over half an hour and more are evaluated every 30 s, all others at every scrape.
 """
 
 
@@ -101,17 +102,17 @@ def rules_markdown() -> str:
 
 ALERTS_HEAD = """# Alerts
 
-Generated from `manyeyes/monitoring/prometheus/alerts.py` by `make docs`. Alerts use the [recording rules](rules.md) that dashboards
-show, and the objectives of pools (`pools[].slo`). A *page* wakes an operator, a *ticket* can wait until the morning;
-`monitoring.alerting` in `config/cluster.yaml` sets the receivers ([monitoring](../monitoring.md)). "After" is how long the condition
-must be true before the alert fires, at `monitoring.alert_speed: 1`.
+Generated from `manyeyes/monitoring/prometheus/alerts.py` by `make docs`. Alerts use the [recording rules](rules.md)
+that dashboards show, and the objectives of pools (`pools[].slo`). A *page* wakes an operator, a *ticket* can wait until
+the morning. `monitoring.alerting` in `config/cluster.yaml` sets the receivers ([monitoring](../monitoring.md)). "After"
+is how long the condition must be true before the alert fires, at `monitoring.alert_speed: 1`.
 
 | alert, with its runbook | severity | after | summary |
 |---|---|---|---|
 """
 ALERTS_TAIL = """
-Each alert has cases in `tests/prometheus/cases/` in which it fires and in which it is silent; promtool runs them in `make check`. The
-`Gpu...` alerts exist only if NVIDIA's exporter runs.
+Each alert has cases in `tests/prometheus/cases/` in which it fires and in which it is silent; promtool runs them in
+`make check`. The `Gpu...` alerts exist only if NVIDIA's exporter runs.
 """
 
 

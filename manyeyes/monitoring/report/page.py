@@ -1,4 +1,5 @@
-"""Renders the report as one self-contained HTML page without scripts or downloads, for light and dark mode and any width. Pure."""
+"""Renders the report as one self-contained HTML page without scripts or downloads, for light and dark mode and any
+width. Pure."""
 
 import html
 import math

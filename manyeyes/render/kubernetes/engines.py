@@ -1,7 +1,7 @@
 """Renders a Deployment for each shape of engine, a headless Service for each pool, and a disruption budget.
 
-The Service named after the pool publishes the eligible engines in DNS, as the controller does on one host. nginx's files
-are the same.
+The Service named after the pool publishes the eligible engines in DNS, as the controller does on one host. nginx's
+files are the same.
 """
 
 from math import ceil
@@ -162,7 +162,8 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 
 
 def _without_a_name(shape: EngineGroup) -> dict[str, str]:
-    """Environment for a user without an entry in /etc/passwd, which PyTorch reads. It can write to /cache and /tmp only.
+    """Environment for a user without an entry in /etc/passwd, which PyTorch reads. It can write to /cache and /tmp
+    only.
 
     vLLM imports media_memory.py from PYTHONPATH.
     """

@@ -31,7 +31,10 @@ UNHASHED = {"disableNameSuffixHash": True}
 
 
 def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict[str, str]:
-    """{path: text}. Raises PlacementError that lists what Kubernetes cannot run. `root` is the path from the tree to the repository."""
+    """{path: text}.
+
+    Raises PlacementError that lists what Kubernetes cannot run. `root` is the path from the tree to the repository.
+    """
     found = clusters(cluster)
     main = next(iter(found))  # the cluster with GPUs, else the first
     files = _base(found[main], root) | _components(found[main], root)
@@ -173,11 +176,12 @@ OURS = ("--middleware=media_memory.",)
 
 
 def production_stack_values(cluster: PlacedCluster) -> Json:
-    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines are left out, because they are not vLLM.
+    """The same pools as values for vLLM production-stack's Helm chart. Emulated engines are left out, because they are
+    not vLLM.
 
-    The fields are the chart's: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. The chart starts
-    `vllm serve MODEL` with --host and --port, and adds a flag for each field of vllmConfig that is set. Our flags are in extraArgs
-    instead.
+    The fields are the chart's: https://github.com/vllm-project/production-stack/blob/main/helm/values.yaml. The chart
+    starts `vllm serve MODEL` with --host and --port, and adds a flag for each field of vllmConfig that is set. Our
+    flags are in extraArgs instead.
     """
     models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
     return {

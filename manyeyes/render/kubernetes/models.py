@@ -87,7 +87,10 @@ def _claim(cluster: PlacedCluster) -> Json:
 
 
 def _job(cluster: PlacedCluster) -> Json:
-    """The download Job. Its name contains a digest of the models: a Job is immutable, so another list of models is another Job."""
+    """The download Job.
+
+    Its name contains a digest of the models: a Job is immutable, so another list of models is another Job.
+    """
     wanted = wanted_models(cluster)
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     image = image_of(cluster, engine)

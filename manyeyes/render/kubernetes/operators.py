@@ -1,9 +1,9 @@
 """Objects for clusters with operators: autoscaling, scraping and Prometheus rules.
 
-Pools are scaled by KEDA's ScaledObjects, or by plain HorizontalPodAutoscalers where KEDA is not installed. On one host the
-controller scales by `pools[].scaling`; here Kubernetes does, with the same settings: min, max, target, windows and cool-downs. A pool
-whose engines differ is not scaled. The Prometheus operator adds the same labels as on one host, so that dashboards and rules
-are the same.
+Pools are scaled by KEDA's ScaledObjects, or by plain HorizontalPodAutoscalers where KEDA is not installed. On one host
+the controller scales by `pools[].scaling`; here Kubernetes does, with the same settings: min, max, target, windows and
+cool-downs. A pool whose engines differ is not scaled. The Prometheus operator adds the same labels as on one host, so
+that dashboards and rules are the same.
 """
 
 from manyeyes.config.engines import max_num_seqs
@@ -102,7 +102,7 @@ def _autoscaler(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 
 
 def _of_pods(name: str, average: float) -> Json:
-    # Kubernetes writes quantities below one in thousandths.
+    # Kubernetes writes fractions as thousandths.
     value = f"{average:g}" if average == int(average) else f"{round(average * 1000)}m"
     return {
         "type": "Pods",

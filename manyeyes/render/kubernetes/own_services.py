@@ -1,7 +1,7 @@
 """The gateway, the controller and the web page on Kubernetes.
 
-The gateway is stock nginx with the files of nginx/ and its rendered files, both from ConfigMaps. The controller reports which
-engines are up and counts requests; the Services decide the members of a pool. The page is at / of the gateway.
+The gateway is stock nginx with the files of nginx/ and its rendered files, both from ConfigMaps. The controller reports
+which engines are up and counts requests; the Services decide the members of a pool. The page is at / of the gateway.
 """
 
 from manyeyes.config.credentials import ApiKeys
@@ -85,7 +85,8 @@ def _nginx(cluster: PlacedCluster) -> Json:
         "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
         "readinessProbe": alive | {"periodSeconds": 5},
         "livenessProbe": alive | {"periodSeconds": 10},
-        # Process 1 is nginx's master (start.sh executes it). QUIT lets running answers finish; then the container and this hook exit.
+        # Process 1 is nginx's master (start.sh executes it). QUIT lets running answers finish; then the container and
+        # this hook exit.
         "lifecycle": {
             "preStop": {
                 "exec": {
@@ -128,7 +129,8 @@ def _volumes() -> list[Json]:
         {"name": "conf-d", "configMap": {"name": "nginx-conf-d"}},
         {"name": "njs", "configMap": {"name": "nginx-njs"}},
         {"name": "offered", "configMap": {"name": GATEWAY_FILES}},
-        # The certificate and the keys of remote endpoints: `kubectl create secret generic manyeyes --from-file=secrets/`.
+        # The certificate and the keys of remote endpoints: `kubectl create secret generic manyeyes
+        # --from-file=secrets/`.
         {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
         empty_dir("tmp", 4),
         empty_dir("cache", 0.125),
@@ -214,7 +216,8 @@ def controller(cluster: PlacedCluster) -> list[Json]:
         {"name": "http", "port": CONTROLLER_HTTP, "targetPort": "http"},
         {"name": "log", "port": CONTROLLER_LOG, "targetPort": "log", "protocol": "UDP"},
     ]
-    # One pod, because it counts requests, and two would each count a part. The gateway serves requests while it is down.
+    # One pod, because it counts requests, and two would each count a part. The gateway serves requests while it is
+    # down.
     return _single_copy("controller", container, [empty_dir("state", 0.25), empty_dir("tmp", 0.0625)], ports)
 
 

@@ -74,7 +74,10 @@ def deployment(
     pod_labels: dict[str, str] | None = None,
     **fields: Any,
 ) -> Json:
-    """A Deployment of pods with `spec`, selected by `selector`. Pods have the Deployment's labels unless `pod_labels` is given."""
+    """A Deployment of pods with `spec`, selected by `selector`.
+
+    Pods have the Deployment's labels unless `pod_labels` is given.
+    """
     return kubernetes_object(
         "Deployment",
         name,

@@ -126,8 +126,9 @@ def settings_conf(cluster: PlacedCluster) -> str:
 
 
 ENGINES_FOR_A_WORKER = 4
-"""A streamed answer of a few seconds costs the gateway 2 ms of CPU (docs/benchmarks/gateways.md), so four engines with 100 answers
-each at a time leave a core mostly idle. More processes for the same few clients wake up more often, which costs more than it saves."""
+"""A streamed answer of a few seconds costs the gateway 2 ms of CPU (docs/benchmarks/gateways.md), so four engines with
+100 answers each at a time leave a core mostly idle. More processes for the same few clients wake up more often, which
+costs more than it saves."""
 
 
 FEWEST_WORKERS = 2
@@ -166,7 +167,10 @@ def listen_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
 
 
 def beside_conf(places: NginxPaths) -> str:
-    """For locations that proxy to a service next to the gateway: the resolver of its name. A restarted service may have a new address."""
+    """For locations that proxy to a service next to the gateway: the resolver of its name.
+
+    A restarted service may have a new address.
+    """
     return with_gateway_header(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
 
 
@@ -195,11 +199,12 @@ TRACE, SPAN = r"(?!0{32})[0-9a-f]{32}", r"(?!0{16})[0-9a-f]{16}"
 
 
 def tracing_conf(cluster: PlacedCluster) -> str:
-    """Variables with a request's trace id and span id. Without tracing, a client's trace id still reaches the engine and the log.
+    """Variables with a request's trace id and span id. Without tracing, a client's trace id still reaches the engine
+    and the log.
 
-    Stock nginx has no OpenTelemetry module and needs none. The trace id is the client's or the request's random number. The engine
-    receives it as `traceparent` and the log contains it; the controller makes the gateway's spans from the log
-    (manyeyes/controller/telemetry/otlp_exporter.py). The format is W3C's: https://www.w3.org/TR/trace-context/
+    Stock nginx has no OpenTelemetry module and needs none. The trace id is the client's or the request's random number.
+    The engine receives it as `traceparent` and the log contains it; the controller makes the gateway's spans from the
+    log (manyeyes/controller/telemetry/otlp_exporter.py). The format is W3C's: https://www.w3.org/TR/trace-context/
     """
     tracing = cluster.tracing
     new = "$request_id" if tracing.enabled else ""

@@ -1,4 +1,7 @@
-"""Defines the names, addresses, ports and folders in nginx's rendered files. The defaults are those of the containers."""
+"""Defines the names, addresses, ports and folders in nginx's rendered files.
+
+The defaults are those of the containers.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,8 +12,8 @@ class PoolNaming:
     """Names of renamed pools. All mappings are empty if no pool was renamed."""
 
     upstreams: Mapping[str, str] = field(default_factory=dict)
-    """Pool -> its name in nginx's upstreams and in DNS, if that differs. Renaming the pool does not change it, so that nginx
-    preserves the pool's members, conversations and counters."""
+    """Pool -> its name in nginx's upstreams and in DNS, if that differs. Renaming the pool does not change it, so that
+    nginx preserves the pool's members, conversations and counters."""
     asked: Mapping[str, str] = field(default_factory=dict)
     """Pool -> the `model` in requests to its engines, if they do not accept all of the pool's names."""
     former: Mapping[str, str] = field(default_factory=dict)
@@ -37,9 +40,9 @@ class NginxPaths:
     outside_resolver: str = "127.0.0.11"
     """Docker's DNS, for names outside the cluster; with a port if it is not 53."""
     members_of: str = ""
-    """Set if an orchestrator decides membership: the DNS name of a pool's engines, with {} for the pool, and their port. On
-    Kubernetes the headless Service's name, {}.manyeyes.svc.cluster.local:8000; on Swarm tasks.{}:8000. Empty: the
-    controller's SRV records."""
+    """Set if an orchestrator decides membership: the DNS name of a pool's engines, with {} for the pool, and their
+    port. On Kubernetes the headless Service's name, {}.manyeyes.svc.cluster.local:8000; on Swarm tasks.{}:8000. Empty:
+    the controller's SRV records."""
     beside: str = ""
     """Suffix of the names of services next to the gateway, such as webui."""
     resolver: str = ""
@@ -65,9 +68,9 @@ class NginxPaths:
     def _of_others(self, service: str) -> str:
         """Uses addresses, not the SRV records that Kubernetes also has.
 
-        CoreDNS divides a weight of 100 among the pods, so every pod that comes or goes changes all weights. nginx treats an engine
-        with another weight as another engine and loses its count of requests in flight. All engines have the same port, and one
-        query returns all addresses, where SRV needs a query for each.
+        CoreDNS divides a weight of 100 among the pods, so every pod that comes or goes changes all weights. nginx
+        treats an engine with another weight as another engine and loses its count of requests in flight. All engines
+        have the same port, and one query returns all addresses, where SRV needs a query for each.
         """
         return self.members_of.format(service)
 

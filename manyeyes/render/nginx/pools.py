@@ -1,4 +1,5 @@
-"""Renders one upstream per pool, filled by DNS; the map from model names to pools; and the named locations that proxy to a pool.
+"""Renders one upstream per pool, filled by DNS; the map from model names to pools; and the named locations that proxy
+to a pool.
 
 njs/gateway.js chooses the next location:
 
@@ -52,8 +53,8 @@ log_format access_json escape=json
     '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
     '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
     '"total_s":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"cache":"$manyeyes_cache","stream":"$manyeyes_stream"}';"""
-"""The fields that the controller counts by. They are half of the full log, because nginx writes and the controller reads them for
-each request. Spans need all fields."""
+"""The fields that the controller counts by. They are half of the full log, because nginx writes and the controller
+reads them for each request. Spans need all fields."""
 
 
 def _told_to_controller(cluster: PlacedCluster, address: str) -> list[str]:
@@ -123,13 +124,14 @@ def _remote_upstream(name: str, pool: Pool, remote: Remote, places: NginxPaths) 
 
 
 def _constant(variable: str, value: str) -> str:
-    """A constant as a map, whose value is available in every phase and in periodic handlers; `set` works only after the rewrite phase."""
+    """A constant as a map, whose value is available in every phase and in periodic handlers; `set` works only after the
+    rewrite phase."""
     return f'map "" {variable} {{ default "{value}"; }}'
 
 
 def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
-    """Model name in a request -> pool. If two pools run the same model, its id leads to the first of them. A former name of a pool
-    leads to that pool unless another pool has the name."""
+    """Model name in a request -> pool. If two pools run the same model, its id leads to the first of them. A former
+    name of a pool leads to that pool unless another pool has the name."""
     found: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
@@ -147,7 +149,10 @@ def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
 
 
 def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
-    """The first of each group of names that differ only in case. They lead to one pool: manyeyes/config/validation.py."""
+    """The first of each group of names that differ only in case.
+
+    They lead to one pool: manyeyes/config/validation.py.
+    """
     found: dict[str, tuple[str, str]] = {}
     for name, pool in pool_of_name.items():
         found.setdefault(name.lower(), (name, pool))
@@ -171,7 +176,10 @@ def _map_key(key: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """`text` as one parameter of nginx. Raises ValueError if nginx has no notation for it: a $ or a control character."""
+    """`text` as one parameter of nginx.
+
+    Raises ValueError if nginx has no notation for it: a $ or a control character.
+    """
     if "$" in text or any(ord(letter) < 32 or ord(letter) == 127 for letter in text):
         raise ValueError(f"nginx cannot represent {text!r}: it contains a $ or a control character")
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -179,12 +187,12 @@ def quoted(text: str) -> str:
 
 
 def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
-    """For nginx's http context. Copies are found by their one name, as they come and go."""
+    """For nginx's http context. The copies of the page share one name, which nginx resolves again as they come and go."""
     named = (page.rpartition(":") for page in places.pages)
     servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)
     return with_gateway_header(
-        # A browser's first request goes to any copy, and a cookie then binds the browser to it. Programs do not store cookies, so
-        # all requests from one address go to the same copy.
+        # A browser's first request goes to any copy, and a cookie then binds the browser to it. Programs do not store
+        # cookies, so all requests from one address go to the same copy.
         "map $http_accept $manyeyes_page_copy {\n"
         "    default $remote_addr;\n"
         "    ~text/html $request_id;\n"
