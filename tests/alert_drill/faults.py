@@ -177,7 +177,7 @@ FAULTS: tuple[Fault, ...] = (
         frozenset({("EngineDown", "big-0")}), 30,
     ),
     Fault(
-        "pool-killed-with-fallback", "all engines of a pool are killed, another pool stands in",
+        "pool-killed-with-fallback", "all engines of a pool are killed, another pool is the fallback",
         kill("big-0", "big-1"), start("big-0", "big-1"),
         frozenset({("EngineDown", "big-0"), ("EngineDown", "big-1"), ("RunningOnFallback", "big")}), 30,
     ),
@@ -237,7 +237,7 @@ FAULTS: tuple[Fault, ...] = (
         frozenset({("RemoteUnreachable", "away")}), 15, may=TAKING_OVER,
     ),
     Fault(
-        "pager-refuses", "the webhook answers 404 while an alert is told", refused_by_pager, taken_by_pager,
+        "pager-refuses", "the webhook answers 404 while an alert fires", refused_by_pager, taken_by_pager,
         frozenset({("ConfigRefused", "controller"), ("AlertsNotDelivered", "webhook")}), 60, may=TAKING_OVER,
     ),
     Fault(

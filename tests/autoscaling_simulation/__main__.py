@@ -18,7 +18,7 @@ SETTINGS = {
     "all 6 always on": Setting(Scaling(min=6, target=DEFAULT)),
     "default (9 in flight), containers": Setting(Scaling(target=DEFAULT)),
     "default, sleep": Setting(Scaling(target=DEFAULT, actuator="sleep")),
-    "default, 2 kept from 07:00 to 20:00": Setting(
+    "default, at least 2 from 07:00 to 20:00": Setting(
         Scaling(target=DEFAULT, schedule=(ScheduledEngines(engines=2, begin="07:00", end="20:00"),))
     ),
     "default, down window 300 s": Setting(Scaling(target=DEFAULT, scale_down=ScaleDown(window_s=300))),

@@ -28,7 +28,7 @@ def test_a_picture_from_the_camera_is_attached_priced_and_sent(tmp_path: Path) -
         expect(sheet).to_be_hidden(timeout=20_000)
         expect(page.locator(".estimate")).to_contain_text("vision tokens")
         visit.ask("What does the camera see?")
-        expect(page.locator(ANSWERS)).to_contain_text("You sent 1 picture", timeout=20_000)
+        expect(page.locator(ANSWERS)).to_contain_text("You sent 1 image", timeout=20_000)
         visit.wait_for_note(0)
         expect(page.locator(f"{QUESTIONS} img")).to_be_visible()
         assert visit.complaints == []

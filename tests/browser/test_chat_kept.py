@@ -29,7 +29,7 @@ def test_a_picture_a_video_and_a_pdf_are_priced_then_sent(visit: Visit) -> None:
     note = visit.wait_for_note(0)
     expect(note).to_contain_text("letter.pdf: 2 pages sent as images")
     expect(note).to_contain_text(re.compile(r"ball\.webm: \d+ of 72 frames"))
-    expect(visit.page.locator(ANSWERS)).to_contain_text("You sent 3 pictures")
+    expect(visit.page.locator(ANSWERS)).to_contain_text("You sent 3 images")
     expect(visit.page.locator(f"{QUESTIONS} img")).to_have_count(3)
 
 

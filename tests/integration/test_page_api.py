@@ -55,7 +55,7 @@ def test_every_endpoint_has_a_name_and_no_other_is_offered(client: Client) -> No
 
 def test_a_picture_is_answered_with_all_that_the_page_shows(cluster: LocalCluster, client: Client) -> None:
     found = client.predict("What is this?", [handle_file(RECEIPT)], "qwen3-vl-8b", api_name="/chat")
-    assert "1 picture of 420 x 520" in found["text"]
+    assert "1 image of 420 x 520" in found["text"]
     assert found["engine"] in {"gpu-0", "gpu-1"}
     assert found["pool"] == "qwen3-vl-8b"
     asked = next(text for text in cluster.log("webui").splitlines() if found["request_id"] in text)

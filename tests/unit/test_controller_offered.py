@@ -124,7 +124,7 @@ def test_a_full_disk_is_told_and_tried_again(files: NginxPublisher, told: list[s
     (tmp_path / "generations").rename(tmp_path / "elsewhere")
     (tmp_path / "generations").write_text("in the way")
     files.apply(cluster("b"))
-    assert "cannot be written" in told[-1]
+    assert "could not be written" in told[-1]
     assert files.offered.current == before
     (tmp_path / "generations").unlink()
     (tmp_path / "elsewhere").rename(tmp_path / "generations")

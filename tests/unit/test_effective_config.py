@@ -163,6 +163,6 @@ def test_each_change_is_one_sentence() -> None:
     cluster = on_kubernetes()
     one = {"big": engines_at(cluster, "big", ["10.0.0.1", "10.0.0.2"], 8000)}
     other = {"big": engines_at(cluster, "big", ["10.0.0.2", "10.0.0.3"], 8000)}
-    assert describe_changes({}, one) == ["the Service big names 10-0-0-1, 10-0-0-2: 2 in all"]
+    assert describe_changes({}, one) == ["the Service big added 10-0-0-1, 10-0-0-2: 2 in total"]
     assert describe_changes(one, other) == ["the Service big added 10-0-0-3 and removed 10-0-0-1: 2 in total"]
     assert describe_changes(other, other) == []

@@ -11,7 +11,7 @@ from manyeyes.emulator.responses import RequestError
 def test_an_answer_says_that_it_is_emulated_and_names_the_pictures() -> None:
     words = " ".join(responses.canned_text("What is this?", [(640, 480), (31, 7)], 0))
     assert words.startswith("This answer is emulated: no model has seen your images.")
-    assert "You sent 2 pictures of 640 x 480, 31 x 7 pixels." in words
+    assert "You sent 2 images of 640 x 480, 31 x 7 pixels." in words
 
 
 def test_the_same_request_gets_the_same_words_and_another_text_may_get_others() -> None:

@@ -49,7 +49,7 @@ def test_an_objective_that_no_gpu_can_meet_is_said_in_one_line(
     [
         ([], "RPS= is missing"),
         (["--rps", "0"], "expected a number of at least 0.001, got '0'"),
-        (["--rps", "many"], "found 'many'"),
+        (["--rps", "many"], "got 'many'"),
         (["--rps", "1", "--image", "1280"], "expected WIDTHxHEIGHT in pixels, like 1280x720"),
         (["--rps", "1", "--image", "0x720"], "expected WIDTHxHEIGHT"),
         (["--rps", "1", "--pool", "nobody"], "there is no such pool; known: qwen3-vl-8b, qwen3-vl-4b"),

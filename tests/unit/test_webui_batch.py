@@ -105,7 +105,7 @@ async def test_an_answer_that_is_no_json_is_a_failed_page_that_says_why() -> Non
     assert found.pages[1].fields == {"total": 1}
 
 
-@pytest.mark.parametrize(("schema", "said"), [("{", "not JSON: line 1"), ("[]", "an object")])
+@pytest.mark.parametrize(("schema", "said"), [("{", "not valid JSON: line 1"), ("[]", "an object")])
 def test_a_wrong_schema_is_explained(schema: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         batch.parse_schema(schema)

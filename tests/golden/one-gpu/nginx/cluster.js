@@ -1,4 +1,4 @@
-// Made by the controller from config/cluster.yaml. Do not edit: the next change writes it anew.
+// Made by the controller from config/cluster.yaml. Do not edit: the next change overwrites it.
 export default {
   "pools": {
     "qwen3-vl-8b": {
