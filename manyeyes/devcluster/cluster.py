@@ -86,7 +86,10 @@ class LocalCluster:
     engine_flags: Sequence[str] = QUICK
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
+    )
+    """Opens a connection for every request: a reload of nginx closes idle ones, and one that is used at that moment fails."""
 
     @property
     def url(self) -> str:

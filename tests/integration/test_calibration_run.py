@@ -16,7 +16,7 @@ from tests.integration.test_emulator import emulator
 def test_a_profile_is_written_that_can_be_loaded_and_names_its_device(tmp_path: Path) -> None:
     out = tmp_path / "found.yaml"
     with emulator(tmp_path, "--start-seconds", "0", "--speed", "8", constant=False) as engine:
-        quick = ["--repeats", "1", "--together", "2", "--batched-tokens", "2048"]
+        quick = ["--repeats", "1", "--together", "4", "--batched-tokens", "2048"]
         assert main(["--url", engine.url, "--out", str(out), "--device", "a test", *quick]) == 0
     assert profile.load_profile(str(out)).tokens_per_word > 0
     assert "a test, measured on" in out.read_text()

@@ -1,17 +1,23 @@
 """The small parts of scaling: what is observed, kept, asked of the GPUs' exporter, and taken for hung."""
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from manyeyes.cli.up import engines_to_start
+from manyeyes.config.engines import Engine
 from manyeyes.controller.autoscaling import signals, store
-from manyeyes.controller.autoscaling.actuators import is_hung
+from manyeyes.controller.autoscaling.actuators import ContainerActuator, is_hung
+from manyeyes.controller.autoscaling.autoscaler import Autoscaler
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.autoscaling.policy import with_default_target
+from manyeyes.controller.autoscaling.reconcile import LifecycleStage
 from manyeyes.controller.autoscaling.signals import PoolSignals
 from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.health.states import EngineState, ProbeResult
@@ -69,6 +75,40 @@ def test_queue_time_is_the_average_since_the_look_before() -> None:
     assert observed([a, b], [], observer).queue_time_s == 2
     a.load = load(1, 0, 0)  # another process
     assert observed([a, b], [], observer).queue_time_s is None
+
+
+class SlowDocker(ContainerActuator):
+    """Its list of containers is made before a stop and arrives after it, as Docker's may."""
+
+    def __init__(self) -> None:
+        self.listed, self.arrives = asyncio.Event(), asyncio.Event()
+
+    async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
+        listed = {engine.name: False for engine in engines}
+        self.listed.set()
+        await self.arrives.wait()
+        return listed
+
+    async def stop(self, engine: Engine) -> None:
+        await self.listed.wait()
+
+
+async def test_an_engine_that_is_stopped_while_containers_are_listed_is_not_taken_for_one_that_was_started(
+    tmp_path: Path,
+) -> None:
+    fleet, docker = Fleet(placed(CLUSTER)), SlowDocker()
+    async with httpx.AsyncClient() as client:
+        scaler = Autoscaler(fleet, AccessLog(fleet), StateStore(tmp_path), client, docker)
+        scaler.lifecycle.drain("a", "test")
+        scaler.lifecycle.stop("a")
+        refresh = asyncio.create_task(scaler.lifecycle.refresh_stopped())
+        await docker.listed.wait()
+        await asyncio.gather(*(task for _, task in scaler.lifecycle._moving.values()))
+        docker.arrives.set()
+        await refresh
+        scaler.lifecycle.follow_members(0.0)
+    assert scaler.lifecycle.stage_of("a") is LifecycleStage.STOPPED
+    assert fleet.members["a"].health.at_rest
 
 
 def test_gpu_use_is_the_average_of_the_pools_gpus() -> None:

@@ -7,6 +7,7 @@ an event and a pause; it never affects serving.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -59,6 +60,8 @@ class EngineLifecycle:
         """By pool: the number of desired engines that cannot be started."""
         self._moving: dict[str, tuple[ActuatorCall, asyncio.Task[None]]] = {}
         self._stopped: dict[str, bool] = {}
+        self._moves: Counter[str] = Counter()
+        """Calls of actuators that ended, by engine."""
         self._out_since_s: dict[str, float] = {}
         self._held_since_s: dict[str, float] = {}
         self._started: set[str] = set()
@@ -103,6 +106,7 @@ class EngineLifecycle:
     async def refresh_stopped(self) -> None:
         """Updates `_stopped`. Engines that the controller cannot start or stop have no entry."""
         known: dict[str, bool] = {}
+        ended = self._moves.copy()
         for pool in self.fleet.cluster.pools:
             engines = [member.engine for member in self.fleet.members_of(pool.name)]
             if not engines or not self.is_scaled(pool.name):
@@ -123,6 +127,10 @@ class EngineLifecycle:
             else:
                 self._report_trouble(pool.name, "the controller cannot start, stop or put to sleep any of its engines")
             known |= found
+        # An engine whose stop ended during the request may have been listed as running: the listing is older than its stop.
+        known |= {
+            name: self._stopped[name] for name in known if self._moves[name] != ended[name] and name in self._stopped
+        }
         self._stopped = known
 
     def _report_trouble(self, pool: str, why: str) -> None:
@@ -287,6 +295,7 @@ class EngineLifecycle:
             log.exception("scaling_failed", engine=name)
         finally:
             self._moving.pop(name, None)
+            self._moves[name] += 1
 
     def _take(self, name: str, change: Callable[[states.EngineHealth], states.Transition]) -> None:
         if member := self.fleet.members.get(name):
