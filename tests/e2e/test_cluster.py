@@ -178,7 +178,7 @@ def test_an_engine_that_stops_and_returns_costs_no_request() -> None:
         before = answers("cpu-1")
         eventually(lambda: answers("cpu-1") >= before + 10, 60)
         docker("start", f"{PROJECT}-cpu-0-1")
-        eventually(lambda: engines_up() == {"cpu-0", "cpu-1"}, 180)
+        eventually(lambda: engines_up() == {"cpu-0", "cpu-1"}, 600)
         before = answers("cpu-0")
         eventually(lambda: answers("cpu-0") >= before + 5, 60)
     finally:
