@@ -21,21 +21,21 @@ from loadtest.result_files import shown, write_document
 KINDS = ("work", "cpu", "latency", "stream")
 
 
-def words(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in words(text))
+    return tuple(int(word) for word in split_names(text))
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m benchmarks", description="Compares gateways on the same seeded work.")
     p.add_argument(
-        "--gateways", type=words, default=(), help="parts of names, separated by commas; default all (see --list)"
+        "--gateways", type=split_names, default=(), help="parts of names, separated by commas; default all (see --list)"
     )
-    p.add_argument("--measure", type=words, default=KINDS, help=f"of {','.join(KINDS)}; default all")
-    p.add_argument("--work", type=words, default=tuple(works.ALL), help=f"of {','.join(works.ALL)}; default all")
+    p.add_argument("--measure", type=split_names, default=KINDS, help=f"of {','.join(KINDS)}; default all")
+    p.add_argument("--work", type=split_names, default=tuple(works.ALL), help=f"of {','.join(works.ALL)}; default all")
     p.add_argument(
         "--engines", type=numbers, default=(3, 8), help="numbers of engines; all measurements run on the first"
     )
@@ -58,27 +58,27 @@ def parser() -> argparse.ArgumentParser:
 def installed(names: Sequence[str]) -> tuple[list[BenchmarkedGateway], dict[str, str], dict[str, str]]:
     """Returns the gateways whose names contain one of `names`, their versions, and why other gateways are missing."""
     chosen = [g for g in all_gateways.ALL if not names or any(n.lower() in g.name.lower() for n in names)]
-    found, versions, missing = [], {}, dict(NOT_RUN)
+    available, versions, missing = [], {}, dict(NOT_RUN)
     for gateway in chosen:
         try:
             versions[gateway.name] = gateway.version()
-            found.append(gateway)
-        except NotInstalled as why:
-            missing[gateway.name] = f"not installed: {why}"
-            print(f"  no  {gateway.name}: {why}", flush=True)
-    return found, versions, missing
+            available.append(gateway)
+        except NotInstalled as error:
+            missing[gateway.name] = f"not installed: {error}"
+            print(f"  no  {gateway.name}: {error}", flush=True)
+    return available, versions, missing
 
 
 def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     # On SIGTERM stop everything that was started, as on Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    found, versions, missing = installed(options.gateways)
+    available, versions, missing = installed(options.gateways)
     if options.list:
-        for gateway in found:
+        for gateway in available:
             print(f"{gateway.name} ({versions[gateway.name]})")
             for setting in gateway.settings:
-                print(f"    {setting.what}: {setting.why} [{setting.source}]")
+                print(f"    {setting.name}: {setting.reason} [{setting.source}]")
         return 0
     extent = QUICK if options.quick else FULL
     extent = replace(extent, speed=options.speed, user_processes=options.user_processes)
@@ -88,11 +88,11 @@ def main(arguments: Sequence[str]) -> int:
         extent = replace(extent, users_share=options.users)
     repeats = 1 if options.quick else options.repeats
     jobs = plan_jobs(
-        BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), found
+        BenchmarkSelection(options.measure, options.work, options.engines, options.headers, repeats), available
     )
     out = (options.out or BUILD / "results" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    about = {
+    metadata = {
         "machine": asdict(read_host_info(shlex.join(["python", "-m", "benchmarks", *arguments]))),
         "extent": asdict(extent),
         "quick": options.quick,
@@ -102,13 +102,13 @@ def main(arguments: Sequence[str]) -> int:
     file = out / "about.json"
     if file.exists():
         earlier = json.loads(file.read_text())
-        if earlier["extent"] != about["extent"]:
-            print(f"{file} was made with {earlier['extent']}, this run has {about['extent']}. Use another --out.")
+        if earlier["extent"] != metadata["extent"]:
+            print(f"{file} was made with {earlier['extent']}, this run has {metadata['extent']}. Use another --out.")
             return 2
-        about["versions"] = earlier["versions"] | versions
-        about["missing"] = earlier["missing"] | missing
-    write_document(file, about)
-    run_jobs(jobs, {gateway.name: gateway for gateway in found}, extent, out)
+        metadata["versions"] = earlier["versions"] | versions
+        metadata["missing"] = earlier["missing"] | missing
+    write_document(file, metadata)
+    run_jobs(jobs, {gateway.name: gateway for gateway in available}, extent, out)
     print(f"raw results: {shown(out)}/runs.jsonl; the report: python -m benchmarks.report {shown(out)}")
     return 0
 

@@ -23,25 +23,25 @@ from loadtest.result_files import ROOT
 from manyeyes.controller.health import vllm_metrics
 from manyeyes.controller.health.http_connection import ProbeConnection
 
-LOOKS = 3000
+CALLS = 3000
 
 
-async def cost_us(ask: Callable[[], Awaitable[object]]) -> float:
+async def cost_us(call: Callable[[], Awaitable[object]]) -> float:
     for _ in range(100):
-        await ask()
+        await call()
     began = time.process_time()
-    for _ in range(LOOKS):
-        await ask()
-    return (time.process_time() - began) / LOOKS * 1e6
+    for _ in range(CALLS):
+        await call()
+    return (time.process_time() - began) / CALLS * 1e6
 
 
 async def clients(port: int) -> dict[str, float]:
     connection = await ProbeConnection.open("127.0.0.1", port, 5, lambda: None)
 
     async def by_protocol() -> None:
-        asked = connection.ask("/health", 1 << 16)
-        await asyncio.wait([asked], timeout=1)
-        asked.result()
+        response = connection.send("/health", 1 << 16)
+        await asyncio.wait([response], timeout=1)
+        response.result()
 
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
@@ -56,33 +56,33 @@ async def clients(port: int) -> dict[str, float]:
         async def by_httpx() -> None:
             (await client.get(f"http://127.0.0.1:{port}/health")).raise_for_status()
 
-        found = {
+        costs = {
             "httpx": await cost_us(by_httpx),
             "asyncio streams, no HTTP parser": await cost_us(by_streams),
             "manyeyes/controller/health/http_connection.py (Protocol, httptools)": await cost_us(by_protocol),
         }
     connection.close()
     writer.close()
-    return found
+    return costs
 
 
 def scanning_us(text: bytes) -> dict[str, float]:
     """CPU time in µs to read the required values from one engine's metrics."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    found = {}
+    costs = {}
     places: dict[str, int] = {}
     for name, times in (("scan, first read", 1), ("scan, later reads", 2000)):
         began = time.process_time()
         for _ in range(times):
             counters = vllm_metrics.read(text, places)
         assert counters
-        found[name] = (time.process_time() - began) / times * 1e6
+        costs[name] = (time.process_time() - began) / times * 1e6
         places = counters.places
     began = time.process_time()
     list(text_string_to_metric_families(text.decode()))
-    found["prometheus_client's parser"] = (time.process_time() - began) * 1e6
-    return found
+    costs["prometheus_client's parser"] = (time.process_time() - began) * 1e6
+    return costs
 
 
 FIRST_PORT = 31_000
@@ -148,15 +148,15 @@ def cpu_share(process: int, seconds: float, meanwhile: Callable[[float], None] =
     return (cpu_s([process]) - before) / (time.monotonic() - began)
 
 
-class AskLikeNginx:
+class NginxLikeClient:
     """Sends nginx's requests once a second: SRV of each pool and A of each engine (resolver), and /status (njs)."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         names = [(f"_http._tcp.{pool['name']}.pool.manyeyes.internal", "SRV") for pool in document["pools"]]
-        names += [(f"{one['name']}.engine.manyeyes.internal", "A") for one in document["engines"]]
+        names += [(f"{engine['name']}.engine.manyeyes.internal", "A") for engine in document["engines"]]
         self.queries = [dns.message.make_query(name, kind, use_edns=False).to_wire() for name, kind in names]
         self.srv = len(document["pools"])
-        self.took_ms: list[float] = []
+        self.response_ms: list[float] = []
         """Response time of each SRV query and each A query, measured by the client."""
 
     def __call__(self, seconds: float) -> None:
@@ -169,7 +169,7 @@ class AskLikeNginx:
                     began = time.perf_counter()
                     client.send(wire)
                     client.recv(4096)
-                    self.took_ms.append((time.perf_counter() - began) * 1e3)
+                    self.response_ms.append((time.perf_counter() - began) * 1e3)
                 get("/status")
                 time.sleep(max(0.0, 1 - (time.monotonic() - second)))
 
@@ -186,15 +186,15 @@ def cold_ms(document: dict[str, Any]) -> list[float]:
     for number, member in enumerate(fleet.members.values()):
         member.address = f"10.0.{number // 250}.{number % 250 + 1}"
         member.health = EngineHealth(state=EngineState.UP, settled=True)
-    answers, took = DnsResponder(fleet), []
+    answers, times_ms = DnsResponder(fleet), []
     for _ in range(20):
         fleet.version += 1
         for pool in document["pools"]:
             wire = dns.message.make_query(f"_http._tcp.{pool['name']}.pool.manyeyes.internal", "SRV").to_wire()
             began = time.perf_counter()
             answers.to(wire, over_udp=True)
-            took.append((time.perf_counter() - began) * 1e3)
-    return took
+            times_ms.append((time.perf_counter() - began) * 1e3)
+    return times_ms
 
 
 def percentiles(values: list[float]) -> str:
@@ -204,8 +204,8 @@ def percentiles(values: list[float]) -> str:
     )
 
 
-def say(what: str, result: str) -> None:
-    print(f"{what}: {result}", flush=True)
+def say(subject: str, result: str) -> None:
+    print(f"{subject}: {result}", flush=True)
 
 
 def per_minute(share: float) -> str:
@@ -231,24 +231,27 @@ def main() -> None:
         for name, document, count in (("many", many, 200), ("few", cluster(1, 3, FIRST_PORT), 3)):
             if name not in wants:
                 continue
-            what = f"{count} engines in {len(document['pools'])} pools"
+            subject = f"{count} engines in {len(document['pools'])} pools"
             with controller(document) as process:
                 wait_up(count)
                 time.sleep(5)
                 for _ in range(chosen.repeats):
-                    say(f"{what}, probes only", per_minute(cpu_share(process, chosen.seconds)))
-                gateway = AskLikeNginx(document)
+                    say(f"{subject}, probes only", per_minute(cpu_share(process, chosen.seconds)))
+                gateway = NginxLikeClient(document)
                 for _ in range(chosen.repeats):
                     say(
-                        f"{what}, probes and requests of a gateway",
+                        f"{subject}, probes and requests of a gateway",
                         per_minute(cpu_share(process, chosen.seconds, gateway)),
                     )
-                say(f"{what}, DNS response time measured by the client", percentiles(gateway.took_ms))
-                say(f"{what}, memory", f"{resident_mb(process):.0f} MB")
+                say(f"{subject}, DNS response time measured by the client", percentiles(gateway.response_ms))
+                say(f"{subject}, memory", f"{resident_mb(process):.0f} MB")
                 before = cpu_s([process])
                 for _ in range(5):
                     size = len(get("/metrics").content)
-                say(f"{what}, one scrape", f"{(cpu_s([process]) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB")
+                say(
+                    f"{subject}, one scrape",
+                    f"{(cpu_s([process]) - before) / 5 * 1e3:.0f} ms of CPU, {size // 1000} KB",
+                )
     if "nobody" in wants:
         with controller(cluster(1, 3, FIRST_PORT)) as process:
             time.sleep(70)  # longer than the first minute, in which missing engines are probed more often

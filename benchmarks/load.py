@@ -20,7 +20,7 @@ import uvloop
 
 from benchmarks.gateways.gateway import MODEL, AsyncConnection, chat_request, read_streamed_chat
 from loadtest import users
-from loadtest.content import SeededPicture, question
+from loadtest.content import SeededImage, question
 from loadtest.http_client import ConnectionBroken
 from loadtest.result_files import ROOT
 from loadtest.users import UserConversation, UserTurn
@@ -49,7 +49,7 @@ class BenchmarkWorkload:
 def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
     """The same image for all users, as large as the images of the other work."""
     text = question(Random(f"document {seed} {user} {number}"), 16)
-    return UserConversation((UserTurn(text, (SeededPicture("photo", f"document {seed}"),)),))
+    return UserConversation((UserTurn(text, (SeededImage("photo", f"document {seed}"),)),))
 
 
 ALL = {
@@ -107,9 +107,9 @@ class BenchmarkUser:
         work: BenchmarkWorkload,
         number: int,
         report: LoadReport,
-        pictures: dict[SeededPicture, str],
+        data_urls: dict[SeededImage, str],
     ) -> None:
-        self.order, self.work, self.number, self.report, self.pictures = order, work, number, report, pictures
+        self.order, self.work, self.number, self.report, self.data_urls = order, work, number, report, data_urls
         self.source = f"127.2.{number // 250}.{number % 250 + 1}"
         self.connections: dict[str, AsyncConnection] = {}
         self.random = Random(f"pauses {order.seed} {number}")
@@ -130,7 +130,7 @@ class BenchmarkUser:
         headers = dict(names)
         messages: list[dict[str, Any]] = []
         for turn in conversation.turns:
-            messages.append({"role": "user", "content": message_content(turn, self.pictures.__getitem__)})
+            messages.append({"role": "user", "content": message_content(turn, self.data_urls.__getitem__)})
             text = await self.send(address, messages, headers)
             if text is None:
                 return
@@ -145,16 +145,16 @@ class BenchmarkUser:
         except (ConnectionBroken, OSError, TimeoutError) as error:
             self.report.errors[type(error).__name__] += 1
             return None
-        said = read_streamed_chat(answer)
-        if why := said.failed if answer.status == 200 else f"status {answer.status}":
-            self.report.errors[why] += 1
+        parsed = read_streamed_chat(answer)
+        if reason := parsed.failed if answer.status == 200 else f"status {answer.status}":
+            self.report.errors[reason] += 1
             return None
-        self.report.first_s.append(said.tokens_s[0] - answer.started_s)
+        self.report.first_s.append(parsed.tokens_s[0] - answer.started_s)
         self.report.total_s.append(answer.ended_s - answer.started_s)
-        if len(said.tokens_s) > 1:
-            self.report.gap_s.append((said.tokens_s[-1] - said.tokens_s[0]) / (len(said.tokens_s) - 1))
-        self.report.tokens += len(said.tokens_s)
-        return "".join(said.text)
+        if len(parsed.tokens_s) > 1:
+            self.report.gap_s.append((parsed.tokens_s[-1] - parsed.tokens_s[0]) / (len(parsed.tokens_s) - 1))
+        self.report.tokens += len(parsed.tokens_s)
+        return "".join(parsed.text)
 
 
 async def run_users(users: list[BenchmarkUser], report: LoadReport) -> None:
@@ -170,14 +170,14 @@ def main() -> int:
     work = ALL[order.work]
     report = LoadReport()
     numbers = range(order.part, order.users, order.parts)
-    pictures = {
-        picture: picture.data_url()
+    data_urls = {
+        image: image.data_url()
         for user in numbers
         for number in range(order.conversations)
         for turn in work.conversation(order.seed, user, number).turns
-        for picture in turn.pictures
+        for image in turn.images
     }
-    users = [BenchmarkUser(order, work, number, report, pictures) for number in numbers]
+    users = [BenchmarkUser(order, work, number, report, data_urls) for number in numbers]
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
@@ -227,10 +227,10 @@ class UserProcesses:
                 self._send(process, b"go")
             reports = []
             for process in self._processes:
-                said, _ = process.communicate(timeout=DEADLINE_S)
+                output, _ = process.communicate(timeout=DEADLINE_S)
                 if process.returncode != 0:
                     raise RuntimeError("a user process failed; its error is printed above")
-                reports.append(LoadReport(**orjson.loads(said)))
+                reports.append(LoadReport(**orjson.loads(output)))
             return reports
         finally:
             self.end()

@@ -21,15 +21,15 @@ LINES = 900
 def metrics() -> bytes:
     labels = '{engine="0",model_name="Qwen/Qwen3-VL-8B-Instruct-FP8"'
     noise = [f'vllm:request_{part}_seconds_bucket{labels},le="{part / 10}"}} {part * 1.5}' for part in range(LINES)]
-    wanted = [
+    required = [
         "num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "prompt_tokens_total",
         "generation_tokens_total", "num_preemptions_total", "iteration_tokens_total_count",
         "request_queue_time_seconds_sum", "request_queue_time_seconds_count",
     ]  # fmt: skip
     sleep = [f'vllm:engine_sleep_state{labels},sleep_state="awake"}} 1.0']
-    step = LINES // len(wanted)
+    step = LINES // len(required)
     rows = ["# HELP vllm:x about", *sleep]
-    for number, name in enumerate(wanted):
+    for number, name in enumerate(required):
         rows += [f"# TYPE vllm:{name} gauge", f"vllm:{name}{labels}}} 0.0", *noise[number * step : (number + 1) * step]]
     return ("\n".join(rows) + "\n").encode()
 
@@ -47,7 +47,7 @@ ANSWERS = {
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
-class OneEngine(asyncio.Protocol):
+class StubEngine(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
@@ -58,7 +58,7 @@ class OneEngine(asyncio.Protocol):
 async def serve(first_port: int, count: int) -> None:
     loop = asyncio.get_running_loop()
     for port in range(first_port, first_port + count):
-        await loop.create_server(OneEngine, "127.0.0.1", port)
+        await loop.create_server(StubEngine, "127.0.0.1", port)
     print("listening", flush=True)
     await asyncio.Event().wait()
 

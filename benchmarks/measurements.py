@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.gateways.gateway import MODEL, AsyncConnection, RunningGateway, chat_request, read_streamed_chat
 from benchmarks.load import LoadSpec, UserProcesses, busiest_core_share, join_reports
-from loadtest.content import SeededPicture, question
+from loadtest.content import SeededImage, question
 from loadtest.host_info import cpu_s, memory_mb, read_cpu_time
 from loadtest.http_client import fetch
 from loadtest.statistics import median, percentile
@@ -50,8 +50,8 @@ def counter_increase(before: Sequence[dict[str, float]], after: Sequence[dict[st
 
 def hit_ratio(counted: Sequence[dict[str, float]], hits: str, queries: str) -> float:
     """The hit ratio over all engines (0 to 1); 0 if there were no queries."""
-    asked = sum(one[queries] for one in counted)
-    return sum(one[hits] for one in counted) / asked if asked else 0.0
+    query_count = sum(counters[queries] for counters in counted)
+    return sum(counters[hits] for counters in counted) / query_count if query_count else 0.0
 
 
 WARM_UP_PER_ENGINE = 4
@@ -73,7 +73,7 @@ def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str
     report = join_reports(reports)
     answered = len(report.total_s)
     passed = report.ended_s - report.started_s
-    per_engine = [one["vllm:request_success_total"] for one in counted]
+    per_engine = [counters["vllm:request_success_total"] for counters in counted]
     return {
         "answered": answered,
         "failed": sum(report.errors.values()),
@@ -89,7 +89,7 @@ def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str
         "gap_p50_s": median(report.gap_s),
         "prefix_share": hit_ratio(counted, "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
         "picture_share": hit_ratio(counted, "vllm:mm_cache_hits_total", "vllm:mm_cache_queries_total"),
-        "preemptions": sum(one["vllm:num_preemptions_total"] for one in counted),
+        "preemptions": sum(counters["vllm:num_preemptions_total"] for counters in counted),
         "per_engine": per_engine,
         "busiest_engine": max(per_engine) / max(1.0, sum(per_engine)),
         "gateway_cpu_s": used,
@@ -102,10 +102,10 @@ def run_workload(order: LoadSpec, running: RunningGateway, engines: Sequence[str
 async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
     """Sends requests with images that the work does not use, so that connections are open and code is loaded."""
 
-    async def one(number: int) -> None:
+    async def send_one(number: int) -> None:
         address = targets[number % len(targets)]
         content = [
-            {"type": "image_url", "image_url": {"url": SeededPicture("photo", f"warm-up {number}").data_url()}},
+            {"type": "image_url", "image_url": {"url": SeededImage("photo", f"warm-up {number}").data_url()}},
             {"type": "text", "text": f"Warm up {number}."},
         ]
         body = {"model": MODEL, "max_tokens": 2, "stream": True, "messages": [{"role": "user", "content": content}]}
@@ -115,16 +115,16 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
         if answer.status != 200:
             raise RuntimeError(f"warm-up got {answer.status}: {answer.body[:300]!r}")
 
-    await asyncio.gather(*(one(number) for number in range(count)))
+    await asyncio.gather(*(send_one(number) for number in range(count)))
 
 
-def chat_body(size: int, number: int, stream: bool = False, picture_url: str | None = None) -> bytes:
-    """A chat request of `size` bytes of JSON, different for each number. With `picture_url` the image determines the size."""
+def chat_body(size: int, number: int, stream: bool = False, image_url: str | None = None) -> bytes:
+    """A chat request of `size` bytes of JSON, different for each number. `image_url`: the image determines the size."""
     random = Random(f"body {size} {number}")
 
     def made(url: str) -> bytes:
-        picture = {"type": "image_url", "image_url": {"url": url}}
-        first = [picture, {"type": "text", "text": question(Random(f"first {number}"), 12)}]
+        image = {"type": "image_url", "image_url": {"url": url}}
+        first = [image, {"type": "text", "text": question(Random(f"first {number}"), 12)}]
         return orjson.dumps(
             {
                 "messages": [
@@ -138,8 +138,8 @@ def chat_body(size: int, number: int, stream: bool = False, picture_url: str | N
             }
         )
 
-    if picture_url:
-        return made(picture_url)
+    if image_url:
+        return made(image_url)
     start = "data:image/jpeg;base64,"
     room = size - len(made(start))
     if room < 0:
@@ -226,7 +226,7 @@ def added_latency(direct: str, gateway: str, size: int, seconds: float) -> dict[
 
 async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[list[float], list[float]]:
     ways = (AsyncConnection(direct), AsyncConnection(gateway))
-    taken: tuple[list[float], list[float]] = ([], [])
+    times_s: tuple[list[float], list[float]] = ([], [])
     until = time.monotonic() + seconds
     number = -WARM_UP
     while time.monotonic() < until or number < WARM_UP:
@@ -238,11 +238,11 @@ async def _pairs(direct: str, gateway: str, size: int, seconds: float) -> tuple[
             if answer.status != 200:
                 raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
-                taken[way].append(answer.ended_s - answer.started_s)
+                times_s[way].append(answer.ended_s - answer.started_s)
         number += 1
     for connection in ways:
         connection.close()
-    return taken
+    return times_s
 
 
 def streaming(direct: str, gateway: str, pairs: int) -> dict[str, Any]:
@@ -251,17 +251,17 @@ def streaming(direct: str, gateway: str, pairs: int) -> dict[str, Any]:
     `together`: the fraction of chunks that arrive within 1 ms of the chunk before; a gateway that buffers raises it.
     """
     first, gaps = uvloop.run(_streams(direct, gateway, pairs))
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "pairs": pairs,
         "added_first_p50_ms": 1e3 * (median(first[1]) - median(first[0])),
         "added_first_pairs_p50_ms": 1e3 * median([b - a for a, b in zip(*first, strict=True)]),
     }
     for way, name in enumerate(("direct", "through")):
-        found[f"{name}_first_p50_ms"] = 1e3 * median(first[way])
-        found[f"{name}_gap_p50_ms"] = 1e3 * median(gaps[way])
-        found[f"{name}_gap_p99_ms"] = 1e3 * percentile(gaps[way], 0.99)
-        found[f"{name}_together"] = sum(gap < TOGETHER_S for gap in gaps[way]) / max(1, len(gaps[way]))
-    return found
+        figures[f"{name}_first_p50_ms"] = 1e3 * median(first[way])
+        figures[f"{name}_gap_p50_ms"] = 1e3 * median(gaps[way])
+        figures[f"{name}_gap_p99_ms"] = 1e3 * percentile(gaps[way], 0.99)
+        figures[f"{name}_together"] = sum(gap < TOGETHER_S for gap in gaps[way]) / max(1, len(gaps[way]))
+    return figures
 
 
 async def _streams(
@@ -270,16 +270,16 @@ async def _streams(
     ways = (AsyncConnection(direct), AsyncConnection(gateway))
     first: tuple[list[float], list[float]] = ([], [])
     gaps: tuple[list[float], list[float]] = ([], [])
-    body = chat_body(0, 1, stream=True, picture_url=SeededPicture("photo", "stream").data_url())
+    body = chat_body(0, 1, stream=True, image_url=SeededImage("photo", "stream").data_url())
     for number in range(-2, pairs):
         for way in (0, 1) if number % 2 else (1, 0):
             answer = await ways[way].send(chat_request((direct, gateway)[way], body))
-            said = read_streamed_chat(answer)
-            if answer.status != 200 or not said.done:
+            parsed = read_streamed_chat(answer)
+            if answer.status != 200 or not parsed.done:
                 raise RuntimeError(f"status {answer.status}: {answer.body[:300]!r}")
             if number >= 0:
-                first[way].append(said.tokens_s[0] - answer.started_s)
-                gaps[way].extend(b - a for a, b in zip(said.tokens_s, said.tokens_s[1:], strict=False))
+                first[way].append(parsed.tokens_s[0] - answer.started_s)
+                gaps[way].extend(b - a for a, b in zip(parsed.tokens_s, parsed.tokens_s[1:], strict=False))
     for connection in ways:
         connection.close()
     return first, gaps

@@ -59,7 +59,7 @@ def history(running: LocalCluster) -> str:
 def restart_with(beside: MonitoredCluster) -> None:
     """Restarts Prometheus with the minimal engines as targets and with the history."""
     beside.kill("prometheus")
-    folder = beside.stand.folder / "monitoring"
+    folder = beside.local_cluster.folder / "monitoring"
     file = folder / "prometheus.yml"
     configuration = yaml.safe_load(file.read_text())
     configuration["scrape_configs"].append(
@@ -71,7 +71,7 @@ def restart_with(beside: MonitoredCluster) -> None:
     )
     file.write_text(yaml.safe_dump(configuration))
     past = folder / "past.txt"
-    past.write_text(history(beside.stand))
+    past.write_text(history(beside.local_cluster))
     subprocess.run(
         [prometheus_program("promtool"), "tsdb", "create-blocks-from", "openmetrics", past, folder / "samples"],
         check=True,
@@ -80,13 +80,13 @@ def restart_with(beside: MonitoredCluster) -> None:
     beside.start("prometheus")
 
 
-def one(beside: MonitoredCluster, query: str) -> float:
-    found = beside.ask("query", query=query)["result"]
-    return float(found[0]["value"][1]) if found else float("nan")
+def query_value(beside: MonitoredCluster, query: str) -> float:
+    result = beside.ask("query", query=query)["result"]
+    return float(result[0]["value"][1]) if result else float("nan")
 
 
 def measure(beside: MonitoredCluster, seconds: float) -> None:
-    pids = {part: beside.stand.processes[f"watch-{part}"].pid for part in PARTS}
+    pids = {part: beside.local_cluster.processes[f"watch-{part}"].pid for part in PARTS}
     time.sleep(60)  # Prometheus reads its files and compacts them once
     before, began = {part: cpu_s([pid]) for part, pid in pids.items()}, time.monotonic()
     memory: dict[str, list[float]] = {part: [] for part in pids}
@@ -102,11 +102,13 @@ def measure(beside: MonitoredCluster, seconds: float) -> None:
             f"{name}: {100 * share:.2f} % of a core over {passed:.0f} s, "
             f"memory median {statistics.median(memory[part]):.0f} MB, maximum {max(memory[part]):.0f} MB"
         )
-    say(f"series in memory: {one(beside, 'prometheus_tsdb_head_series'):.0f}")
-    say(f"samples of one round of scrapes: {one(beside, 'sum(scrape_samples_scraped)'):.0f}")
-    say(f"rules: {one(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
-    say(f"one evaluation of all rules: {1000 * one(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms")
-    say(f"rules that failed: {len(beside.wrong_rules())}")
+    say(f"series in memory: {query_value(beside, 'prometheus_tsdb_head_series'):.0f}")
+    say(f"samples of one round of scrapes: {query_value(beside, 'sum(scrape_samples_scraped)'):.0f}")
+    say(f"rules: {query_value(beside, 'sum(prometheus_rule_group_rules)'):.0f}")
+    say(
+        f"one evaluation of all rules: {1000 * query_value(beside, 'sum(prometheus_rule_group_last_duration_seconds)'):.0f} ms"
+    )
+    say(f"rules that failed: {len(beside.failed_rules())}")
 
 
 def main() -> None:

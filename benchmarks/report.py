@@ -14,7 +14,7 @@ from benchmarks.tables import draw_chart
 from loadtest.result_files import ROOT
 from manyeyes.charts.templates import markdown_table
 
-PICTURE = "gateways.svg"
+CHART = "gateways.svg"
 
 HOW = """\
 ## How it is measured
@@ -52,27 +52,27 @@ HOW = """\
 
 
 def page(results: BenchmarkResults, raw: str) -> str:
-    about = results.about["machine"]
-    extent = results.about["extent"]
+    machine = results.metadata["machine"]
+    extent = results.metadata["extent"]
     engines = results.first_engines
-    counts = sorted({one.job.engines for one in results.finished if one.job.kind == "work"})
-    busy = sorted(one.busy_before for one in results.finished)
+    counts = sorted({result.job.engines for result in results.finished if result.job.kind == "work"})
+    busy = sorted(result.busy_before for result in results.finished)
     quick = (
         "\n**This was a quick run with fewer users: it shows that the program works. Do not quote its figures.**\n"
-        if results.about["quick"]
+        if results.metadata["quick"]
         else ""
     )
     head = f"""\
 # Comparison of gateways
 
-Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw results; do not edit. Median (lowest-highest) of
+Made by `{machine["command"]}` (`manyeyes bench gateway` runs all of it) from raw results; do not edit. Median (lowest-highest) of
 {results.repeats} interleaved repeat(s). Engines are *emulated*: the figures compare gateways and do not show the speed of a GPU.
 {quick}
 | what | |
 |---|---|
-| commit | {about["commit"]} |
-| machine | {about["cpu"]}, {about["cores"]} cores, {about["memory_gib"]} GiB, {about["system"]}, no GPU; clients, gateway and engines share it |
-| date | {about["date"]} |
+| commit | {machine["commit"]} |
+| machine | {machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gib"]} GiB, {machine["system"]}, no GPU; clients, gateway and engines share it |
+| date | {machine["date"]} |
 | engines' clock | {extent["speed"]:g} times the wall clock |
 | CPU used by other processes before a run | median {busy[len(busy) // 2] if busy else 0:.0%} of the machine, at most {busy[-1] if busy else 0:.0%} |
 | raw results | `{raw}` |
@@ -81,7 +81,7 @@ Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw 
 
 {_targets(targets(results))}
 """
-    parts = [head, f"![Chats on {engines} engines]({PICTURE})\n", *(_works(results, engines, counts))]
+    parts = [head, f"![Chats on {engines} engines]({CHART})\n", *(_works(results, engines, counts))]
     parts += [
         _section("CPU of the gateway for one request", tables.cpu_table(results)),
         _section("Latency added by a gateway for one client, not streamed", tables.latency_table(results)),
@@ -93,27 +93,28 @@ Made by `{about["command"]}` (`manyeyes bench gateway` runs all of it) from raw 
     return "\n".join(part for part in parts if part)
 
 
-def _targets(found: list[DesignTarget]) -> str:
-    words = {True: "met", False: "**not met**", None: "not measured"}
+def _targets(design_targets: list[DesignTarget]) -> str:
+    verdicts = {True: "met", False: "**not met**", None: "not measured"}
     return markdown_table(
-        ["what", "target", "measured", ""], [[one.what, one.wanted, one.found, words[one.met]] for one in found]
+        ["what", "target", "measured", ""],
+        [[target.label, target.required, target.measured, verdicts[target.met]] for target in design_targets],
     )
 
 
 def _works(results: BenchmarkResults, first: int, counts: list[int]) -> list[str]:
     parts = []
-    extent = results.about["extent"]
+    extent = results.metadata["extent"]
     for engines in [first, *(count for count in counts if count != first)]:
         for work in works.ALL.values():
             users = max(2, round(work.users_per_engine * engines * extent["users_share"]))
             each = max(1, round(work.conversations_per_user * extent["conversations_share"]))
             best = results.best_share(engines, work.name)
-            said = f"{users} users, {each} conversation(s) each, on {engines} *emulated* engines."
+            description = f"{users} users, {each} conversation(s) each, on {engines} *emulated* engines."
             if best is not None:
-                said += f" At most {best:.3f} of the prompt tokens can come from cache."
+                description += f" At most {best:.3f} of the prompt tokens can come from cache."
             body = tables.work_table(results, engines, work.name)
             if body:
-                parts.append(_section(f"{work.title}, {engines} engines", f"{said}\n\n{body}"))
+                parts.append(_section(f"{work.title}, {engines} engines", f"{description}\n\n{body}"))
             if engines == first and work.name == "chat":
                 parts += _headers(results, first)
                 cost = tables.cost_table(results, first)
@@ -130,11 +131,9 @@ def _headers(results: BenchmarkResults, engines: int) -> list[str]:
             sent = sorted(
                 {", ".join(names.get(r.gateway, ())[:headers]) for r in results.rows("work", engines, "chat", headers)}
             )
-            said = "the conversation's id" if headers == 1 else "the conversation's id and the user's"
+            header_names = "the conversation's id" if headers == 1 else "the conversation's id and the user's"
             title = f"The same chats, with {headers} session header(s), {engines} engines"
-            text = (
-                f"Clients also send {said}: {'; '.join(sent)}. *Emulated* engines; ManyEyes as above, without a header."
-            )
+            text = f"Clients also send {header_names}: {'; '.join(sent)}. *Emulated* engines; ManyEyes as above, without a header."
             parts.append(_section(title, f"{text}\n\n{body}"))
     return parts
 
@@ -142,19 +141,19 @@ def _headers(results: BenchmarkResults, engines: int) -> list[str]:
 def _settings(results: BenchmarkResults) -> str:
     lines = []
     for gateway in all_gateways.ALL:
-        if gateway.name in results.about["versions"]:
+        if gateway.name in results.metadata["versions"]:
             for number, setting in enumerate(gateway.settings):
                 source = f"<{setting.source}>" if setting.source.startswith("http") else f"`{setting.source}`"
-                title = f"{gateway.name}, {results.about['versions'][gateway.name]}" if number == 0 else ""
-                lines.append([title, setting.what, setting.why, source])
+                title = f"{gateway.name}, {results.metadata['versions'][gateway.name]}" if number == 0 else ""
+                lines.append([title, setting.name, setting.reason, source])
     return _section("Versions and settings", markdown_table(["gateway", "setting", "reason", "source"], lines))
 
 
 def _missing(results: BenchmarkResults) -> str:
-    lines = [f"* {name}: {why}" for name, why in results.about["missing"].items()]
-    failed = {one.job.gateway: one.failed.splitlines()[0] for one in results.finished if one.failed}
-    well = {one.job.gateway for one in results.finished if not one.failed}
-    lines += [f"* {name}: {why[:300]}" for name, why in failed.items() if name not in well and name != NO_GATEWAY]
+    lines = [f"* {name}: {reason}" for name, reason in results.metadata["missing"].items()]
+    failed = {result.job.gateway: result.failed.splitlines()[0] for result in results.finished if result.failed}
+    well = {result.job.gateway for result in results.finished if not result.failed}
+    lines += [f"* {name}: {reason[:300]}" for name, reason in failed.items() if name not in well and name != NO_GATEWAY]
     return _section("Not run", "\n".join(lines) + "\n") if lines else ""
 
 
@@ -166,20 +165,20 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of raw results, as printed by `python -m benchmarks`")
     parser.add_argument("--docs", type=Path, help="output folder; default docs/benchmarks, for a quick run FOLDER")
-    asked = parser.parse_args(arguments)
-    if not (asked.folder / "about.json").exists():
+    options = parser.parse_args(arguments)
+    if not (options.folder / "about.json").exists():
         print(
-            f"{asked.folder} has no results: about.json is missing. Run `python -m benchmarks --out {asked.folder}` first."
+            f"{options.folder} has no results: about.json is missing. Run `python -m benchmarks --out {options.folder}` first."
         )
         return 2
-    results = load(asked.folder)
-    docs = asked.docs or (asked.folder if results.about["quick"] else ROOT / "docs/benchmarks")
-    folder = asked.folder.resolve()
+    results = load(options.folder)
+    docs = options.docs or (options.folder if results.metadata["quick"] else ROOT / "docs/benchmarks")
+    folder = options.folder.resolve()
     raw = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder.name
-    (docs / PICTURE).parent.mkdir(parents=True, exist_ok=True)
-    (docs / PICTURE).write_text(draw_chart(results, results.first_engines))
+    (docs / CHART).parent.mkdir(parents=True, exist_ok=True)
+    (docs / CHART).write_text(draw_chart(results, results.first_engines))
     (docs / "gateways.md").write_text(page(results, f"{raw}/runs.jsonl"))
-    print(f"{docs / 'gateways.md'} and {PICTURE}")
+    print(f"{docs / 'gateways.md'} and {CHART}")
     return 0
 
 

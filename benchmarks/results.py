@@ -29,7 +29,7 @@ class ResultRow:
     """The results of all repeats of one gateway in one measurement, and the reasons of failed repeats."""
 
     gateway: str
-    found: tuple[dict[str, Any], ...]
+    figures: tuple[dict[str, Any], ...]
     failures: tuple[str, ...]
 
     def spread(self, *keys: str) -> MeasuredSpread | None:
@@ -43,8 +43,8 @@ class ResultRow:
     def each(self, *keys: str) -> list[float]:
         """Returns one value per repeat, at the path `keys`."""
         values = []
-        for one in self.found:
-            value: Any = one
+        for figures in self.figures:
+            value: Any = figures
             for key in keys:
                 value = value[key]
             values.append(float(value))
@@ -53,46 +53,49 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """`about` is about.json: machine, versions, extent, and what could not be run."""
+    """`metadata` is about.json: machine, versions, extent, and what could not be run."""
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     finished: tuple[JobResult, ...]
 
     @property
     def repeats(self) -> int:
-        return 1 + max((one.job.repeat for one in self.finished), default=0)
+        return 1 + max((result.job.repeat for result in self.finished), default=0)
 
     @property
     def first_engines(self) -> int:
         """The number of engines on which all work ran: the number with the most measurements."""
-        counts = Counter(one.job.engines for one in self.finished if one.job.kind == "work")
+        counts = Counter(result.job.engines for result in self.finished if result.job.kind == "work")
         return counts.most_common(1)[0][0] if counts else 3
 
     def rows(
         self, kind: MeasurementKind, engines: int | None = None, work: str = "", headers: int = 0
     ) -> list[ResultRow]:
         """Returns one row per gateway, in the order of their first run. A failure counts unless a later try succeeded."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        figures_by_gateway: dict[str, list[dict[str, Any]]] = {}
         failed: dict[str, dict[int, str]] = {}
-        for one in self.finished:
-            job = one.job
+        for result in self.finished:
+            job = result.job
             if job.kind != kind or job.work != work or job.headers != headers:
                 continue
             if engines is not None and job.engines != engines:
                 continue
-            found.setdefault(job.gateway, [])
-            if one.failed:
-                failed.setdefault(job.gateway, {})[job.repeat] = one.failed
+            figures_by_gateway.setdefault(job.gateway, [])
+            if result.failed:
+                failed.setdefault(job.gateway, {})[job.repeat] = result.failed
             else:
-                found[job.gateway].append(one.found)
+                figures_by_gateway[job.gateway].append(result.found)
                 failed.get(job.gateway, {}).pop(job.repeat, None)
-        return [ResultRow(name, tuple(values), tuple(failed.get(name, {}).values())) for name, values in found.items()]
+        return [
+            ResultRow(name, tuple(values), tuple(failed.get(name, {}).values()))
+            for name, values in figures_by_gateway.items()
+        ]
 
     def best_share(self, engines: int, work: str) -> float | None:
         """The highest possible fraction of prompt tokens from cache (0 to 1)."""
         for row in self.rows("best", engines, work):
-            if row.gateway == NO_GATEWAY and row.found:
-                return float(row.found[-1]["prefix_share"])
+            if row.gateway == NO_GATEWAY and row.figures:
+                return float(row.figures[-1]["prefix_share"])
         return None
 
 
@@ -108,79 +111,81 @@ RPS_RATIO, FIRST_RATIO, CACHE_SHARE, ADDED_FIRST_MS, TOGETHER = 1.25, 0.5, 0.98,
 
 @dataclass(frozen=True)
 class DesignTarget:
-    what: str
-    wanted: str
-    found: str
+    label: str
+    required: str
+    measured: str
     met: bool | None
 
 
 def row_of(rows: Sequence[ResultRow], name: str) -> ResultRow | None:
-    return next((row for row in rows if row.gateway == name and row.found), None)
+    return next((row for row in rows if row.gateway == name and row.figures), None)
 
 
 def best_other(rows: Sequence[ResultRow]) -> ResultRow | None:
     """The other gateway with the highest median of requests a second."""
-    others = [row for row in rows if row.found and row.gateway not in (OURS, NO_GATEWAY)]
+    others = [row for row in rows if row.figures and row.gateway not in (OURS, NO_GATEWAY)]
     return max(others, key=lambda row: row.middle("rps"), default=None)
 
 
-def ratios(ours: ResultRow, other: ResultRow, key: str) -> MeasuredSpread:
+def ratios(ours: ResultRow, theirs: ResultRow, key: str) -> MeasuredSpread:
     """The ratio of the medians; low and high are the extremes of the ratios of each repeat."""
-    each = [a / b for a, b in zip(ours.each(key), other.each(key), strict=False)]
-    return MeasuredSpread(ours.middle(key) / other.middle(key), min(each), max(each))
+    each = [a / b for a, b in zip(ours.each(key), theirs.each(key), strict=False)]
+    return MeasuredSpread(ours.middle(key) / theirs.middle(key), min(each), max(each))
 
 
 def targets(results: BenchmarkResults) -> list[DesignTarget]:
-    counts = sorted({one.job.engines for one in results.finished if one.job.kind == "work" and one.job.work == "chat"})
+    counts = sorted(
+        {result.job.engines for result in results.finished if result.job.kind == "work" and result.job.work == "chat"}
+    )
     chats = [target for engines in counts for target in _chat(results, engines)]
     return [*chats, *_cpu(results), *_streaming(results)]
 
 
-def _not_measured(what: str, wanted: str) -> DesignTarget:
-    return DesignTarget(what, wanted, "not measured", None)
+def _not_measured(label: str, required: str) -> DesignTarget:
+    return DesignTarget(label, required, "not measured", None)
 
 
 def _chat(results: BenchmarkResults, engines: int) -> list[DesignTarget]:
     rows = results.rows("work", engines, "chat")
-    ours, other = row_of(rows, OURS), best_other(rows)
-    where = f"chat with images, {engines} engines"
+    ours, best_rival = row_of(rows, OURS), best_other(rows)
+    scope = f"chat with images, {engines} engines"
     compared = (
-        ("rps", f"{where}: requests a second, compared with the best other gateway", f"≥ {RPS_RATIO} times"),
-        ("first_p50_s", f"{where}: first token p50, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
-        ("first_p99_s", f"{where}: first token p99, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
+        ("rps", f"{scope}: requests a second, compared with the best other gateway", f"≥ {RPS_RATIO} times"),
+        ("first_p50_s", f"{scope}: first token p50, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
+        ("first_p99_s", f"{scope}: first token p99, compared with the same gateway", f"≤ {FIRST_RATIO} times"),
     )
-    if not ours or not other:
-        return [_not_measured(what, wanted) for _, what, wanted in compared]
-    found = []
-    for key, what, wanted in compared:
-        ratio = ratios(ours, other, key)
+    if not ours or not best_rival:
+        return [_not_measured(label, required) for _, label, required in compared]
+    design_targets = []
+    for key, label, required in compared:
+        ratio = ratios(ours, best_rival, key)
         met = ratio.middle >= RPS_RATIO if key == "rps" else ratio.middle <= FIRST_RATIO
-        bound = _bound(rows, other) if key == "first_p50_s" else ""
-        found.append(DesignTarget(what, wanted, f"{ratio.shown(2)} times {other.gateway}{bound}", met))
-    what, wanted = f"{where}: prompt tokens from cache, relative to the highest possible", f"≥ {CACHE_SHARE}"
+        bound = _bound(rows, best_rival) if key == "first_p50_s" else ""
+        design_targets.append(DesignTarget(label, required, f"{ratio.shown(2)} times {best_rival.gateway}{bound}", met))
+    label, required = f"{scope}: prompt tokens from cache, relative to the highest possible", f"≥ {CACHE_SHARE}"
     if not (best := results.best_share(engines, "chat")):
-        return [*found, _not_measured(what, wanted)]
+        return [*design_targets, _not_measured(label, required)]
     share = ours.middle("prefix_share") / best
-    return [*found, DesignTarget(what, wanted, f"{share:.3f}", share >= CACHE_SHARE)]
+    return [*design_targets, DesignTarget(label, required, f"{share:.3f}", share >= CACHE_SHARE)]
 
 
-def _bound(rows: Sequence[ResultRow], other: ResultRow) -> str:
+def _bound(rows: Sequence[ResultRow], rival: ResultRow) -> str:
     """The ratio that clients reach without a gateway; empty if it was not measured."""
     direct = row_of(rows, NO_GATEWAY)
-    return f"; without any gateway {ratios(direct, other, 'first_p50_s').shown(2)}" if direct else ""
+    return f"; without any gateway {ratios(direct, rival, 'first_p50_s').shown(2)}" if direct else ""
 
 
 def _cpu(results: BenchmarkResults) -> Iterator[DesignTarget]:
     rows = results.rows("cpu")
     ours = row_of(rows, OURS)
-    routers = [row for row in rows if row.found and row.gateway.startswith("vllm-router")]
+    routers = [row for row in rows if row.figures and row.gateway.startswith("vllm-router")]
     for size in ("3 KB", "200 KB", "2 MB"):
-        what = f"CPU for a request of {size}, compared with vllm-router's cheapest policy"
+        label = f"CPU for a request of {size}, compared with vllm-router's cheapest policy"
         if not ours or not routers:
-            yield _not_measured(what, "not more")
+            yield _not_measured(label, "not more")
             continue
-        mine, theirs = ours.middle(size, "cpu_us"), min(row.middle(size, "cpu_us") for row in routers)
-        yield DesignTarget(what, "not more", f"{mine:,.0f} against {theirs:,.0f} µs", mine <= theirs)
+        our_us, their_us = ours.middle(size, "cpu_us"), min(row.middle(size, "cpu_us") for row in routers)
+        yield DesignTarget(label, "not more", f"{our_us:,.0f} against {their_us:,.0f} µs", our_us <= their_us)
 
 
 def _streaming(results: BenchmarkResults) -> list[DesignTarget]:

@@ -32,9 +32,9 @@ class BenchmarkJob:
     headers: int = 0
 
     def __str__(self) -> str:
-        what = f"{self.work} on {self.engines} engines" if self.kind in ("work", "best") else self.kind
+        subject = f"{self.work} on {self.engines} engines" if self.kind in ("work", "best") else self.kind
         more = f", {self.headers} session header(s)" if self.headers else ""
-        return f"{self.gateway}: {what}{more}, repeat {self.repeat + 1}"
+        return f"{self.gateway}: {subject}{more}, repeat {self.repeat + 1}"
 
 
 @dataclass(frozen=True)
@@ -64,35 +64,35 @@ class BenchmarkSelection:
     repeats: int
 
 
-def plan_jobs(wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway]) -> list[BenchmarkJob]:
+def plan_jobs(selection: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway]) -> list[BenchmarkJob]:
     """Returns all jobs in order: each repeat runs everything once and starts with a different gateway.
 
     All work runs on the first number of engines; chats and images also run on the others. Variants of a gateway that are
     not its maker's first choice run chats and images on the first number of engines only.
     """
     jobs: list[BenchmarkJob] = []
-    for repeat in range(wanted.repeats):
+    for repeat in range(selection.repeats):
         turned = [*gateways[repeat % len(gateways) :], *gateways[: repeat % len(gateways)]] if gateways else []
-        if "work" in wanted.kinds:
-            for engines in wanted.engines:
-                jobs += _works(wanted, turned, engines, repeat)
+        if "work" in selection.kinds:
+            for engines in selection.engines:
+                jobs += _works(selection, turned, engines, repeat)
         for kind in ("cpu", "latency", "stream"):
-            if kind in wanted.kinds:
-                jobs += _solo(kind, turned, wanted.engines[0], repeat)
+            if kind in selection.kinds:
+                jobs += _solo(kind, turned, selection.engines[0], repeat)
     return jobs
 
 
 def _works(
-    wanted: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
+    selection: BenchmarkSelection, gateways: Sequence[BenchmarkedGateway], engines: int, repeat: int
 ) -> Iterable[BenchmarkJob]:
-    first = engines == wanted.engines[0]
-    for work in wanted.works:
+    first = engines == selection.engines[0]
+    for work in selection.works:
         common = work in ("chat", "images")
         if not (first or common):
             continue
         if repeat == 0:
             yield BenchmarkJob("best", NO_GATEWAY, engines, 0, work)
-        for headers in wanted.headers:
+        for headers in selection.headers:
             if headers and not (work == "chat" and first):
                 continue
             for gateway in gateways:
@@ -131,25 +131,25 @@ def run_jobs(
     """Runs the jobs and appends a line to out/runs.jsonl for each. Finished jobs are skipped, failed jobs are repeated."""
     file = out / "runs.jsonl"
     done = {finished.job for finished in read_job_results(file) if not finished.failed}
-    left = [job for job in jobs if job not in done]
+    pending = [job for job in jobs if job not in done]
     started = time.monotonic()
-    for number, job in enumerate(left, 1):
-        print(f"[{number}/{len(left)} {(time.monotonic() - started) / 60:.0f} min] {job}", flush=True)
+    for number, job in enumerate(pending, 1):
+        print(f"[{number}/{len(pending)} {(time.monotonic() - started) / 60:.0f} min] {job}", flush=True)
         busy_before = measure_cpu_share(0.5)
         folder = out / "last"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            found = _measure(job, gateways, extent, folder)
-            append_line(file, JobResult(job, found, busy_before=busy_before))
-            print(f"      {_short(found)}", flush=True)
+            figures = _measure(job, gateways, extent, folder)
+            append_line(file, JobResult(job, figures, busy_before=busy_before))
+            print(f"      {_short(figures)}", flush=True)
         except Exception as error:  # one failing gateway must not stop hours of measurements of the others
             append_line(file, JobResult(job, {}, f"{type(error).__name__}: {error}"[:2000], busy_before))
-            kept = out / f"failed-{number}"
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(folder, kept, ignore_dangling_symlinks=True)
-            (kept / "error.txt").write_text(traceback.format_exc())
-            print(f"      failed: {str(error)[:300]} ({kept.name}/)", flush=True)
+            failed_folder = out / f"failed-{number}"
+            shutil.rmtree(failed_folder, ignore_errors=True)
+            shutil.copytree(folder, failed_folder, ignore_dangling_symlinks=True)
+            (failed_folder / "error.txt").write_text(traceback.format_exc())
+            print(f"      failed: {str(error)[:300]} ({failed_folder.name}/)", flush=True)
 
 
 def _measure(
@@ -181,8 +181,8 @@ def _best(job: BenchmarkJob, extent: BenchmarkExtent, folder: Path) -> dict[str,
     """Runs the same work on one engine with unlimited caches: no gateway can get more tokens from cache."""
     flags = ["--speed=20", "--kv-cache-tokens=1000000000", "--mm-processor-cache-gb=1000"]
     with emulated_engines(folder, MODEL, 1, flags) as behind, proxies.DIRECT.run(folder, behind) as running:
-        found = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
-    return {"prefix_share": found["prefix_share"], "picture_share": found["picture_share"], "flags": flags}
+        figures = run_workload(_order(job, extent, running.targets, []), running, behind, extent.user_processes)
+    return {"prefix_share": figures["prefix_share"], "picture_share": figures["picture_share"], "flags": flags}
 
 
 def _order(job: BenchmarkJob, extent: BenchmarkExtent, targets: Sequence[str], headers: list[str]) -> LoadSpec:
@@ -197,18 +197,23 @@ def _order(job: BenchmarkJob, extent: BenchmarkExtent, targets: Sequence[str], h
     )
 
 
-def _short(found: Mapping[str, Any]) -> str:
-    if "rps" in found:
+def _short(figures: Mapping[str, Any]) -> str:
+    if "rps" in figures:
         return (
-            f"{found['rps']:.1f} RPS, p95 {found['total_p95_s']:.2f} s, first token p50 {1e3 * found['first_p50_s']:.0f} ms, "
-            f"cache {found['prefix_share']:.2f}, busiest engine {found['busiest_engine']:.2f}, failed {found['failed']}, "
-            f"users' CPU {found['users_core_share']:.0%} of a core, machine {found['machine_share']:.0%}"
+            f"{figures['rps']:.1f} RPS, p95 {figures['total_p95_s']:.2f} s, first token p50 {1e3 * figures['first_p50_s']:.0f} ms, "
+            f"cache {figures['prefix_share']:.2f}, busiest engine {figures['busiest_engine']:.2f}, failed {figures['failed']}, "
+            f"users' CPU {figures['users_core_share']:.0%} of a core, machine {figures['machine_share']:.0%}"
         )
-    if "3 KB" in found:
+    if "3 KB" in figures:
         return ", ".join(
-            f"{name} " + (f"{one['cpu_us']:.0f} µs" if "cpu_us" in one else f"+{one['added_p50_ms']:.2f} ms")
-            for name, one in found.items()
+            f"{name} "
+            + (
+                f"{size_figures['cpu_us']:.0f} µs"
+                if "cpu_us" in size_figures
+                else f"+{size_figures['added_p50_ms']:.2f} ms"
+            )
+            for name, size_figures in figures.items()
         )
-    if "added_first_p50_ms" in found:
-        return f"first token +{found['added_first_p50_ms']:.2f} ms, together {found['through_together']:.1%}"
-    return ", ".join(f"{name} {value:.3f}" for name, value in found.items() if isinstance(value, float))
+    if "added_first_p50_ms" in figures:
+        return f"first token +{figures['added_first_p50_ms']:.2f} ms, together {figures['through_together']:.1%}"
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if isinstance(value, float))

@@ -20,12 +20,12 @@ def name(gateway: str) -> str:
     return f"*{gateway}* (bound)" if gateway == NO_GATEWAY else gateway
 
 
-def cell(found: MeasuredSpread | None, digits: int = 1, factor: float = 1.0) -> str:
-    return found.shown(digits, factor) if found else NONE
+def cell(spread: MeasuredSpread | None, digits: int = 1, factor: float = 1.0) -> str:
+    return spread.shown(digits, factor) if spread else NONE
 
 
 def fastest_first(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    return sorted(rows, key=lambda row: row.middle("rps") if row.found else -1.0, reverse=True)
+    return sorted(rows, key=lambda row: row.middle("rps") if row.figures else -1.0, reverse=True)
 
 
 WORK_COLUMNS = (
@@ -50,7 +50,7 @@ def work_table(results: BenchmarkResults, engines: int, work: str, headers: int 
     rows = fastest_first(rows)
     lines = []
     for row in rows:
-        if not row.found:
+        if not row.figures:
             lines.append([name(row.gateway), *[NONE] * len(WORK_COLUMNS), "did not run"])
             continue
         failed = sum(int(n) for n in row.each("failed"))
@@ -69,19 +69,19 @@ def _notes(rows: Sequence[ResultRow]) -> str:
         if any(share > MACHINE_LIMIT for share in row.each("machine_share")):
             notes.append(f"{row.gateway}: the machine was the limit (above {MACHINE_LIMIT:.0%} of all cores busy).")
         errors: Counter[str] = Counter()
-        for found in row.found:
-            errors.update(found["errors"])
+        for figures in row.figures:
+            errors.update(figures["errors"])
         if errors:
-            said = ", ".join(f"{n} with {why}" for why, n in errors.items())
-            notes.append(f"{row.gateway}: failed requests: {said}.")
-        notes += [f"{row.gateway}: one run failed: {why.splitlines()[0][:200]}" for why in row.failures]
+            counts = ", ".join(f"{n} with {reason}" for reason, n in errors.items())
+            notes.append(f"{row.gateway}: failed requests: {counts}.")
+        notes += [f"{row.gateway}: one run failed: {reason.splitlines()[0][:200]}" for reason in row.failures]
     return "\n" + "\n".join(f"* {note}" for note in notes) + "\n" if notes else ""
 
 
 def cost_table(results: BenchmarkResults, engines: int) -> str:
     lines = []
     for row in fastest_first(results.rows("work", engines, "chat")):
-        if row.found and row.gateway != NO_GATEWAY:
+        if row.figures and row.gateway != NO_GATEWAY:
             each = [1e3 * cpu / done for cpu, done in zip(row.each("gateway_cpu_s"), row.each("answered"), strict=True)]
             used = MeasuredSpread(sorted(each)[len(each) // 2], min(each), max(each))
             lines.append([name(row.gateway), cell(used, 2), cell(row.spread("gateway_memory_mb"), 0)])
@@ -104,15 +104,15 @@ def cpu_table(results: BenchmarkResults) -> str:
 
 
 def _parts(rows: Sequence[ResultRow]) -> str:
-    ours = next((row for row in rows if row.gateway == OURS and row.found), None)
+    ours = next((row for row in rows if row.gateway == OURS and row.figures), None)
     if not ours:
         return ""
-    said = []
+    lines = []
     for size in SIZES:
-        parts = [one[size]["parts_us"] for one in ours.found]
+        parts = [figures[size]["parts_us"] for figures in ours.figures]
         middle = {part: sorted(p[part] for p in parts)[len(parts) // 2] for part in parts[0]}
-        said.append(f"{size} " + " + ".join(f"{part} {us:,.0f}" for part, us in middle.items()))
-    return f"\n{OURS} by process: " + "; ".join(said) + " µs.\n"
+        lines.append(f"{size} " + " + ".join(f"{part} {us:,.0f}" for part, us in middle.items()))
+    return f"\n{OURS} by process: " + "; ".join(lines) + " µs.\n"
 
 
 def latency_table(results: BenchmarkResults) -> str:
@@ -163,7 +163,7 @@ PANELS = (
 def draw_chart(results: BenchmarkResults, engines: int) -> str:
     """Draws the chart as SVG; empty if no chats were measured."""
     plain, with_header = (
-        fastest_first([row for row in results.rows("work", engines, "chat", headers) if row.found])
+        fastest_first([row for row in results.rows("work", engines, "chat", headers) if row.figures])
         for headers in (0, 1)
     )
     bound = next((row for row in plain if row.gateway == NO_GATEWAY), None)
@@ -171,10 +171,10 @@ def draw_chart(results: BenchmarkResults, engines: int) -> str:
         (title, [row for row in rows if row.gateway != NO_GATEWAY])
         for title, rows in (("", plain), ("the client sends a session header", with_header))
     ]
-    everything = [row for _, found in drawn for row in found]
+    everything = [row for _, chart_rows in drawn for row in chart_rows]
     if not everything:
         return ""
-    height = TOP + LINE * (len(everything) + sum(1 for title, found in drawn if title and found)) + 58
+    height = TOP + LINE * (len(everything) + sum(1 for title, chart_rows in drawn if title and chart_rows)) + 58
     width = EDGE + LABELS + len(PANELS) * (PANEL + GAP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
@@ -192,11 +192,11 @@ def draw_chart(results: BenchmarkResults, engines: int) -> str:
     ]
     y = TOP
     places: list[tuple[float, ResultRow]] = []
-    for title, found in drawn:
-        if title and found:
+    for title, chart_rows in drawn:
+        if title and chart_rows:
             parts.append(_text(EDGE, y + 18, f"{title}:", 12.5, SOFT))
             y += LINE
-        for row in found:
+        for row in chart_rows:
             places.append((y, row))
             ours = row.gateway == OURS
             parts.append(_text(EDGE + LABELS - 12, y + 17, row.gateway, 13, INK, 700 if ours else 400, "end"))
@@ -216,11 +216,11 @@ _DASHES = 'stroke-width="1.6" stroke-dasharray="5 3"'
 
 
 def _subtitle(results: BenchmarkResults) -> str:
-    about = results.about["machine"]
-    quick = "QUICK RUN, no figures to quote. " if results.about["quick"] else ""
+    machine = results.metadata["machine"]
+    quick = "QUICK RUN, no figures to quote. " if results.metadata["quick"] else ""
     return (
         f"{quick}Each user chats in six turns about one image and sends the whole conversation each turn. "
-        f"{results.repeats} repeat(s), {about['date']}, {about['cores']} cores."
+        f"{results.repeats} repeat(s), {machine['date']}, {machine['cores']} cores."
     )
 
 
@@ -228,9 +228,9 @@ def _panel(
     number: int, left: float, bottom: float, places: Sequence[tuple[float, ResultRow]], bound: ResultRow | None
 ) -> list[str]:
     title, key, factor, digits, hint, top = PANELS[number]
-    found = [(y, row, values) for y, row in places if (values := row.spread(key))]
+    bars = [(y, row, values) for y, row in places if (values := row.spread(key))]
     limit = bound.middle(key) * factor if bound else 0.0
-    highest = max([values.high * factor for _, _, values in found] + [limit])
+    highest = max([values.high * factor for _, _, values in bars] + [limit])
     scale = (PANEL - 44) / (top or highest * 1.02 or 1)
     parts = [
         _text(left, TOP - 24, title, 13, INK, 600),
@@ -238,7 +238,7 @@ def _panel(
         f'<line x1="{left}" x2="{left}" y1="{TOP}" y2="{bottom}" stroke="{LINES}"/>',
     ]
     numbers = []  # drawn last, on top of all lines
-    for y, row, values in found:
+    for y, row, values in bars:
         ours = row.gateway == OURS
         middle, low, high = (value * factor * scale for value in (values.middle, values.low, values.high))
         parts.append(
@@ -255,8 +255,8 @@ def _panel(
     return parts + numbers
 
 
-def _text(x: float, y: float, words: str, size: float, colour: str, weight: int = 400, anchor: str = "start") -> str:
+def _text(x: float, y: float, text: str, size: float, colour: str, weight: int = 400, anchor: str = "start") -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" font-weight="{weight}" '
-        f'text-anchor="{anchor}" paint-order="stroke" stroke="#ffffff" stroke-width="3">{escape(words)}</text>'
+        f'text-anchor="{anchor}" paint-order="stroke" stroke="#ffffff" stroke-width="3">{escape(text)}</text>'
     )

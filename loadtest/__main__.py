@@ -45,11 +45,11 @@ GENERATOR_WAS_LIMIT = (
 )
 
 
-def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
-    """The content of summary.json. `about`: the settings of the run. `more`: the results of a search."""
+def document(metadata: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict[str, Any]) -> dict[str, Any]:
+    """The content of summary.json. `metadata`: the settings of the run. `more`: the results of a search."""
     return {
-        "about": about,
-        "partial": ran.trouble,
+        "about": metadata,
+        "partial": ran.problem,
         "figures": asdict(seen),
         "generator": {
             "cpu_p95": ran.cpu_p95,
@@ -63,7 +63,7 @@ def document(about: dict[str, Any], ran: RunResult, seen: RunFigures, more: dict
 
 
 def rows(seen: RunFigures) -> list[tuple[str, str]]:
-    found = [
+    table = [
         ("Requests a second", f"{seen.rps:.2f}"),
         ("Goodput (within the objective)", f"{seen.goodput_rps:.2f} a second, {seen.kept_share:.1%} of requests"),
         ("Answer p50 / p95 / p99", f"{seen.total_p50_s:.2f} / {seen.total_p95_s:.2f} / {seen.total_p99_s:.2f} s"),
@@ -73,14 +73,14 @@ def rows(seen: RunFigures) -> list[tuple[str, str]]:
         ("Prompt tokens from cache", f"{seen.cached_share:.0%}"),
         (
             "Answered, failed",
-            f"{seen.answered}, {seen.failed}" + "".join(f"; {n} x {why}" for why, n in seen.errors.items()),
+            f"{seen.answered}, {seen.failed}" + "".join(f"; {n} x {reason}" for reason, n in seen.errors.items()),
         ),
     ]
     if seen.video_success is not None:
-        found.append(("Videos answered", f"{seen.video_success:.1%} of {seen.videos}"))
+        table.append(("Videos answered", f"{seen.video_success:.1%} of {seen.videos}"))
     if seen.per_engine:
-        found.append(("By engine", ", ".join(f"{name} {count}" for name, count in seen.per_engine.items())))
-    return found
+        table.append(("By engine", ", ".join(f"{name} {count}" for name, count in seen.per_engine.items())))
+    return table
 
 
 DURATION = {"soak": "2h", "diurnal": "24m"}
@@ -184,14 +184,14 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
         return 2
     order = replace(order, folder=str(folder))
-    about = {
+    metadata = {
         "command": shlex.join(["python", "-m", "loadtest", *arguments]),
         "order": dataclasses.asdict(order),
         "shape": options.shape,
         "machine": asdict(read_host_info("")),
     }
     title = f"{options.scenario}, {options.shape}, {options.users or options.rate:g} {'users' if options.users else 'a second'}"
-    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    annotations = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     began_s = time.time()
     try:
         expected_s = _expected_s(order)
@@ -200,21 +200,21 @@ def main(arguments: Sequence[str]) -> int:
             in_cluster,
             progress(title, expected_s) as shown,
             publish_textfile(shown) as watch,
-            EngineLossWatch(gateway) as lost,
+            EngineLossWatch(gateway) as losses,
         ):
             ran = run(order, key, watch)
     except KeyboardInterrupt:
         ran = read_run(folder, "interrupted by Ctrl-C")
-        _report_result(about, order, ran, options.slo is not None)
+        _report_result(metadata, order, ran, options.slo is not None)
         return 130
     except (RunFailed, OSError) as error:
         console.print(f"  no  {error}")
         return 2
     finally:
-        marks.mark(title, began_s, time.time())
-    if lost.names and not ran.trouble:
-        ran = replace(ran, trouble=f"{', '.join(sorted(lost.names))} was lost during the run")
-    return _report_result(about, order, ran, options.slo is not None)
+        annotations.annotate(title, began_s, time.time())
+    if losses.names and not ran.problem:
+        ran = replace(ran, problem=f"{', '.join(sorted(losses.names))} was lost during the run")
+    return _report_result(metadata, order, ran, options.slo is not None)
 
 
 def _expected_s(order: RunSpec) -> float:
@@ -223,54 +223,56 @@ def _expected_s(order: RunSpec) -> float:
     return 0.6 * order.search.max_probes * (order.search.settle_s + order.search.measure_s + order.slo.total_s)
 
 
-def _report_result(about: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:
+def _report_result(metadata: dict[str, Any], order: RunSpec, ran: RunResult, gated: bool) -> int:
     start_s, end_s = ran.span
     if ran.samples and not start_s:
-        start_s, end_s = min(one.began_s for one in ran.samples), max(one.ended_s for one in ran.samples)
-    if ran.trouble and ran.samples:
-        end_s = min(end_s, max(one.ended_s for one in ran.samples))
+        start_s, end_s = min(sample.began_s for sample in ran.samples), max(sample.ended_s for sample in ran.samples)
+    if ran.problem and ran.samples:
+        end_s = min(end_s, max(sample.ended_s for sample in ran.samples))
     # Leave out the first tenth: the queues are still empty.
     window = Window(start_s + 0.1 * (end_s - start_s), end_s)
-    found = figures(ran.samples, window, order.slo)
+    run_figures = figures(ran.samples, window, order.slo)
     more: dict[str, Any] = {}
     missed = ""
     if order.search is not None:
-        held = [probe["level"] for probe in ran.probes if probe["held"]]
-        best = max(held, default=0.0)
+        levels_met = [probe["level"] for probe in ran.probes if probe["held"]]
+        best = max(levels_met, default=0.0)
         unit = "users" if order.loop == "closed" else "requests a second"
         more = {"search": {"best": best, "unit": unit, "probes": ran.probes}}
         lowest = min((probe["level"] for probe in ran.probes), default=0.0)
-        missed = "" if held else f"no level met the objective ({order.slo}); the lowest tried was {lowest:g} {unit}"
-        console.print(f"  ok  highest load within the objective: {best:g} {unit} ({order.slo})" if held else "")
+        missed = (
+            "" if levels_met else f"no level met the objective ({order.slo}); the lowest tried was {lowest:g} {unit}"
+        )
+        console.print(f"  ok  highest load within the objective: {best:g} {unit} ({order.slo})" if levels_met else "")
         for probe in ran.probes:
             console.print(
                 f"      {probe['level']:8.2f}  {'met   ' if probe['held'] else 'missed'}  p95 {probe['total_p95_s']:.2f} s, "
                 f"first token p95 {probe['first_p95_s']:.2f} s, {probe['missed']} of {probe['asked']} missed"
             )
     else:
-        for label, value in rows(found):
+        for label, value in rows(run_figures):
             console.print(f"      {label:32} {value}")
-        if gated and found.kept_share < order.slo.share:
-            missed = f"the objective was missed: {found.kept_share:.1%} of requests met it, expected {order.slo}"
+        if gated and run_figures.kept_share < order.slo.share:
+            missed = f"the objective was missed: {run_figures.kept_share:.1%} of requests met it, expected {order.slo}"
     if ran.generator_was_limit:
         console.print("  !!  " + GENERATOR_WAS_LIMIT.format(cpu=ran.cpu_p95, lag=1e3 * ran.lag_p95_s))
-    if not found.answered and not ran.trouble:
-        why = next(iter(found.errors), "") or next(
-            (one.failed for one in ran.samples if one.failed), "no request was sent"
+    if not run_figures.answered and not ran.problem:
+        reason = next(iter(run_figures.errors), "") or next(
+            (sample.failed for sample in ran.samples if sample.failed), "no request was sent"
         )
-        missed = f"no request was answered: {why}"
+        missed = f"no request was answered: {reason}"
     try:
-        write_document(ran.folder / "summary.json", document(about, ran, found, more))
+        write_document(ran.folder / "summary.json", document(metadata, ran, run_figures, more))
     except OSError as error:
-        ran = replace(ran, trouble=ran.trouble or f"{ran.folder}/summary.json: {error.strerror}")
-    if ran.trouble:
-        console.print(f"  no  partial: {ran.trouble}. {len(ran.samples)} requests are saved in {shown(ran.folder)}.")
+        ran = replace(ran, problem=ran.problem or f"{ran.folder}/summary.json: {error.strerror}")
+    if ran.problem:
+        console.print(f"  no  partial: {ran.problem}. {len(ran.samples)} requests are saved in {shown(ran.folder)}.")
     elif missed:
         console.print(f"  no  {missed}")
     console.print(
         f"      {shown(ran.folder)}: summary.json, requests.jsonl, locust.html, locust_stats.csv, locust.json"
     )
-    return 1 if ran.trouble or missed else 0
+    return 1 if ran.problem or missed else 0
 
 
 if __name__ == "__main__":

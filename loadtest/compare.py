@@ -32,7 +32,7 @@ class NotARun(Exception):
 class Difference:
     """One figure of both runs. `better`: +1 if a higher value is better, -1 if a lower value is."""
 
-    what: str
+    figure: str
     a: Spread
     b: Spread
     better: int
@@ -57,9 +57,9 @@ Named = dict[str, tuple[Spread, int]]
 
 
 def differences(a: Named, b: Named) -> Iterator[Difference]:
-    for what, (one, better) in a.items():
-        if what in b:
-            yield Difference(what, one, b[what][0], better)
+    for figure, (value, better) in a.items():
+        if figure in b:
+            yield Difference(figure, value, b[figure][0], better)
 
 
 def read_run_folder(folder: Path) -> tuple[str, Named, bool, bool]:
@@ -74,12 +74,12 @@ def read_run_folder(folder: Path) -> tuple[str, Named, bool, bool]:
 
 
 def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
-    found = summarize(lines.read_good_results(folder / "runs.jsonl"))
-    if not found.counts:
+    results = summarize(lines.read_good_results(folder / "runs.jsonl"))
+    if not results.counts:
         raise NotARun(f"{folder}/runs.jsonl has no complete measurement")
-    about = orjson.loads((folder / "about.json").read_bytes())
+    metadata = orjson.loads((folder / "about.json").read_bytes())
     named: Named = {}
-    for count, at in found.counts.items():
+    for count, at in results.counts.items():
         values: tuple[tuple[str, Spread | None, int], ...] = (
             ("requests a second, all busy", at["full_rps"], 1),
             ("efficiency", at["efficiency"] if count > 1 else None, 1),
@@ -92,8 +92,8 @@ def _proof(folder: Path) -> tuple[str, Named, bool, bool]:
             ("per token p50, s", at["token_p50_s"], -1),
             ("videos answered, share", at["video_success"], 1),
         )
-        named |= {f"{count}: {what}": (value, better) for what, value, better in values if value}
-    kind = about["kind"]
+        named |= {f"{count}: {figure}": (value, better) for figure, value, better in values if value}
+    kind = metadata["kind"]
     return f"{kind['model']} on {kind['gpu']}", named, True, bool(kind["emulated"])
 
 
@@ -111,17 +111,21 @@ def _single(folder: Path) -> tuple[str, Named, bool, bool]:
     pieces = _pieces(start_s, end_s, len(ran.samples))
     each = [figures(ran.samples, piece, slo) for piece in pieces]
     values: tuple[tuple[str, list[float | None], int], ...] = (
-        ("requests a second", [one.rps for one in each], 1),
-        ("goodput, requests a second", [one.goodput_rps for one in each], 1),
+        ("requests a second", [piece_figures.rps for piece_figures in each], 1),
+        ("goodput, requests a second", [piece_figures.goodput_rps for piece_figures in each], 1),
         ("p50, s", _answered(each, "total_p50_s"), -1),
         ("p95, s", _answered(each, "total_p95_s"), -1),
         ("first token p50, s", _answered(each, "first_p50_s"), -1),
         ("first token p95, s", _answered(each, "first_p95_s"), -1),
         ("per token p50, s", _answered(each, "token_p50_s"), -1),
-        ("failed, share", [one.failed / max(1, one.failed + one.answered) for one in each], -1),
+        (
+            "failed, share",
+            [piece_figures.failed / max(1, piece_figures.failed + piece_figures.answered) for piece_figures in each],
+            -1,
+        ),
     )
-    found = ((what, spread(value), better) for what, value, better in values)
-    return title, {what: (value, better) for what, value, better in found if value}, False, False
+    figure_spreads = ((figure, spread(value), better) for figure, value, better in values)
+    return title, {figure: (value, better) for figure, value, better in figure_spreads if value}, False, False
 
 
 def _pieces(start_s: float, end_s: float, samples: int) -> list[Window]:
@@ -131,11 +135,11 @@ def _pieces(start_s: float, end_s: float, samples: int) -> list[Window]:
 
 
 def _answered(each: Sequence[RunFigures], name: str) -> list[float | None]:
-    return [float(getattr(one, name)) if one.answered else None for one in each]
+    return [float(getattr(piece_figures, name)) if piece_figures.answered else None for piece_figures in each]
 
 
-def format_spread(one: Spread) -> str:
-    middle, low, high = (f"{value:.3g}" for value in (one.median, one.low, one.high))
+def format_spread(values: Spread) -> str:
+    middle, low, high = (f"{number:.3g}" for number in (values.median, values.low, values.high))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -144,7 +148,7 @@ def document(a: Path, b: Path, rows: Sequence[Difference]) -> dict[str, Any]:
         "a": str(a),
         "b": str(b),
         "rows": [
-            {"what": row.what, "a": row.a.values, "b": row.b.values, "change": row.change, "verdict": row.verdict}
+            {"what": row.figure, "a": row.a.values, "b": row.b.values, "change": row.change, "verdict": row.verdict}
             for row in rows
         ],
     }
@@ -162,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = p.parse_args(arguments)
     try:
-        (what_a, a, repeats_a, emulated_a), (what_b, b, repeats_b, emulated_b) = (
+        (title_a, a, repeats_a, emulated_a), (title_b, b, repeats_b, emulated_b) = (
             read_run_folder(options.a),
             read_run_folder(options.b),
         )
@@ -170,20 +174,20 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"  no  {error}")
         return 2
     rows = list(differences(a, b))
-    console.print(f"      A  {options.a}: {what_a}{', emulated' if emulated_a else ''}")
-    console.print(f"      B  {options.b}: {what_b}{', emulated' if emulated_b else ''}")
+    console.print(f"      A  {options.a}: {title_a}{', emulated' if emulated_a else ''}")
+    console.print(f"      B  {options.b}: {title_b}{', emulated' if emulated_b else ''}")
     if not rows:
         console.print(
             "  no  the runs have no figure in common. Compare two scaling reports with the same numbers of engines, "
             "or two load tests."
         )
         return 2
-    wide = max(len(row.what) for row in rows)
+    wide = max(len(row.figure) for row in rows)
     for row in rows:
         change = "" if row.change is None else f"{100 * row.change:+.1f} %"
         mark = {"noise": "  ", "better": "ok", "worse": "!!"}[row.verdict]
         console.print(
-            f"  {mark}  {row.what:{wide}}  {format_spread(row.a):>26}  {format_spread(row.b):>26}  {change:>9}  {row.verdict}"
+            f"  {mark}  {row.figure:{wide}}  {format_spread(row.a):>26}  {format_spread(row.b):>26}  {change:>9}  {row.verdict}"
         )
     if not (repeats_a and repeats_b):
         console.print("      The ranges are of parts of a single run. They do not contain the variation between runs.")

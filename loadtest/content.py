@@ -65,9 +65,9 @@ class Strips:
 _MARKERS = tuple(bytes((0xFF, 0xD0 + number)) for number in range(8))
 
 
-def cut_into_strips(picture: Image.Image, quality: int) -> Strips:
+def cut_into_strips(image: Image.Image, quality: int) -> Strips:
     made = io.BytesIO()
-    picture.save(made, "JPEG", quality=quality, restart_marker_rows=1)
+    image.save(made, "JPEG", quality=quality, restart_marker_rows=1)
     whole = made.getvalue()
     scan = whole.index(b"\xff\xda")
     start = scan + 2 + int.from_bytes(whole[scan + 2 : scan + 4], "big")
@@ -75,16 +75,16 @@ def cut_into_strips(picture: Image.Image, quality: int) -> Strips:
     return Strips(whole[:start], tuple(rows[:-1]), rows[-1])
 
 
-PictureKind = Literal["photo", "page", "screen"]
+ImageKind = Literal["photo", "page", "screen"]
 # A photograph scaled for the web, a page at 150 dots an inch (half of A4 is margin and line spacing), a laptop's screen.
-SIZES: dict[PictureKind, tuple[int, int]] = {"photo": (896, 672), "page": (1240, 1648), "screen": (1280, 720)}
+SIZES: dict[ImageKind, tuple[int, int]] = {"photo": (896, 672), "page": (1240, 1648), "screen": (1280, 720)}
 
 
 @dataclass(frozen=True)
-class SeededPicture:
+class SeededImage:
     """An image identified by its name: equal names give equal images, different names give different images."""
 
-    kind: PictureKind
+    kind: ImageKind
     name: str
     size: tuple[int, int] | None = None
 
@@ -97,7 +97,7 @@ class SeededPicture:
 
 
 @cache
-def strips(kind: PictureKind, width: int, height: int) -> Strips:
+def strips(kind: ImageKind, width: int, height: int) -> Strips:
     """Draws and cuts an image; done once per process and size, in 20 to 60 ms."""
     draw, quality = {"photo": (_photo, 84), "page": (_page, 80), "screen": (_screen, 80)}[kind]
     return cut_into_strips(draw(width, height), quality)
@@ -169,11 +169,11 @@ def motion_jpeg_avi(frames: list[bytes], frames_per_second: int, width: int, hei
         *(b"vids", b"MJPG", 0, 0, 0, 0, 1, frames_per_second, 0, len(frames), largest, 0xFFFFFFFF, 0),
         *(0, 0, width, height),
     )
-    picture = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", width * height * 3, 0, 0, 0, 0)
+    frame_format = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", width * height * 3, 0, 0, 0, 0)
     headers = _riff_list(
         b"hdrl",
         _riff_chunk(b"avih", main),
-        _riff_list(b"strl", _riff_chunk(b"strh", stream), _riff_chunk(b"strf", picture)),
+        _riff_list(b"strl", _riff_chunk(b"strh", stream), _riff_chunk(b"strf", frame_format)),
     )
     index, at, chunks = [], 4, []
     for frame in frames:

@@ -42,41 +42,41 @@ class GatewayClient:
             raise GatewayUnusable(f"{self.base} serves no model. Set MODEL=.")
         chosen = model or models[0]
         body = {"model": chosen, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-        status, said = self._ask("/v1/chat/completions", body, FIRST_ANSWER_S)
+        status, reply = self._request("/v1/chat/completions", body, FIRST_ANSWER_S)
         if status == 404:
             raise GatewayUnusable(
                 f"{self.base} has no model {chosen!r}; it has {', '.join(models) or 'none'}. Set MODEL=."
             )
         if status != 200:
             raise GatewayUnusable(
-                f"{self.base} answered the test request with {status}: {_error_message(said)}. See `make status`."
+                f"{self.base} answered the test request with {status}: {_error_message(reply)}. See `make status`."
             )
         return chosen
 
     def _models(self) -> list[str]:
-        status, said = self._ask("/v1/models", None, TIMEOUT_S)
+        status, reply = self._request("/v1/models", None, TIMEOUT_S)
         if status in (401, 403):
             raise GatewayUnusable(
-                f"{self.base} refuses the key ({status}: {_error_message(said)}). "
+                f"{self.base} refuses the key ({status}: {_error_message(reply)}). "
                 "Set KEY= to a valid key; `manyeyes key` creates one."
             )
-        return [one["id"] for one in said.get("data", ())] if status == 200 else []
+        return [model["id"] for model in reply.get("data", ())] if status == 200 else []
 
     def up(self) -> set[str]:
         """Names of the eligible engines; empty if the target is not this project's gateway."""
         return {name for pool in self._pools() for name in _engines_up(pool)}
 
     def up_in(self, pool: str) -> set[str]:
-        return {name for one in self._pools() if one.get("name") == pool for name in _engines_up(one)}
+        return {name for candidate in self._pools() if candidate.get("name") == pool for name in _engines_up(candidate)}
 
     def _pools(self) -> list[dict[str, Any]]:
         try:
-            status, said = self._ask("/healthz", None, TIMEOUT_S)
+            status, reply = self._request("/healthz", None, TIMEOUT_S)
         except GatewayUnusable:
             return []
-        return (said.get("pools") or []) if status in (200, 503) else []
+        return (reply.get("pools") or []) if status in (200, 503) else []
 
-    def _ask(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
+    def _request(self, path: str, body: dict[str, Any] | None, timeout_s: float) -> tuple[int, dict[str, Any]]:
         try:
             raw = fetch(self.base + path, body, bearer(self.key), trusted=self.trusted, timeout_s=timeout_s)
             return 200, _parse_json(raw)
@@ -107,24 +107,24 @@ class EngineLossWatch(Repeating):
 
 
 def _engines_up(pool: dict[str, Any]) -> set[str]:
-    return {one["name"] for one in pool.get("engines", ()) if one.get("state") == "up"}
+    return {engine["name"] for engine in pool.get("engines", ()) if engine.get("state") == "up"}
 
 
 def _parse_json(raw: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(raw)
+        document = json.loads(raw)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
-def _error_message(said: dict[str, Any]) -> str:
-    error = said.get("error")
+def _error_message(document: dict[str, Any]) -> str:
+    error = document.get("error")
     return str(error.get("message", "no reason given") if isinstance(error, dict) else error or "no reason given")
 
 
 ADMIN_KEY_VARIABLE = "MANYEYES_ADMIN_KEY"
-MARK_TIMEOUT_S = 5.0
+ANNOTATION_TIMEOUT_S = 5.0
 SPARE_S = 60.0
 """An annotation expires this long after its planned end, because a run that is killed cannot delete it."""
 
@@ -133,21 +133,21 @@ class ControllerAnnotations:
     def __init__(self, url: str, trusted: str = "") -> None:
         self._url, self._trusted = f"{url.rstrip('/').removesuffix('/v1')}/api/annotations", trusted
         self._key = os.environ.get(ADMIN_KEY_VARIABLE, "")
-        self.trouble = ""
+        self.problem = ""
 
     @contextlib.contextmanager
     def during(self, text: str, seconds: float) -> Iterator[None]:
         """Annotates the time while the body runs; `seconds` is the planned duration."""
         text = text.replace("/", " of ")[:120]
-        self._ask("POST", "", {"text": text, "seconds": min(86_400, seconds + SPARE_S)})
+        self._request("POST", "", {"text": text, "seconds": min(86_400, seconds + SPARE_S)})
         try:
             yield
         finally:
-            self._ask("DELETE", "/" + urllib.parse.quote(text, safe=""))
+            self._request("DELETE", "/" + urllib.parse.quote(text, safe=""))
 
-    def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> None:
+    def _request(self, method: str, path: str, body: dict[str, object] | None = None) -> None:
         """Sends one request. After the first failure prints the reason and sends no more requests."""
-        if not self._key or self.trouble:
+        if not self._key or self.problem:
             return
         try:
             fetch(
@@ -156,11 +156,11 @@ class ControllerAnnotations:
                 bearer(self._key),
                 method=method,
                 trusted=self._trusted,
-                timeout_s=MARK_TIMEOUT_S,
+                timeout_s=ANNOTATION_TIMEOUT_S,
             )
         except (OSError, ValueError) as error:
-            self.trouble = f"the run is not marked in the cluster: {error}"
-            console.print(f"  !!  {self.trouble}")
+            self.problem = f"the run is not marked in the cluster: {error}"
+            console.print(f"  !!  {self.problem}")
 
 
 class GrafanaAnnotations:
@@ -171,16 +171,22 @@ class GrafanaAnnotations:
 
     def __init__(self, url: str = "", token: str = "") -> None:
         self._url, self._token = url.rstrip("/"), token
-        self.trouble = ""
+        self.problem = ""
 
-    def mark(self, text: str, start_s: float, end_s: float, tags: Sequence[str] = ()) -> None:
+    def annotate(self, text: str, start_s: float, end_s: float, tags: Sequence[str] = ()) -> None:
         """Creates one annotation. After the first failure prints the reason and creates no more."""
-        if not self._url or self.trouble:
+        if not self._url or self.problem:
             return
         times = {"time": round(1000 * start_s), "timeEnd": round(1000 * end_s)}
         body = {**times, "tags": ["manyeyes-loadtest", *tags], "text": text}
         try:
-            fetch(f"{self._url}/api/annotations", body, bearer(self._token), timeout_s=MARK_TIMEOUT_S, uses_proxy=True)
+            fetch(
+                f"{self._url}/api/annotations",
+                body,
+                bearer(self._token),
+                timeout_s=ANNOTATION_TIMEOUT_S,
+                uses_proxy=True,
+            )
         except (OSError, ValueError) as error:
-            self.trouble = f"Grafana accepts no annotations: {error}. The run continues without them."
-            console.print(f"  !!  {self.trouble}")
+            self.problem = f"Grafana accepts no annotations: {error}. The run continues without them."
+            console.print(f"  !!  {self.problem}")

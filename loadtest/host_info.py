@@ -73,9 +73,9 @@ def read_host_info(command: str) -> HostInfo:
     )
 
 
-def query_gpus(what: str) -> list[str]:
+def query_gpus(fields: str) -> list[str]:
     """Returns one line for each GPU, as nvidia-smi prints it; an empty list without a driver."""
-    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         return (
             subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip().splitlines()
@@ -97,8 +97,8 @@ def _lines(path: str) -> list[str]:
 
 
 def _commit() -> str:
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
     return git("rev-parse", "--short=10", "HEAD") + changed
@@ -132,26 +132,26 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             process.poll()
-            left = members(process.pid)
-            if not left:
+            remaining = members(process.pid)
+            if not remaining:
                 process.wait(timeout=patience_s)
                 return
             time.sleep(0.02)
-        for pid in left:
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
 
 def members(session: int) -> list[int]:
     """Ids of the live processes of a session, including orphaned processes."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 if int(fields[3]) == session and fields[0] not in "ZX":
-                    found.append(int(entry.name))
-    return found
+                    pids.append(int(entry.name))
+    return pids
 
 
 def cpu_s(sessions: Sequence[int]) -> float:
@@ -184,7 +184,7 @@ class Repeating:
     """Calls `once` in a separate thread until `stop`, with a pause of `every_s` before each call."""
 
     every_s: float
-    ends_within_s = 20.0
+    stop_timeout_s = 20.0
 
     def __init__(self) -> None:
         self._over = threading.Event()
@@ -202,7 +202,7 @@ class Repeating:
 
     def stop(self) -> None:
         self._over.set()
-        self._thread.join(timeout=self.ends_within_s)
+        self._thread.join(timeout=self.stop_timeout_s)
 
     def once(self) -> None:
         raise NotImplementedError

@@ -52,7 +52,7 @@ order = orders.read_run_spec(Path(os.environ[ORDER])) if ordered else _from_page
 
 def _give_up() -> None:
     """Result files cannot be written: reports it immediately, because Locust's own report fails too, and quits."""
-    _say({"trouble": writer.trouble})
+    _say({"problem": writer.problem})
     if reporter.environment and reporter.environment.runner:
         gevent.spawn(reporter.environment.runner.quit)
 
@@ -60,12 +60,12 @@ def _give_up() -> None:
 writer = ResultWriter(Path(order.folder) if ordered else None, _give_up)
 
 
-def _send(coming: list[tuple[float, int]], forget: bool) -> None:
+def _send(arrivals: list[tuple[float, int]], forget: bool) -> None:
     runner = reporter.environment.runner if reporter.environment else None
     if isinstance(runner, MasterRunner):
-        runner.send_message(ARRIVALS, {"dues": coming, "forget": forget})
+        runner.send_message(ARRIVALS, {"dues": arrivals, "forget": forget})
     else:
-        dues.add(coming, forget)
+        dues.add(arrivals, forget)
 
 
 if ordered:
@@ -127,9 +127,9 @@ def _end(environment: Environment, **_: Any) -> None:
         writer.close()
         if ordered:
             _csv(environment)
-            _say({"trouble": writer.trouble, "requests": len(writer.samples)})
+            _say({"problem": writer.problem, "requests": len(writer.samples)})
     # The samples decide whether the run passed. Locust itself would fail it for a single failed request.
-    environment.process_exit_code = 1 if writer.trouble else 0
+    environment.process_exit_code = 1 if writer.problem else 0
 
 
 def _csv(environment: Environment) -> None:
@@ -141,7 +141,7 @@ def _csv(environment: Environment) -> None:
         with (Path(order.folder) / "locust_failures.csv").open("w", newline="") as file:
             tables.failures_csv(csv.writer(file))
     except OSError as error:
-        writer.trouble = writer.trouble or f"{order.folder}: {error.strerror}"
+        writer.problem = writer.problem or f"{order.folder}: {error.strerror}"
 
 
 def _report(runner: Runner) -> None:

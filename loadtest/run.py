@@ -43,11 +43,11 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class RunResult:
-    """The results of a run. `trouble`: why they are partial; empty if they are complete."""
+    """The results of a run. `problem`: why they are partial; empty if they are complete."""
 
     folder: Path
     samples: tuple[Sample, ...]
-    trouble: str
+    problem: str
     cpu_p95: float
     lag_p95_s: float
 
@@ -62,20 +62,28 @@ class RunResult:
     @property
     def span(self) -> tuple[float, float]:
         """Start and end of the stages, in seconds since 1970."""
-        found = list(read_lines(self.folder / "stages.jsonl"))
-        return (found[-1]["start_s"], found[-1]["end_s"]) if found else (0.0, 0.0)
+        stages = list(read_lines(self.folder / "stages.jsonl"))
+        return (stages[-1]["start_s"], stages[-1]["end_s"]) if stages else (0.0, 0.0)
 
 
 def command(order: RunSpec) -> list[str]:
     folder = order.folder
-    words = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest/locustfile.py"), "--headless", "--only-summary"]
-    words += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
-    words += ["--html", f"{folder}/locust.html", "--json-file", f"{folder}/locust"]
+    arguments = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(ROOT / "loadtest/locustfile.py"),
+        "--headless",
+        "--only-summary",
+    ]
+    arguments += ["--host", order.url, "--loglevel", "WARNING", "--stop-timeout", f"{order.timeout_s:g}"]
+    arguments += ["--html", f"{folder}/locust.html", "--json-file", f"{folder}/locust"]
     if order.processes == 1:  # a single process has no separate master to send samples to
-        return words
+        return arguments
     port = str(_free_port())  # another run may use Locust's default port, 5557
-    words += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
-    return [*words, "--processes", str(order.processes)]
+    arguments += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return [*arguments, "--processes", str(order.processes)]
 
 
 def _free_port() -> int:
@@ -103,38 +111,41 @@ def run(order: RunSpec, key: str = "", watch: Watch = lambda line: None) -> RunR
             cwd=folder,
             start_new_session=True,  # Ctrl-C reaches this process, which stops Locust gracefully
         )
-    said: queue.SimpleQueue[ProgressLine | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(process, said), daemon=True).start()
-    trouble = ""
+    progress_lines: queue.SimpleQueue[ProgressLine | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(process, progress_lines), daemon=True).start()
+    problem = ""
     try:
-        trouble = _attend(order, process, said, watch)
+        problem = _attend(order, process, progress_lines, watch)
     except BaseException:
         _end(process, order.timeout_s)
         raise
     finally:
         _end(process, 5)
-    ran = read_run(folder, trouble)
-    if process.returncode and not ran.samples and not trouble:
+    ran = read_run(folder, problem)
+    if process.returncode and not ran.samples and not problem:
         raise RunFailed(f"Locust exited with code {process.returncode}: {_last_line(folder / 'locust.log')}")
     return ran
 
 
 def _attend(
-    order: RunSpec, process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[ProgressLine | None]", watch: Watch
+    order: RunSpec,
+    process: "subprocess.Popen[bytes]",
+    progress_lines: "queue.SimpleQueue[ProgressLine | None]",
+    watch: Watch,
 ) -> str:
     deadline = time.monotonic() + _longest_s(order)
-    trouble = ""
+    problem = ""
     while True:
         try:
-            line = said.get(timeout=1)
+            line = progress_lines.get(timeout=1)
         except queue.Empty:
             if time.monotonic() > deadline:
                 return f"Locust did not exit within {_longest_s(order):.0f} s"
             continue
         if line is None:
             process.wait(timeout=30)
-            return trouble or (f"Locust exited with code {process.returncode}" if process.returncode else "")
-        trouble = line.get("trouble") or trouble
+            return problem or (f"Locust exited with code {process.returncode}" if process.returncode else "")
+        problem = line.get("problem") or problem
         if "rps" in line:
             watch(line)
 
@@ -146,13 +157,13 @@ def _longest_s(order: RunSpec) -> float:
     return order.search.max_probes * probe_s + order.timeout_s + END_S
 
 
-def _listen(process: "subprocess.Popen[bytes]", said: "queue.SimpleQueue[ProgressLine | None]") -> None:
+def _listen(process: "subprocess.Popen[bytes]", progress_lines: "queue.SimpleQueue[ProgressLine | None]") -> None:
     assert process.stdout
     for line in process.stdout:
         if line.startswith(b"{"):
             with contextlib.suppress(orjson.JSONDecodeError):
-                said.put(orjson.loads(line))
-    said.put(None)
+                progress_lines.put(orjson.loads(line))
+    progress_lines.put(None)
 
 
 def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
@@ -169,7 +180,7 @@ def _end(process: "subprocess.Popen[bytes]", patience_s: float) -> None:
             process.wait(timeout=wait_s)
 
 
-def read_run(folder: Path, trouble: str = "") -> RunResult:
+def read_run(folder: Path, problem: str = "") -> RunResult:
     """Reads the results of a run, complete or partial, from its folder."""
     generator = list(read_lines(folder / "generator.jsonl"))
     # Leave out the first two seconds, in which the processes start.
@@ -179,7 +190,7 @@ def read_run(folder: Path, trouble: str = "") -> RunResult:
     return RunResult(
         folder=folder,
         samples=tuple(read_samples(folder / "requests.jsonl")),
-        trouble=trouble,
+        problem=problem,
         cpu_p95=cpu[int(0.95 * (len(cpu) - 1))] if cpu else 0.0,
         lag_p95_s=lag[int(0.95 * (len(lag) - 1))] if lag else 0.0,
     )

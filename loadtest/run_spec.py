@@ -107,7 +107,7 @@ class LevelSearch:
     """State of a search: measure at `level`, then `record` whether it met the objective. `level` is None at the end."""
 
     plan: SearchPlan
-    highest_held: float = 0.0
+    highest_met: float = 0.0
     lowest_missed: float | None = None
     probes: int = 0
 
@@ -115,18 +115,18 @@ class LevelSearch:
     def level(self) -> float | None:
         if self.probes >= self.plan.max_probes:
             return None
-        held, missed = self.highest_held, self.lowest_missed
+        met, missed = self.highest_met, self.lowest_missed
         if missed is None:
-            return held * self.plan.growth or self.plan.start
-        if not held:
+            return met * self.plan.growth or self.plan.start
+        if not met:
             # No level met the objective so far: halve it until one does, or give up at a twentieth of the start.
             return missed / 2 if missed > self.plan.start / 20 else None
-        return None if missed / held <= 1 + self.plan.precision else (held + missed) / 2
+        return None if missed / met <= 1 + self.plan.precision else (met + missed) / 2
 
-    def record(self, level: float, held: bool) -> None:
+    def record(self, level: float, is_met: bool) -> None:
         self.probes += 1
-        if held:
-            self.highest_held = max(self.highest_held, level)
+        if is_met:
+            self.highest_met = max(self.highest_met, level)
         elif self.lowest_missed is None or level < self.lowest_missed:
             self.lowest_missed = level
 

@@ -78,7 +78,7 @@ STANDARD_OBJECTIVE = LatencyObjective()
 
 def parse_slo(text: str) -> LatencyObjective:
     """Parses `first=2,total=5,share=0.95`; each part is optional. Raises ValueError with a one-sentence message."""
-    given: dict[str, float] = {}
+    fields: dict[str, float] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = word.partition("=")
         try:
@@ -87,8 +87,8 @@ def parse_slo(text: str) -> LatencyObjective:
             number = -1.0
         if name not in ("first", "total", "share") or number <= 0 or (name == "share" and number > 1):
             raise ValueError(f"SLO: expected first=2,total=5,share=0.95 (seconds; share from 0 to 1), got {word!r}")
-        given[name if name == "share" else f"{name}_s"] = number
-    return LatencyObjective(**given)
+        fields[name if name == "share" else f"{name}_s"] = number
+    return LatencyObjective(**fields)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -130,8 +130,8 @@ class Spread:
 
 def spread(values: Sequence[float | None]) -> Spread | None:
     """Returns None if there is no value."""
-    found = tuple(value for value in values if value is not None)
-    return Spread(found) if found else None
+    known = tuple(value for value in values if value is not None)
+    return Spread(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class RunFigures:
 def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, slowdown: float = 1.0) -> RunFigures:
     """Computes the figures of a window. `slowdown`: wall-clock seconds per second of the engines' clock."""
     seconds = window.seconds / slowdown
-    rps = kept_rps = 0.0
+    rps = good_rps = 0.0
     ended: list[Sample] = []
     for sample in samples:
         if window.start_s <= sample.ended_s < window.end_s:
@@ -197,19 +197,19 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
         if not sample.failed:
             part = _inside(sample, window)
             rps += part
-            kept_rps += part * slo.is_met_by(sample, slowdown)
-    good = [one for one in ended if not one.failed]
-    bad = [one for one in ended if one.failed]
-    kept = sum(slo.is_met_by(one, slowdown) for one in ended)
+            good_rps += part * slo.is_met_by(sample, slowdown)
+    good = [sample for sample in ended if not sample.failed]
+    bad = [sample for sample in ended if sample.failed]
+    within_slo = sum(slo.is_met_by(sample, slowdown) for sample in ended)
     totals, firsts, gaps = _times(good, slowdown)
-    prompt = sum(one.prompt_tokens for one in good)
+    prompt = sum(sample.prompt_tokens for sample in good)
     return RunFigures(
         rps=rps / seconds,
-        goodput_rps=kept_rps / seconds,
+        goodput_rps=good_rps / seconds,
         answered=len(good),
         failed=len(bad),
-        errors=dict(Counter(one.failed for one in bad).most_common()),
-        kept_share=kept / len(ended) if ended else 0.0,
+        errors=dict(Counter(sample.failed for sample in bad).most_common()),
+        kept_share=within_slo / len(ended) if ended else 0.0,
         total_p50_s=percentile(totals, 0.5),
         total_p95_s=percentile(totals, 0.95),
         total_p99_s=percentile(totals, 0.99),
@@ -218,12 +218,12 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
         first_p99_s=percentile(firsts, 0.99),
         token_p50_s=percentile(gaps, 0.5),
         token_p95_s=percentile(gaps, 0.95),
-        tokens_per_s=sum(one.tokens for one in good) / seconds,
-        cached_share=sum(one.cached_tokens for one in good) / prompt if prompt else 0.0,
-        videos=sum(one.video for one in ended),
-        videos_answered=sum(one.video for one in good),
-        per_engine=dict(sorted(Counter(one.engine for one in good if one.engine).items())),
-        late_p99_s=percentile([one.late_s for one in ended], 0.99) / slowdown,
+        tokens_per_s=sum(sample.tokens for sample in good) / seconds,
+        cached_share=sum(sample.cached_tokens for sample in good) / prompt if prompt else 0.0,
+        videos=sum(sample.video for sample in ended),
+        videos_answered=sum(sample.video for sample in good),
+        per_engine=dict(sorted(Counter(sample.engine for sample in good if sample.engine).items())),
+        late_p99_s=percentile([sample.late_s for sample in ended], 0.99) / slowdown,
     )
 
 
@@ -236,6 +236,6 @@ def _inside(sample: Sample, window: Window) -> float:
 
 
 def _times(good: Sequence[Sample], slowdown: float) -> tuple[list[float], list[float], list[float]]:
-    totals = [one.total_s / slowdown for one in good]
-    firsts = [one.first_s / slowdown for one in good]
-    return totals, firsts, [one.token_s / slowdown for one in good if one.tokens > 1]
+    totals = [sample.total_s / slowdown for sample in good]
+    firsts = [sample.first_s / slowdown for sample in good]
+    return totals, firsts, [sample.token_s / slowdown for sample in good if sample.tokens > 1]

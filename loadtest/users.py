@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from loadtest.content import SeededPicture, SeededVideo, question, sentence
+from loadtest.content import SeededImage, SeededVideo, question, sentence
 
 
 @dataclass(frozen=True)
 class UserTurn:
     text: str
-    pictures: tuple[SeededPicture, ...] = ()
+    images: tuple[SeededImage, ...] = ()
     video: SeededVideo | None = None
 
 
@@ -43,14 +43,14 @@ class Scenario:
 def ask_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"image {seed} {user} {number}"
     text = f"Describe this image. {question(Random(name), 12)}"
-    return UserConversation((UserTurn(text, (SeededPicture("photo", name),)),))
+    return UserConversation((UserTurn(text, (SeededImage("photo", name),)),))
 
 
 OCR_INSTRUCTION = "Write down all text on this page, line by line, exactly as printed. Do not add anything."
 
 
 def read_page(seed: int, user: int, number: int) -> UserConversation:
-    return UserConversation((UserTurn(OCR_INSTRUCTION, (SeededPicture("page", f"pages {seed} {user} {number}"),)),))
+    return UserConversation((UserTurn(OCR_INSTRUCTION, (SeededImage("page", f"pages {seed} {user} {number}"),)),))
 
 
 CHAT_TURNS = 6
@@ -59,18 +59,18 @@ CHAT_TURNS = 6
 def chat_about_image(seed: int, user: int, number: int) -> UserConversation:
     name = f"chat {seed} {user} {number}"
     random = Random(name)
-    first = UserTurn(f"Look at this image. {question(random, 12)}", (SeededPicture("photo", name),))
+    first = UserTurn(f"Look at this image. {question(random, 12)}", (SeededImage("photo", name),))
     return UserConversation((first, *(UserTurn(question(random, 16)) for _ in range(CHAT_TURNS - 1))))
 
 
-PICTURES = 4
+IMAGES_PER_COMPARISON = 4
 
 
 def compare_images(seed: int, user: int, number: int) -> UserConversation:
     name = f"images {seed} {user} {number}"
     text = f"Compare these images. {question(Random(name), 12)}"
     return UserConversation(
-        (UserTurn(text, tuple(SeededPicture("photo", f"{name} {one}") for one in range(PICTURES))),)
+        (UserTurn(text, tuple(SeededImage("photo", f"{name} {index}") for index in range(IMAGES_PER_COMPARISON))),)
     )
 
 
@@ -88,17 +88,16 @@ AGENT_TASK = "You operate this screen. Answer with one action: click(x, y), type
 def operate_screen(seed: int, user: int, number: int) -> UserConversation:
     name = f"agent {seed} {user} {number}"
     random = Random(name)
-    first = UserTurn(f"{AGENT_TASK} Goal: {question(random, 16)}", (SeededPicture("screen", f"{name} 0"),))
+    first = UserTurn(f"{AGENT_TASK} Goal: {question(random, 16)}", (SeededImage("screen", f"{name} 0"),))
     later = (
-        UserTurn("Done. The next screen:", (SeededPicture("screen", f"{name} {step}"),))
-        for step in range(1, AGENT_STEPS)
+        UserTurn("Done. The next screen:", (SeededImage("screen", f"{name} {step}"),)) for step in range(1, AGENT_STEPS)
     )
     return UserConversation((first, *later))
 
 
 def ask_about_document(seed: int, user: int, number: int) -> UserConversation:
     text = question(Random(f"document {seed} {user} {number}"), 16)
-    return UserConversation((UserTurn(text, (SeededPicture("page", f"document {seed}"),)),))
+    return UserConversation((UserTurn(text, (SeededImage("page", f"document {seed}"),)),))
 
 
 TEXT_TURNS = 4

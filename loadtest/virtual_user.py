@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.content import SeededPicture
+from loadtest.content import SeededImage
 from loadtest.http_client import ConnectionBroken, StreamingConnection, TargetUrl, bearer
 from loadtest.statistics import Sample
 from loadtest.users import Scenario, UserConversation, UserTurn
@@ -53,8 +53,8 @@ class CompletionStream:
         self.usage = event.get("usage") or self.usage
         for choice in event.get("choices") or ():
             self.finish_reason = choice.get("finish_reason") or self.finish_reason
-            if said := (choice.get("delta") or {}).get("content"):
-                self.text.append(said)
+            if text := (choice.get("delta") or {}).get("content"):
+                self.text.append(text)
                 self.tokens_s.append(at_s)
 
     @property
@@ -126,27 +126,27 @@ class Exchange:
 
 def exchange(connection: StreamingConnection, body: bytes, headers: Mapping[str, str]) -> Exchange:
     """Sends a request and reads the response to its end. Failures are recorded in the result, not raised."""
-    found = Exchange(time.perf_counter())
+    result = Exchange(time.perf_counter())
     try:
         reply = connection.post(PATH, body, headers)
-        found.status = reply.status
-        found.engine, found.pool = (reply.headers.get(f"x-manyeyes-{name}", "") for name in ("engine", "pool"))
-        for found.ended, piece in connection.pieces(reply):
-            if found.status == 200:
-                found.stream.feed(found.ended, piece)
+        result.status = reply.status
+        result.engine, result.pool = (reply.headers.get(f"x-manyeyes-{name}", "") for name in ("engine", "pool"))
+        for result.ended, piece in connection.pieces(reply):
+            if result.status == 200:
+                result.stream.feed(result.ended, piece)
             else:
-                found.raw += piece
+                result.raw += piece
     except ConnectionBroken as error:
-        found.broken = "connection cut" if found.status else str(error)
+        result.broken = "connection cut" if result.status else str(error)
     except TimeoutError:
-        found.broken = f"no byte for {connection.timeout_s:g} s"
+        result.broken = f"no byte for {connection.timeout_s:g} s"
     except OSError as error:
-        found.broken = error.strerror or type(error).__name__
-    if found.broken:
+        result.broken = error.strerror or type(error).__name__
+    if result.broken:
         connection.close()
-    if found.failed or not found.ended:
-        found.ended = time.perf_counter()
-    return found
+    if result.failed or not result.ended:
+        result.ended = time.perf_counter()
+    return result
 
 
 @dataclass
@@ -200,8 +200,8 @@ class VirtualUser:
         began_s = time.time()
         late_s = max(0.0, began_s - due_s) if due_s is not None else 0.0
         name = f"lt-{uuid4().hex}"
-        asked = exchange(self.connection, body, {**self.settings.headers(), "X-Request-Id": name})
-        answer = asked.stream
+        response = exchange(self.connection, body, {**self.settings.headers(), "X-Request-Id": name})
+        answer = response.stream
         self._answer_text = "".join(answer.text)
         return Sample(
             scenario=scenario.name,
@@ -209,26 +209,26 @@ class VirtualUser:
             turn=number,
             began_s=began_s - late_s,
             late_s=late_s,
-            first_s=answer.tokens_s[0] - asked.began + late_s if answer.tokens_s else 0.0,
-            total_s=asked.ended - asked.began + late_s,
+            first_s=answer.tokens_s[0] - response.began + late_s if answer.tokens_s else 0.0,
+            total_s=response.ended - response.began + late_s,
             tokens=answer.tokens,
             prompt_tokens=int(answer.usage.get("prompt_tokens") or 0),
             cached_tokens=int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
             video=turn.video is not None,
-            status=asked.status,
-            failed=asked.failed,
-            engine=asked.engine,
-            pool=asked.pool,
+            status=response.status,
+            failed=response.failed,
+            engine=response.engine,
+            pool=response.pool,
             id=name,
         )
 
 
 def message_content(
-    turn: UserTurn, data_url: Callable[[SeededPicture], str] = SeededPicture.data_url
+    turn: UserTurn, data_url: Callable[[SeededImage], str] = SeededImage.data_url
 ) -> str | list[dict[str, Any]]:
     """The `content` of a message, as the `openai` client sends it. `data_url` may return images encoded beforehand."""
     media: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": data_url(picture)}} for picture in turn.pictures
+        {"type": "image_url", "image_url": {"url": data_url(image)}} for image in turn.images
     ]
     if turn.video:
         media.append({"type": "video_url", "video_url": {"url": turn.video.data_url()}})

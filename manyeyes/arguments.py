@@ -22,20 +22,22 @@ class OneLineParser(argparse.ArgumentParser):
 class NumberArgument:
     """An argparse type for a number within limits."""
 
-    least: float
-    most: float = 1e9
-    whole: bool = False
+    minimum: float
+    maximum: float = 1e9
+    is_whole: bool = False
 
     def __call__(self, text: str) -> float:
         try:
-            value = int(text) if self.whole else float(text)
+            value = int(text) if self.is_whole else float(text)
         except ValueError:
             value = float("nan")
-        if not self.least <= value <= self.most:
-            kind = "a whole number" if self.whole else "a number"
-            limits = f"of at least {self.least:g}" if self.most == 1e9 else f"from {self.least:g} to {self.most:g}"
-            raise argparse.ArgumentTypeError(f"expected {kind} {limits}, got {text!r}")
+        if not self.minimum <= value <= self.maximum:
+            number_kind = "a whole number" if self.is_whole else "a number"
+            limits = (
+                f"of at least {self.minimum:g}" if self.maximum == 1e9 else f"from {self.minimum:g} to {self.maximum:g}"
+            )
+            raise argparse.ArgumentTypeError(f"expected {number_kind} {limits}, got {text!r}")
         return value
 
 
-COUNT = NumberArgument(1, whole=True)
+COUNT = NumberArgument(1, is_whole=True)

@@ -49,11 +49,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _change_owner(path: Path, wanted: os.stat_result, group: bool) -> None:
+def _change_owner(path: Path, target: os.stat_result, group: bool) -> None:
     """Changes owner and group if this process has the permission. Only root can change the owner."""
-    found = path.stat()
-    if group and found.st_gid != wanted.st_gid:
+    current = path.stat()
+    if group and current.st_gid != target.st_gid:
         with contextlib.suppress(PermissionError):
-            os.chown(path, -1, wanted.st_gid)
-    if found.st_uid != wanted.st_uid and os.geteuid() == 0:
-        os.chown(path, wanted.st_uid, -1)
+            os.chown(path, -1, target.st_gid)
+    if current.st_uid != target.st_uid and os.geteuid() == 0:
+        os.chown(path, target.st_uid, -1)

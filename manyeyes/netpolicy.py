@@ -80,7 +80,7 @@ def deny_media_addresses(addresses: Sequence[Address], port: int, private_allowe
     """Returns why engines may not fetch media from a host with these addresses; empty if all addresses are allowed."""
     if not addresses:
         return "the name does not resolve"
-    return next((why for address in addresses if (why := _deny_media(address, port, private_allowed))), "")
+    return next((reason for address in addresses if (reason := _deny_media(address, port, private_allowed))), "")
 
 
 def _deny_media(address: Address, port: int, private_allowed: bool) -> str:

@@ -35,7 +35,7 @@ say() {
 secrets_sum() { cat "$SECRETS"/* 2>/dev/null | cksum; }
 
 # Copies $NGINX_CONFIG_DIR/$1 to $NGINX_ACTIVE_DIR/next. Fails while the files are missing or being replaced.
-copied() {
+copy_generation() {
     rm -rf "$NGINX_ACTIVE_DIR/next"
     mkdir -p "$NGINX_ACTIVE_DIR/next/rendered" || return 1
     cp -L "$NGINX_CONFIG_DIR/$1"/* "$NGINX_ACTIVE_DIR/next/rendered/" 2>/dev/null || return 1
@@ -46,12 +46,12 @@ copied() {
 }
 
 # Activates $NGINX_ACTIVE_DIR/next for the next start or reload. Fails if nginx rejects it, and stores nginx's reason.
-taken() {
+activate() {
     read -r generation <"$NGINX_ACTIVE_DIR/next/rendered/generation"
-    if ! found=$("$NGINX_BINARY" -t -q -p "$NGINX_ACTIVE_DIR/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
+    if ! output=$("$NGINX_BINARY" -t -q -p "$NGINX_ACTIVE_DIR/next/" -c nginx.conf -g "$GLOBALS" 2>&1); then
         refused="$generation $secrets"
-        printf '%s\n%s\n' "$generation" "$found" >"$NGINX_ACTIVE_DIR/refused.new" && mv "$NGINX_ACTIVE_DIR/refused.new" "$NGINX_ACTIVE_DIR/refused"
-        say configuration_refused "$generation" "$found" error
+        printf '%s\n%s\n' "$generation" "$output" >"$NGINX_ACTIVE_DIR/refused.new" && mv "$NGINX_ACTIVE_DIR/refused.new" "$NGINX_ACTIVE_DIR/refused"
+        say configuration_refused "$generation" "$output" error
         return 1
     fi
     count=$((count + 1))
@@ -63,18 +63,19 @@ taken() {
 }
 
 # True if WATCHED_NAME has a new address.
-moved() {
-    [ -n "$WATCHED_NAME" ] && found=$(getent hosts "$WATCHED_NAME") && [ "$found" != "$address" ] && address=$found
+update_address() {
+    [ -n "$WATCHED_NAME" ] && new_address=$(getent hosts "$WATCHED_NAME") && [ "$new_address" != "$address" ] &&
+        address=$new_address
 }
 
 # One poll. nginx has the process id of this shell, because the shell executes it.
-look() {
-    looks=$((looks + 1))
-    if [ $((looks % SECRETS_EVERY)) -eq 0 ] && [ "$(secrets_sum)" != "$secrets" ]; then
+poll() {
+    polls=$((polls + 1))
+    if [ $((polls % SECRETS_EVERY)) -eq 0 ] && [ "$(secrets_sum)" != "$secrets" ]; then
         secrets=$(secrets_sum)
         why="certificates or keys changed"
-        { copied current && taken; } || { copied proven && taken; } || return
-    elif [ $((looks % SECRETS_EVERY)) -eq 0 ] && moved; then
+        { copy_generation current && activate; } || { copy_generation proven && activate; } || return
+    elif [ $((polls % SECRETS_EVERY)) -eq 0 ] && update_address; then
         why="the address of $WATCHED_NAME changed"
     else
         why="the configuration changed"
@@ -84,7 +85,7 @@ look() {
             return
         fi
         [ "$offered $secrets" != "$refused" ] || return
-        copied current && taken || return
+        copy_generation current && activate || return
     fi
     kill -HUP $$ && say configuration_applied "$running" "$why"
 }
@@ -93,7 +94,7 @@ trap 'exit 0' TERM INT QUIT
 rm -rf "$NGINX_ACTIVE_DIR"
 mkdir -p "$NGINX_ACTIVE_DIR"
 secrets=$(secrets_sum)
-until { copied current && taken; } || { copied proven && taken; }; do
+until { copy_generation current && activate; } || { copy_generation proven && activate; }; do
     before=$(cat "$NGINX_CONFIG_DIR"/*/generation 2>/dev/null)
     waited=0
     while [ $waited -lt 30 ] && [ "$(cat "$NGINX_CONFIG_DIR"/*/generation 2>/dev/null)" = "$before" ]; do
@@ -102,13 +103,13 @@ until { copied current && taken; } || { copied proven && taken; }; do
     done
     secrets=$(secrets_sum)
 done
-moved
+update_address
 say configuration_applied "$running" start
 
 (
-    looks=0
+    polls=0
     while sleep 1 && kill -0 $$ 2>/dev/null; do
-        look
+        poll
     done
 ) &
 exec "$NGINX_BINARY" -p "$NGINX_ACTIVE_DIR/current/" -c nginx.conf -g "$GLOBALS"

@@ -49,20 +49,20 @@ TAB_TITLE = (
 class LocalizedPage(gr.Blocks):
     """The page in one language. Its events use the same language."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.language = current_language()
 
-    async def process_api(self, *given: Any, **named: Any) -> dict[str, Any]:
+    async def process_api(self, *positional: Any, **named: Any) -> dict[str, Any]:
         request = named.get("request")
         who = uploads.owner_of(request.cookies if request else {})
         with use_language(self.language), uploads.acting_as(who):
-            inputs = named.get("inputs") or given[1:2]
+            inputs = named.get("inputs") or positional[1:2]
             _refuse_components(inputs)
             for path in _named_files(inputs):
                 _refuse_anothers_file(path)
             try:
-                return await super().process_api(*given, **named)
+                return await super().process_api(*positional, **named)
             except UserError as failure:
                 raise gr.Error(str(failure)) from None
 
@@ -142,7 +142,7 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
         tabs.select(_cluster_timer, None, [cluster_timer], **controls.IMMEDIATE_EVENT)
         api(gateway.models, api_name="models")
 
-        one_model = [chat_model, documents_model, agent_model]
+        single_model = [chat_model, documents_model, agent_model]
         in_turn = [*fallback_models, *individual_models]
 
         # Models are fetched only until one is selected, so that a list that the user has open does not change.
@@ -150,11 +150,11 @@ def build_page(settings: WebuiSettings, gateway: GatewayClient, model_limits: Mo
             pools = await gateway.pools()
             models = [] if model else await gateway.models()
             banners = cluster_view.pool_states_html(pools), cluster_view.pool_notices_html(pools, gateway.url)
-            return *banners, *controls.model_choice_updates(models, len(one_model), len(in_turn), pools)
+            return *banners, *controls.model_choice_updates(models, len(single_model), len(in_turn), pools)
 
         refreshing: dict[str, Any] = {
             "inputs": [chat_model],
-            "outputs": [states, notices, *one_model, compare_models, *in_turn],
+            "outputs": [states, notices, *single_model, compare_models, *in_turn],
             **controls.IMMEDIATE_EVENT,
         }
         blocks.load(refresh, **refreshing)
@@ -223,18 +223,23 @@ def _mount(whole: FastAPI, blocks: gr.Blocks, settings: WebuiSettings) -> None:
 
 def main() -> int:
     try:
-        found = settings.read_settings(os.environ)
-        users_file(found.users_file)
+        page_settings = settings.read_settings(os.environ)
+        users_file(page_settings.users_file)
     except (SettingsError, UsersError) as error:
         print(error, file=sys.stderr)
         return 2
     decoding.return_freed_memory()
     log.configure_logging()
-    log.log_event("webui_starting", port=found.port, gateway=found.gateway_url, max_body_mb=found.max_body_mb)
+    log.log_event(
+        "webui_starting",
+        port=page_settings.port,
+        gateway=page_settings.gateway_url,
+        max_body_mb=page_settings.max_body_mb,
+    )
     uvicorn.run(
-        build_app(found),
+        build_app(page_settings),
         host="0.0.0.0",
-        port=found.port,
+        port=page_settings.port,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=STOP_S,
@@ -249,10 +254,10 @@ def _cluster_timer(chosen: gr.SelectData) -> gr.Timer:
 
 def _language_link() -> str:
     """Returns a link to the page in the other language. page.js stores the choice in a cookie."""
-    other = ZH if current_language() == ENGLISH else ENGLISH
+    other_language = ZH if current_language() == ENGLISH else ENGLISH
     return (
-        f'<a class="language" href="{PATHS[other]}" data-language="{other}" lang="{other}" hreflang="{other}">{NAMES[other]}</a>'
-        '<a class="language who" href="/logout" hidden></a>'
+        f'<a class="language" href="{PATHS[other_language]}" data-language="{other_language}" lang="{other_language}" hreflang="{other_language}">{NAMES[other_language]}</a>'
+        '<a class="language login-name" href="/logout" hidden></a>'
     )
 
 

@@ -1,23 +1,23 @@
 // Earlier chats, stored in this browser only: the list, and the id of the open chat.
 (() => {
   const KEY = "manyeyes-chats";
-  const MOST_CHATS = 40;
-  const MOST_LENGTH = 2_000_000; // a browser stores about 5 MB per page, two bytes per character
+  const MAX_CHATS = 40;
+  const MAX_LENGTH = 2_000_000; // a browser stores about 5 MB per page, two bytes per character
   let open = null;
 
   const read = () => {
     try {
-      const found = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-      return Array.isArray(found) ? found.filter((chat) => chat && chat.id && Array.isArray(chat.messages)) : [];
+      const stored = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+      return Array.isArray(stored) ? stored.filter((chat) => chat && chat.id && Array.isArray(chat.messages)) : [];
     } catch {
       return [];
     }
   };
   const write = (chats) => {
-    let kept = chats.slice(0, MOST_CHATS);
-    while (kept.length > 1 && JSON.stringify(kept).length > MOST_LENGTH) kept = kept.slice(0, -1);
+    let stored = chats.slice(0, MAX_CHATS);
+    while (stored.length > 1 && JSON.stringify(stored).length > MAX_LENGTH) stored = stored.slice(0, -1);
     try {
-      localStorage.setItem(KEY, JSON.stringify(kept));
+      localStorage.setItem(KEY, JSON.stringify(stored));
     } catch {
       // Storage is disabled or full: the open chat works without the list.
     }
@@ -36,7 +36,7 @@
         if (chat.id === open) name.setAttribute("aria-current", "true");
         const remove = Object.assign(document.createElement("button"), { type: "button", className: "remove", textContent: "×" });
         remove.dataset.remove = chat.id;
-        remove.setAttribute("aria-label", (window.manyeyesWords?.["Delete the chat {title}"] ?? "Delete the chat {title}").replace("{title}", () => chat.title));
+        remove.setAttribute("aria-label", (window.manyeyesTexts?.["Delete the chat {title}"] ?? "Delete the chat {title}").replace("{title}", () => chat.title));
         item.append(name, remove);
         return item;
       }),
@@ -46,10 +46,10 @@
 
   window.manyeyesChats = {
     // Stores the open chat after an answer, as {title, messages}.
-    keep(chat) {
+    save(chat) {
       if (!chat?.messages?.length) return;
       open ??= crypto.getRandomValues(new Uint32Array(2)).join("-");
-      write([{ id: open, ...chat }, ...read().filter((one) => one.id !== open)]);
+      write([{ id: open, ...chat }, ...read().filter((other) => other.id !== open)]);
     },
     // Returns the open chat, for the event that shows it.
     opened() {

@@ -6,10 +6,10 @@
 
   if (remembered) {
     // Gradio sets the class from the system's preference while it mounts; this restores the user's choice.
-    const keep = () => { if (dark() !== (remembered === "dark")) paint(remembered); };
-    const watch = new MutationObserver(keep);
+    const restore = () => { if (dark() !== (remembered === "dark")) paint(remembered); };
+    const watch = new MutationObserver(restore);
     watch.observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    keep();
+    restore();
     setTimeout(() => watch.disconnect(), 5000);
     document.addEventListener("click", () => watch.disconnect(), { capture: true, once: true });
   }
@@ -40,28 +40,28 @@ document.addEventListener("click", (event) => {
 
 // Shows who is logged in. This cookie is for display only; the server checks a signed cookie.
 const showUser = (element) => {
-  const name = document.cookie.split("; ").find((one) => one.startsWith("manyeyes-user="))?.slice("manyeyes-user=".length);
+  const name = document.cookie.split("; ").find((cookie) => cookie.startsWith("manyeyes-user="))?.slice("manyeyes-user=".length);
   if (!element || !name || !element.hidden) return;
-  element.textContent = `${decodeURIComponent(name).replaceAll('"', "")} · ${window.manyeyesWords?.["Log out"] ?? "Log out"}`;
+  element.textContent = `${decodeURIComponent(name).replaceAll('"', "")} · ${window.manyeyesTexts?.["Log out"] ?? "Log out"}`;
   element.hidden = false;
 };
 
 // Accessible names for elements that Gradio leaves without a name, for screen readers.
 (() => {
-  const say = (text) => window.manyeyesWords?.[text] ?? text;
+  const translate = (text) => window.manyeyesTexts?.[text] ?? text;
   const names = [
-    ["#question textarea", () => say("Your question")],
-    [".askbox textarea", () => say("Your question to all models")],
-    [".overflow-menu > button", () => say("More tabs")],
-    ["#chat .image-container > button:not([aria-label])", () => say("Enlarge the image")],
+    ["#question textarea", () => translate("Your question")],
+    [".askbox textarea", () => translate("Your question to all models")],
+    [".overflow-menu > button", () => translate("More tabs")],
+    ["#chat .image-container > button:not([aria-label])", () => translate("Enlarge the image")],
     ["#chat .image-frame img[alt='']", (image) => decodeURIComponent(image.src.split("/").pop())],
   ];
   const name = () => {
-    showUser(document.querySelector("a.who"));
-    for (const [selector, words] of names) {
+    showUser(document.querySelector("a.login-name"));
+    for (const [selector, nameOf] of names) {
       for (const element of document.querySelectorAll(selector)) {
         const attribute = element.tagName === "IMG" ? "alt" : "aria-label";
-        if (!element.getAttribute(attribute)) element.setAttribute(attribute, words(element));
+        if (!element.getAttribute(attribute)) element.setAttribute(attribute, nameOf(element));
       }
     }
   };

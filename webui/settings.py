@@ -38,10 +38,10 @@ class ReloadedFile(Generic[Value]):
 
     def _written(self) -> tuple[int, int]:
         try:
-            found = self._path.stat() if self._path else None
+            status = self._path.stat() if self._path else None
         except OSError:
             return 0, 0
-        return (found.st_mtime_ns, found.st_size) if found else (0, 0)
+        return (status.st_mtime_ns, status.st_size) if status else (0, 0)
 
 
 class SettingsError(ValueError):
@@ -107,10 +107,10 @@ def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
         return environ.get(name, "").strip() or fallback
 
     def whole(name: str, fallback: int, highest: int) -> int:
-        found = text(name, str(fallback))
-        if found.isascii() and found.isdecimal() and 1 <= int(found) <= highest:
-            return int(found)
-        problems.append(f"{name}: expected a whole number from 1 to {highest}, got {found!r}")
+        value = text(name, str(fallback))
+        if value.isascii() and value.isdecimal() and 1 <= int(value) <= highest:
+            return int(value)
+        problems.append(f"{name}: expected a whole number from 1 to {highest}, got {value!r}")
         return fallback
 
     gateway_url = text("MANYEYES_GATEWAY_URL", default.gateway_url).rstrip("/")
@@ -121,9 +121,9 @@ def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
     def address(name: str) -> EndpointAddress:
         prefix = name.upper()
         base_url = text(f"{prefix}_BASE_URL", f"{gateway_url}/v1").rstrip("/")
-        where = urlsplit(base_url)
+        url = urlsplit(base_url)
         named = environ.get(f"{prefix}_BASE_URL", "").strip()
-        if named and (where.scheme not in ("http", "https") or not where.hostname):
+        if named and (url.scheme not in ("http", "https") or not url.hostname):
             problems.append(f"{prefix}_BASE_URL: expected an address like https://api.example.com/v1, got {base_url!r}")
         return EndpointAddress(
             name,

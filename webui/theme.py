@@ -25,13 +25,13 @@ SCRIPT_TEXTS = (
 
 def head_html() -> str:
     """Returns the scripts with their texts, and sets the language of Gradio's own texts to that of the page."""
-    words = json.dumps({word: _(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
+    texts = json.dumps({word: _(word) for word in SCRIPT_TEXTS}, ensure_ascii=False).replace("<", "\\u003c")
     browser = "zh-CN" if current_language() == ZH else "en"
     # Gradio uses the browser's language, so its "Drop file here" could differ from the language of the page.
     begin = (
         f'for (const [name, value] of [["language", "{browser}"], ["languages", ["{browser}"]]])'
         "  Object.defineProperty(navigator, name, { get: () => value, configurable: true });"
-        f'document.documentElement.lang = "{browser}"; window.manyeyesWords = {words};'
+        f'document.documentElement.lang = "{browser}"; window.manyeyesTexts = {texts};'
     )
     scripts = (begin, *(script.read_text(encoding="utf-8") for script in SCRIPTS))
     return "".join(f"<script>{script}</script>" for script in scripts)

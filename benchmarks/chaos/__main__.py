@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     load_users = LoadUsers(target.settings, mix)
     outcomes: list[FaultResult] = []
     partial = run_restored(target.containers, lambda: _run(target, load_users, options, faults, outcomes))
-    about = report.ChaosRun(
+    chaos_run = report.ChaosRun(
         cluster=target.cluster.name,
         emulated=target.emulated,
         load=f"{options.users} users, scenario {options.scenario}, model {target.settings.model}, {len(target.engines)} engines; one run of each fault",
@@ -74,11 +74,11 @@ def main(arguments: Sequence[str]) -> int:
         command=shlex.join([*COMMAND.split(), *arguments]),
         partial=partial,
     )
-    (folder / "chaos.md").write_text(report.markdown(about, outcomes))
-    (folder / "chaos.html").write_text(report.page(about, outcomes))
-    write_document(folder / "chaos.json", {"about": about, "outcomes": outcomes})
+    (folder / "chaos.md").write_text(report.markdown(chaos_run, outcomes))
+    (folder / "chaos.html").write_text(report.page(chaos_run, outcomes))
+    write_document(folder / "chaos.json", {"about": chaos_run, "outcomes": outcomes})
     print_line(f"      {shown(folder)}: chaos.html, chaos.md, chaos.json")
-    return exit_code(partial, any(one.broken for one in outcomes))
+    return exit_code(partial, any(outcome.broken for outcome in outcomes))
 
 
 def _run(
@@ -97,14 +97,14 @@ def _run(
     try:
         for number, fault in enumerate(faults, start=1):
             with step(f"{number} of {len(faults)}: {fault.title}") as current:
-                one = load.measure(fault, lambda note, current=current: setattr(current, "note", note))  # type: ignore[misc]
-                outcomes.append(one)
+                outcome = load.measure(fault, lambda note, current=current: setattr(current, "note", note))  # type: ignore[misc]
+                outcomes.append(outcome)
                 current.outcome = (
-                    f"{fault.name}: {one.answered} answered, {one.failed} failed, {one.cut} cut, "
-                    f"recovered after {one.whole_again_s:.1f} s"
+                    f"{fault.name}: {outcome.answered} answered, {outcome.failed} failed, {outcome.cut} cut, "
+                    f"recovered after {outcome.whole_again_s:.1f} s"
                 )
-            if one.broken:
-                print_warning(f"{fault.name}: {one.broken}")
+            if outcome.broken:
+                print_warning(f"{fault.name}: {outcome.broken}")
     finally:
         users.stop()
         retrying_client.stop()

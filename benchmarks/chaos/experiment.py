@@ -46,18 +46,23 @@ class ClusterContainers:
         return sorted(
             (
                 FaultPart(labels["com.docker.compose.service"], labels.get("manyeyes.pool", ""))
-                for labels in (one["Config"]["Labels"] for one in self._all() if one["State"]["Running"])
+                for labels in (
+                    container["Config"]["Labels"] for container in self._all() if container["State"]["Running"]
+                )
             ),
             key=lambda part: part.service,
         )
 
     def flavours(self) -> set[str]:
-        return {one["Config"]["Labels"].get("manyeyes.flavour", "") for one in self._all()} - {""}
+        return {container["Config"]["Labels"].get("manyeyes.flavour", "") for container in self._all()} - {""}
 
     def states(self) -> dict[str, ContainerState]:
         """Returns the states by service; empty while Docker does not answer."""
         try:
-            return {one["Config"]["Labels"]["com.docker.compose.service"]: _state(one) for one in self._all()}
+            return {
+                container["Config"]["Labels"]["com.docker.compose.service"]: _state(container)
+                for container in self._all()
+            }
         except (CommandFailed, TimeoutError):
             return {}
 
@@ -100,15 +105,17 @@ class ClusterContainers:
     def _all(self) -> list[dict[str, dict[str, dict[str, str]]]]:
         label = f"label=com.docker.compose.project={self.project}"
         names = self._docker("ps", "--all", "--filter", label, "--format", "{{.Names}}").split()
-        found: list[dict[str, dict[str, dict[str, str]]]] = json.loads(self._docker("inspect", *names)) if names else []
-        return found
+        containers: list[dict[str, dict[str, dict[str, str]]]] = (
+            json.loads(self._docker("inspect", *names)) if names else []
+        )
+        return containers
 
     def _docker(self, *arguments: str) -> str:
         return run(["docker", *arguments], timeout_s=DOCKER_S)
 
 
-def _state(told: dict[str, dict[str, dict[str, str]]]) -> ContainerState:
-    state = told["State"]
+def _state(container: dict[str, dict[str, dict[str, str]]]) -> ContainerState:
+    state = container["State"]
     health = state.get("Health") or {"Status": "healthy"}
     return ContainerState(
         running=bool(state["Running"]),
@@ -211,7 +218,7 @@ WHOLE_WITHIN_S = 600.0
 """Long enough for a real engine to load its model."""
 SLOW_S = 20.0
 """If recovery takes longer, the report names what was waited for."""
-LOOK_EVERY_S = 0.2
+POLL_INTERVAL_S = 0.2
 
 
 @dataclass
@@ -225,21 +232,21 @@ class FaultExperiment:
     engines: frozenset[str]
     watch_s: float = 10.0
 
-    def measure(self, fault: Fault, told: Callable[[str], None] = lambda note: None) -> FaultResult:
+    def measure(self, fault: Fault, on_progress: Callable[[str], None] = lambda note: None) -> FaultResult:
         """Measures for a while, injects the fault, waits for recovery, and measures for a while again."""
         began_s = time.time()
-        told("before")
+        on_progress("before")
         time.sleep(self.watch_s)
         before = {name: state.started_at for name, state in self.containers.states().items()}
-        struck_s = time.time()
-        told("fault injected")
+        injected_s = time.time()
+        on_progress("fault injected")
         inject_fault(self.containers, fault)
-        told("waiting for recovery")
-        notes = self._whole_again(fault, before)
-        whole_s = time.time()
-        told("after")
+        on_progress("waiting for recovery")
+        notes = self._wait_for_recovery(fault, before)
+        recovered_s = time.time()
+        on_progress("after")
         time.sleep(self.watch_s)
-        times = FaultTimes(began_s, struck_s, whole_s, time.time())
+        times = FaultTimes(began_s, injected_s, recovered_s, time.time())
         try:
             log = log_lines_by_id(self.containers.log_since("gateway", began_s))
         except (CommandFailed, TimeoutError):
@@ -247,7 +254,7 @@ class FaultExperiment:
             notes = [*notes, "the gateway's log could not be read, so requests answered twice are not known"]
         return fault_result(fault, times, list(self.crowd.samples), list(self.retrying_client.requests), log, notes)
 
-    def _whole_again(self, fault: Fault, before: dict[str, str]) -> list[str]:
+    def _wait_for_recovery(self, fault: Fault, before: dict[str, str]) -> list[str]:
         notes: list[str] = []
         last: list[str] = []
         began = time.monotonic()
@@ -263,9 +270,9 @@ class FaultExperiment:
                         notes.append(
                             f"{service} did not restart within {BY_ITSELF_S:.0f} s and was started by this program"
                         )
-            time.sleep(LOOK_EVERY_S)
-        took = time.monotonic() - began
-        return [*notes, f"last to recover, after {took:.0f} s: {', '.join(last)}"] if took > SLOW_S else notes
+            time.sleep(POLL_INTERVAL_S)
+        elapsed_s = time.monotonic() - began
+        return [*notes, f"last to recover, after {elapsed_s:.0f} s: {', '.join(last)}"] if elapsed_s > SLOW_S else notes
 
     def _runs(self, service: str) -> bool:
         state = self.containers.states().get(service)

@@ -100,7 +100,7 @@ class PageVisitor(Repeating):
     """Opens the page twice a second."""
 
     every_s = 0.5
-    ends_within_s = 20.0
+    stop_timeout_s = 20.0
 
     def __init__(self, gateway: GatewayClient) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class RetryingClient(Repeating):
     """Sends a short request four times a second, each on a separate connection."""
 
     every_s = 0.25
-    ends_within_s = (RETRIES + 1) * TIMEOUT_S
+    stop_timeout_s = (RETRIES + 1) * TIMEOUT_S
 
     def __init__(self, settings: RequestSettings) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class RetryingClient(Repeating):
     def stop(self) -> None:
         super().stop()
         for question in self._questions:
-            question.join(timeout=self.ends_within_s)
+            question.join(timeout=self.stop_timeout_s)
 
     def once(self) -> None:
         self._questions = [question for question in self._questions if question.is_alive()]

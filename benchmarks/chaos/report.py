@@ -28,20 +28,25 @@ class LoggedRequest:
 
 def log_lines_by_id(text: str) -> dict[str, list[LoggedRequest]]:
     """Returns the log lines of the users' requests by request id; skips lines that a kill cut off."""
-    found: dict[str, list[LoggedRequest]] = defaultdict(list)
+    lines_by_id: dict[str, list[LoggedRequest]] = defaultdict(list)
     for line in text.splitlines():
         if REQUEST_ID not in line or not line.startswith("{"):
             continue
         try:
-            told = json.loads(line)
-            name, status = str(told["request"]), int(told["status"])
+            fields = json.loads(line)
+            name, status = str(fields["request"]), int(fields["status"])
         except (ValueError, KeyError, TypeError):
             continue
         if name.startswith(REQUEST_ID):
             # nginx separates attempts within a pool by commas, and pools by colons.
-            attempts = [one for part in str(told.get("attempts", "")).split(", ") for one in part.split(" : ") if one]
-            found[name].append(LoggedRequest(status, len(attempts)))
-    return dict(found)
+            attempts = [
+                attempt
+                for part in str(fields.get("attempts", "")).split(", ")
+                for attempt in part.split(" : ")
+                if attempt
+            ]
+            lines_by_id[name].append(LoggedRequest(status, len(attempts)))
+    return dict(lines_by_id)
 
 
 SLACK_S = 2.0
@@ -53,8 +58,8 @@ class FaultTimes:
     """Times in seconds since 1970: start of the measurement, fault injection, recovery, end of the measurement."""
 
     began_s: float
-    struck_s: float
-    whole_s: float
+    injected_s: float
+    recovered_s: float
     ended_s: float
 
 
@@ -103,13 +108,15 @@ def fault_result(
     notes: Sequence[str] = (),
 ) -> FaultResult:
     """Counts the effects of one fault. `log`: None if it could not be read."""
-    since = [one for one in samples if times.struck_s <= one.ended_s < times.ended_s]
-    good = [one for one in since if not one.failed]
-    cut = [one for one in since if is_cut(one)]
-    failed = [one for one in since if one.failed and not is_cut(one)]
-    asked = [one for one in tried if times.struck_s <= one.ended_s < times.ended_s]
+    since = [sample for sample in samples if times.injected_s <= sample.ended_s < times.ended_s]
+    good = [sample for sample in since if not sample.failed]
+    cut = [sample for sample in since if is_cut(sample)]
+    failed = [sample for sample in since if sample.failed and not is_cut(sample)]
+    retried = [request for request in tried if times.injected_s <= request.ended_s < times.ended_s]
     lines = {} if log is None else log
-    bad_ends = [one.ended_s for one in (*cut, *failed)] + [one.began_s for one in asked if one.failed_at_first]
+    bad_times = [request.ended_s for request in (*cut, *failed)] + [
+        request.began_s for request in retried if request.failed_at_first
+    ]
     return FaultResult(
         name=fault.name,
         title=fault.title,
@@ -117,25 +124,27 @@ def fault_result(
         answered=len(good),
         failed=len(failed),
         cut=len(cut),
-        handed_on=sum(any(line.engines > 1 for line in lines.get(one.id, ())) for one in since),
-        twice=sum(sum(line.status == 200 for line in lines.get(one.id, ())) > 1 for one in since),
-        unlogged=0 if log is None else sum(one.id not in lines for one in good),
-        patient_asked=len(asked),
-        patient_asked_again=sum(one.failed_at_first for one in asked),
-        patient_lost=sum(not one.answered for one in asked),
-        users_recovered_s=max(0.0, max(bad_ends, default=0.0) - times.struck_s) if bad_ends else 0.0,
-        whole_again_s=times.whole_s - times.struck_s,
-        p95_before_s=_p95(samples, times.began_s, times.struck_s),
-        p95_during_s=_p95(samples, times.struck_s, times.whole_s),
-        p95_after_s=_p95(samples, times.whole_s, times.ended_s),
+        handed_on=sum(any(line.engines > 1 for line in lines.get(sample.id, ())) for sample in since),
+        twice=sum(sum(line.status == 200 for line in lines.get(sample.id, ())) > 1 for sample in since),
+        unlogged=0 if log is None else sum(sample.id not in lines for sample in good),
+        patient_asked=len(retried),
+        patient_asked_again=sum(request.failed_at_first for request in retried),
+        patient_lost=sum(not request.answered for request in retried),
+        users_recovered_s=max(0.0, max(bad_times, default=0.0) - times.injected_s) if bad_times else 0.0,
+        whole_again_s=times.recovered_s - times.injected_s,
+        p95_before_s=_p95(samples, times.began_s, times.injected_s),
+        p95_during_s=_p95(samples, times.injected_s, times.recovered_s),
+        p95_after_s=_p95(samples, times.recovered_s, times.ended_s),
         broken=_broken(fault, times, failed, cut),
-        why=dict(Counter(one.failed for one in (*failed, *cut)).most_common()),
+        why=dict(Counter(sample.failed for sample in (*failed, *cut)).most_common()),
         notes=tuple(notes),
     )
 
 
 def _p95(samples: Sequence[Sample], start_s: float, end_s: float) -> float:
-    return percentile([one.total_s for one in samples if start_s <= one.ended_s < end_s and not one.failed], 0.95)
+    return percentile(
+        [sample.total_s for sample in samples if start_s <= sample.ended_s < end_s and not sample.failed], 0.95
+    )
 
 
 def _broken(fault: Fault, times: FaultTimes, failed: Sequence[Sample], cut: Sequence[Sample]) -> str:
@@ -143,9 +152,9 @@ def _broken(fault: Fault, times: FaultTimes, failed: Sequence[Sample], cut: Sequ
         return f"expected no failed request, got {len(failed)} failed and {len(cut)} cut"
     if fault.costs == "begun" and failed:
         return f"expected to lose only answers that had begun, but {len(failed)} failed before their first byte"
-    if fault.costs == "begun" and (other := {one.engine for one in cut} - set(fault.services)):
-        return f"answers were cut on {', '.join(sorted(other))}, where no fault was injected"
-    late = [one for one in (*failed, *cut) if one.began_s > times.whole_s + SLACK_S]
+    if fault.costs == "begun" and (unexpected := {sample.engine for sample in cut} - set(fault.services)):
+        return f"answers were cut on {', '.join(sorted(unexpected))}, where no fault was injected"
+    late = [sample for sample in (*failed, *cut) if sample.began_s > times.recovered_s + SLACK_S]
     return f"{len(late)} failed after the cluster had recovered" if late else ""
 
 
@@ -182,70 +191,78 @@ class ChaosRun:
 
 
 def headline(outcomes: Sequence[FaultResult]) -> list[tuple[str, str]]:
-    free = [one for one in outcomes if one.costs != "in flight"]
-    kept = sum(not one.broken for one in outcomes)
-    answered = sum(one.answered for one in outcomes)
-    spared = f"requests failed before their first byte in the {len(free)} faults that may not cost requests in flight"
-    found = [
-        (f"{kept} of {len(outcomes)}", "faults stayed within their allowed cost"),
-        (f"{sum(one.failed for one in free)}", spared),
-        (f"{sum(one.twice for one in outcomes)}", f"of {answered} requests answered twice"),
+    spared_faults = [outcome for outcome in outcomes if outcome.costs != "in flight"]
+    within_cost = sum(not outcome.broken for outcome in outcomes)
+    answered = sum(outcome.answered for outcome in outcomes)
+    spared = f"requests failed before their first byte in the {len(spared_faults)} faults that may not cost requests in flight"
+    figures = [
+        (f"{within_cost} of {len(outcomes)}", "faults stayed within their allowed cost"),
+        (f"{sum(outcome.failed for outcome in spared_faults)}", spared),
+        (f"{sum(outcome.twice for outcome in outcomes)}", f"of {answered} requests answered twice"),
     ]
     if outcomes:
-        found.append((f"{max(one.whole_again_s for one in outcomes):.1f} s", "longest recovery"))
-    return found
+        figures.append((f"{max(outcome.whole_again_s for outcome in outcomes):.1f} s", "longest recovery"))
+    return figures
 
 
-def cells(one: FaultResult) -> list[str]:
+def cells(outcome: FaultResult) -> list[str]:
     return [
-        one.title,
-        one.costs,
-        str(one.answered),
-        str(one.failed),
-        str(one.cut),
-        str(one.handed_on),
-        str(one.twice),
-        f"{one.patient_asked_again}, {one.patient_lost} of {one.patient_asked}",
-        f"{one.users_recovered_s:.1f}",
-        f"{one.whole_again_s:.1f}",
-        f"{one.p95_before_s:.2f} / {one.p95_during_s:.2f} / {one.p95_after_s:.2f}",
-        one.broken or "yes",
+        outcome.title,
+        outcome.costs,
+        str(outcome.answered),
+        str(outcome.failed),
+        str(outcome.cut),
+        str(outcome.handed_on),
+        str(outcome.twice),
+        f"{outcome.patient_asked_again}, {outcome.patient_lost} of {outcome.patient_asked}",
+        f"{outcome.users_recovered_s:.1f}",
+        f"{outcome.whole_again_s:.1f}",
+        f"{outcome.p95_before_s:.2f} / {outcome.p95_during_s:.2f} / {outcome.p95_after_s:.2f}",
+        outcome.broken or "yes",
     ]
 
 
 def remarks(outcomes: Sequence[FaultResult]) -> list[str]:
-    found = [f"{one.name}: {note}" for one in outcomes for note in one.notes]
-    found += [f"{one.name}: " + ", ".join(f"{n} x {why}" for why, n in one.why.items()) for one in outcomes if one.why]
-    struck = [one for one in outcomes if "gateway" in one.name]
-    return [*found, GATEWAY.format(unlogged=sum(one.unlogged for one in struck))] if struck else found
+    lines = [f"{outcome.name}: {note}" for outcome in outcomes for note in outcome.notes]
+    lines += [
+        f"{outcome.name}: " + ", ".join(f"{n} x {reason}" for reason, n in outcome.why.items())
+        for outcome in outcomes
+        if outcome.why
+    ]
+    gateway_faults = [outcome for outcome in outcomes if "gateway" in outcome.name]
+    return (
+        [*lines, GATEWAY.format(unlogged=sum(outcome.unlogged for outcome in gateway_faults))]
+        if gateway_faults
+        else lines
+    )
 
 
-def markdown(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
+def markdown(run: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
     parts = [
-        f"# Chaos report: {about.cluster}{' (emulated)' if about.emulated else ''}\n",
-        *([f"**{EMULATED}**\n"] if about.emulated else []),
-        *([f"> Partial: {about.partial}\n"] if about.partial else []),
-        *(f"* **{figure}** {what}" for figure, what in headline(outcomes)),
+        f"# Chaos report: {run.cluster}{' (emulated)' if run.emulated else ''}\n",
+        *([f"**{EMULATED}**\n"] if run.emulated else []),
+        *([f"> Partial: {run.partial}\n"] if run.partial else []),
+        *(f"* **{figure}** {caption}" for figure, caption in headline(outcomes)),
         "",
         markdown_table(HEADS, map(cells, outcomes)),
         *(f"* {line}" for line in (*NOTES, *remarks(outcomes))),
-        f"\n{about.load}. {about.machine}.\n",
-        f"    {about.command}\n",
+        f"\n{run.load}. {run.machine}.\n",
+        f"    {run.command}\n",
     ]
     return "\n".join(parts)
 
 
-def page(about: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
-    alarms = [f"Partial: {about.partial}"] if about.partial else []
+def page(run: ChaosRun, outcomes: Sequence[FaultResult]) -> str:
+    alarms = [f"Partial: {run.partial}"] if run.partial else []
     return render_page(
         Path(__file__).with_name("report.html.j2"),
-        about=about,
+        run=run,
         emulated_notice=EMULATED,
-        alarms=alarms + [f"{one.title}: {one.broken}" for one in outcomes if one.broken],
+        alarms=alarms + [f"{outcome.title}: {outcome.broken}" for outcome in outcomes if outcome.broken],
         cards=headline(outcomes),
         bars=Markup(_bars(outcomes)),
         heads=HEADS,
-        rows=[cells(one) for one in outcomes],
+        rows=[cells(outcome) for outcome in outcomes],
         notes=[_bold(line) for line in (*NOTES, *remarks(outcomes))],
     )
 
@@ -256,16 +273,16 @@ def _bold(line: str) -> Markup:
 
 
 def _bars(outcomes: Sequence[FaultResult]) -> str:
-    most = max((max(one.whole_again_s, one.users_recovered_s) for one in outcomes), default=1) or 1
+    longest_s = max((max(outcome.whole_again_s, outcome.users_recovered_s) for outcome in outcomes), default=1) or 1
     height = 24 * len(outcomes)
     parts = [f'<svg viewBox="0 0 900 {height}" role="img" aria-label="seconds to recover, by fault">']
-    for at, one in enumerate(outcomes):
+    for at, outcome in enumerate(outcomes):
         y = 24 * at
-        whole, users = (500 * seconds / most for seconds in (one.whole_again_s, one.users_recovered_s))
-        parts.append(f'<text class="label" x="250" y="{y + 15}" text-anchor="end">{html.escape(one.name)}</text>')
+        whole, users = (500 * seconds / longest_s for seconds in (outcome.whole_again_s, outcome.users_recovered_s))
+        parts.append(f'<text class="label" x="250" y="{y + 15}" text-anchor="end">{html.escape(outcome.name)}</text>')
         parts.append(f'<rect class="share s1" x="260" y="{y + 3}" width="{whole:.1f}" height="16" rx="2"/>')
         parts.append(f'<rect x="260" y="{y + 7}" width="{users:.1f}" height="8" fill="var(--third)"/>')
         parts.append(
-            f'<text class="label" x="{270 + max(whole, users):.1f}" y="{y + 15}">{one.whole_again_s:.1f} s</text>'
+            f'<text class="label" x="{270 + max(whole, users):.1f}" y="{y + 15}">{outcome.whole_again_s:.1f} s</text>'
         )
     return "".join([*parts, "</svg>"])

@@ -65,7 +65,7 @@ class ResourceSampler(Repeating):
     """Samples the services every ten seconds and writes each sample to a file immediately."""
 
     every_s = 10.0
-    ends_within_s = 120.0
+    stop_timeout_s = 120.0
 
     def __init__(self, containers: ClusterContainers, services: tuple[str, ...], file: Path) -> None:
         super().__init__()
@@ -75,20 +75,20 @@ class ResourceSampler(Repeating):
 
     def start(self) -> None:
         self._began = time.monotonic()
-        self._write([tuple(one.name for one in fields(ResourceSample))])
+        self._write([tuple(column.name for column in fields(ResourceSample))])
         super().start()
 
     def once(self) -> None:
-        looks = [self._look(service, time.monotonic() - self._began) for service in self.services]
-        found = [one for one in looks if one]
-        self.points += found
-        self._write([astuple(one) for one in found])
+        samples = [self._sample(service, time.monotonic() - self._began) for service in self.services]
+        taken = [sample for sample in samples if sample]
+        self.points += taken
+        self._write([astuple(sample) for sample in taken])
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         with self.file.open("a", newline="") as output:
             csv.writer(output).writerows(rows)
 
-    def _look(self, service: str, at_s: float) -> ResourceSample | None:
+    def _sample(self, service: str, at_s: float) -> ResourceSample | None:
         try:
             count, kilobytes, files = (int(n) for n in self.containers.inside(service, ["sh", "-c", READ]).split())
         except (CommandFailed, TimeoutError, ValueError):
@@ -227,7 +227,7 @@ class Soak:
                 ended_s = time.time()
             finally:
                 users.stop()
-            good = sum(began_s <= one.ended_s < ended_s and not one.failed for one in users.samples)
+            good = sum(began_s <= sample.ended_s < ended_s and not sample.failed for sample in users.samples)
             self.full_rps = good / (ended_s - began_s)
             current.outcome = f"the full throughput is {self.full_rps:.1f} requests a second"
 
@@ -244,7 +244,7 @@ class Soak:
         try:
             with (self.folder / "minutes.csv").open("w", newline="") as output:
                 rows = csv.writer(output)
-                rows.writerow([one.name for one in fields(SoakMinute)])
+                rows.writerow([column.name for column in fields(SoakMinute)])
                 for number in range(1, minutes + 1):
                     fault = next(faults)
                     with step(f"minute {number} of {minutes}: {fault.name}") as current:
@@ -262,56 +262,60 @@ class Soak:
         began_s = time.time()
         inject_fault(self.target.containers, fault)
         time.sleep(max(0.0, until - time.monotonic()))
-        ended = [one for one in list(self.samples) if began_s <= one.ended_s < time.time()]
-        good = [one for one in ended if not one.failed]
-        cut = sum(is_cut(one) for one in ended)
-        p95_s = percentile([one.total_s for one in good], 0.95)
+        ended = [sample for sample in list(self.samples) if began_s <= sample.ended_s < time.time()]
+        good = [sample for sample in ended if not sample.failed]
+        cut = sum(is_cut(sample) for sample in ended)
+        p95_s = percentile([sample.total_s for sample in good], 0.95)
         return SoakMinute(number, fault.name, len(good), len(ended) - len(good) - cut, cut, round(p95_s, 3))
 
     def write(self, partial: str, minutes: int, load: float) -> bool:
         """Writes soak.md and its files. Returns whether a request was lost or a value grows."""
-        failed = [one for one in self.samples if one.failed and not is_cut(one)]
+        failed = [sample for sample in self.samples if sample.failed and not is_cut(sample)]
         with (self.folder / "failures.jsonl").open("wb") as file:
-            file.writelines(one.line() for one in self.samples if one.failed)
+            file.writelines(sample.line() for sample in self.samples if sample.failed)
         grown = {
-            (service, what): measure_growth(self._line(service, what), least)
+            (service, attribute): measure_growth(self._line(service, attribute), least)
             for service in WATCHED
-            for what, _, least in GAUGED
+            for attribute, _, least in GAUGED
         }
         panels = {
-            title[0].upper() + title[1:]: {service: self._line(service, what) for service in WATCHED}
-            for what, title, _ in GAUGED
+            title[0].upper() + title[1:]: {service: self._line(service, attribute) for service in WATCHED}
+            for attribute, title, _ in GAUGED
         }
         (self.folder / "soak.svg").write_text(draw_panels(panels))
         (self.folder / "soak.md").write_text(self._text(partial, minutes, load, len(failed), grown))
-        growing = ", ".join(f"{service}'s {what} grows" for (service, what), one in grown.items() if one.grows)
+        growing = ", ".join(
+            f"{service}'s {attribute} grows" for (service, attribute), growth in grown.items() if growth.grows
+        )
         bad = bool(failed or growing)
         say = print_error if bad else print_ok
         say(f"{len(self.samples)} requests, {len(failed)} lost; {growing or 'nothing grows'}")
         return bad
 
-    def _line(self, service: str, what: str) -> list[tuple[float, float]]:
-        return [(one.at_s, float(getattr(one, what))) for one in self.gauge.points if one.service == service]
+    def _line(self, service: str, attribute: str) -> list[tuple[float, float]]:
+        return [
+            (point.at_s, float(getattr(point, attribute))) for point in self.gauge.points if point.service == service
+        ]
 
     def _text(
         self, partial: str, minutes: int, load: float, lost: int, grown: dict[tuple[str, str], ResourceGrowth]
     ) -> str:
         engines = len(self.target.engines)
-        cut = sum(is_cut(one) for one in self.samples)
-        good = [one.total_s for one in self.samples if not one.failed]
-        titles = {what: title for what, title, _ in GAUGED}
+        cut = sum(is_cut(sample) for sample in self.samples)
+        good = [sample.total_s for sample in self.samples if not sample.failed]
+        titles = {attribute: title for attribute, title, _ in GAUGED}
         rows = [
             (
                 service,
-                titles[what],
-                f"{one.early:.1f}",
-                f"{one.late:.1f}",
-                f"{one.an_hour:+.1f}",
-                "yes" if one.grows else "no",
+                titles[attribute],
+                f"{growth.early:.1f}",
+                f"{growth.late:.1f}",
+                f"{growth.an_hour:+.1f}",
+                "yes" if growth.grows else "no",
             )
-            for (service, what), one in grown.items()
+            for (service, attribute), growth in grown.items()
         ]
-        told = [
+        lines = [
             "# Soak\n",
             f"{'Emulated. ' if self.target.emulated else ''}{minutes} minutes, {engines} engines, "
             f"{self.rps:.1f} requests a second on average ({load:.0%} of the {self.full_rps:.1f} that "
@@ -324,10 +328,10 @@ class Soak:
             markdown_table(("service", "", "early", "late", "slope per hour", "grows"), rows),
         ]
         if minutes * 60 < MIN_DURATION_S:
-            told.append(
+            lines.append(
                 "The run is shorter than 15 minutes: connection pools and memory still fill up, so growth is not evaluated.\n"
             )
-        return "\n".join([*told, f"{read_host_info('')}.\n"])
+        return "\n".join([*lines, f"{read_host_info('')}.\n"])
 
 
 def _turns(mix: users.Mix) -> float:

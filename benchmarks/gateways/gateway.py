@@ -33,13 +33,13 @@ def from_pypi(name: str) -> Path:
     """Returns the virtual environment of benchmarks/gateways/pins/<name>.txt; creates it if it is missing or outdated."""
     pins = PINS / f"{name}.txt"
     folder = BUILD / "environments" / name
-    mark = folder / "pins.txt"
-    if mark.exists() and mark.read_bytes() == pins.read_bytes():
+    installed_pins = folder / "pins.txt"
+    if installed_pins.exists() and installed_pins.read_bytes() == pins.read_bytes():
         return folder
     print(f"  ..  installing {name} into {folder.relative_to(ROOT)}", flush=True)
     _install(name, sys.executable, "-m", "venv", "--clear", folder)
     _install(name, folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes", "-r", pins)
-    mark.write_bytes(pins.read_bytes())
+    installed_pins.write_bytes(pins.read_bytes())
     return folder
 
 
@@ -91,8 +91,8 @@ START_S = 120.0
 class GatewaySetting:
     """A setting of a gateway, the reason for it, and the documentation or program that it comes from."""
 
-    what: str
-    why: str
+    name: str
+    reason: str
     source: str
 
 
@@ -148,17 +148,17 @@ def answers(address: str, alive: Callable[[], bool], log: Path) -> None:
     """Waits until a chat request is answered. Raises RuntimeError with the end of the log if none is."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     deadline = time.monotonic() + START_S
-    said = ""
+    problem = ""
     while time.monotonic() < deadline and alive():
         try:
             fetch(f"http://{address}/v1/chat/completions", body, bearer(KEY))
             return
         except urllib.error.HTTPError as error:
-            said = f"{error.code} {error.read()[:300].decode(errors='replace')}"
+            problem = f"{error.code} {error.read()[:300].decode(errors='replace')}"
         except OSError as error:
-            said = str(error)
+            problem = str(error)
         time.sleep(0.1)
-    raise RuntimeError(f"no answer from {address}: {said}\n{log.read_text(errors='replace')[-3000:]}")
+    raise RuntimeError(f"no answer from {address}: {problem}\n{log.read_text(errors='replace')[-3000:]}")
 
 
 @dataclass
@@ -243,9 +243,9 @@ class AsyncConnection(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self.close()
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._done and not self._done.done():
-            self._done.set_exception(ConnectionBroken(why))
+            self._done.set_exception(ConnectionBroken(reason))
 
 
 def chat_request(address: str, body: bytes, headers: dict[str, str] | None = None) -> bytes:

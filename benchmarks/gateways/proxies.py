@@ -113,8 +113,8 @@ MANUAL = "https://docs.haproxy.org/3.2/configuration.html"
 
 def _haproxy_version() -> str:
     done = subprocess.run([from_debian("haproxy"), "-v"], capture_output=True, text=True, check=True)
-    found = re.search(r"version (\S+)", done.stdout)
-    return found.group(1) if found else done.stdout.splitlines()[0]
+    match = re.search(r"version (\S+)", done.stdout)
+    return match.group(1) if match else done.stdout.splitlines()[0]
 
 
 def _haproxy_command(folder: Path, port: int, engines: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ VLLM_ROUTER = "vllm-router"
 POLICIES = "https://github.com/vllm-project/router/blob/main/docs/load_balancing/README.md"
 # In the order of docs/load_balancing; the first header present is used.
 HEADERS = ("X-Session-ID", "X-User-ID")
-WHY = {
+REASONS = {
     "cache_aware": "the program's default",
     "consistent_hash": "the documentation's choice for chats; without a header it hashes the body",
     "sticky_least_loaded": "sends new sessions to the engine with the fewest requests; without a header there are no sessions",
@@ -74,11 +74,11 @@ VLLM_ROUTERS = tuple(
         policy,
         ["vllm-router"],
         [f"--policy={policy}"],
-        (GatewaySetting(f"--policy {policy}", why, POLICIES), defaults("vllm-router --help")),
+        (GatewaySetting(f"--policy {policy}", reason, POLICIES), defaults("vllm-router --help")),
         headers=HEADERS if policy in ("consistent_hash", "sticky_least_loaded") else (),
         leading=policy in ("cache_aware", "consistent_hash"),
     )
-    for policy, why in WHY.items()
+    for policy, reason in REASONS.items()
 )
 NOT_RUN = {f"{VLLM_ROUTER} kv_aware": "it needs engines that publish KV events over ZMQ, which emulated engines do not"}
 
@@ -91,11 +91,11 @@ SGLANG_ROUTERS = tuple(
         name,
         SGLANG_PROGRAM.split(),
         flags,
-        (GatewaySetting(" ".join(flags), why, SGLANG_DOCS), defaults(f"{SGLANG_PROGRAM} --help")),
+        (GatewaySetting(" ".join(flags), reason, SGLANG_DOCS), defaults(f"{SGLANG_PROGRAM} --help")),
         headers=("X-SMG-Routing-Key",) if name == "manual" else (),
         leading=name == "cache_aware",
     )
-    for name, flags, why in (
+    for name, flags, reason in (
         ("cache_aware", ("--policy=cache_aware",), "the program's default, and the documentation's choice for chats"),
         (
             "manual",
@@ -158,7 +158,7 @@ def _litellm_environment() -> Mapping[str, str]:
     }
 
 
-def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: bool) -> BenchmarkedGateway:
+def _litellm(strategy: str, workers: int, reason: str, workers_reason: str, leading: bool) -> BenchmarkedGateway:
     def make(folder: Path, port: int, engines: Sequence[str]) -> list[str]:
         document = {
             "model_list": [
@@ -188,13 +188,13 @@ def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: b
         headers=("x-litellm-session-id",),
         leading=leading,
         settings=(
-            GatewaySetting(f"routing_strategy {strategy}", why, LITELLM_BALANCING),
+            GatewaySetting(f"routing_strategy {strategy}", reason, LITELLM_BALANCING),
             GatewaySetting(
                 "session_affinity",
                 "its session affinity by header; without the header it has no effect",
                 LITELLM_BALANCING,
             ),
-            GatewaySetting(f"--num_workers {workers}", workers_why, TUNING),
+            GatewaySetting(f"--num_workers {workers}", workers_reason, TUNING),
             GatewaySetting(
                 "LITELLM_LOG=ERROR, LITELLM_MODE=PRODUCTION, request_timeout 600, a master key",
                 "its documentation of production settings",
@@ -205,9 +205,9 @@ def _litellm(strategy: str, workers: int, why: str, workers_why: str, leading: b
 
 
 CORES = os.cpu_count() or 1
-ONE = "the documentation's advice, and each worker counts only its own requests in flight"
+ONE_WORKER_REASON = "the documentation's advice, and each worker counts only its own requests in flight"
 MANY = "one for each core: the strategy needs no counts"
 LITELLM_GATEWAYS = (
-    _litellm("least-busy", 1, "its strategy based on requests in flight", ONE, leading=True),
+    _litellm("least-busy", 1, "its strategy based on requests in flight", ONE_WORKER_REASON, leading=True),
     _litellm("simple-shuffle", CORES, "the documentation's recommendation", MANY, leading=False),
 )

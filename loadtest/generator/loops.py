@@ -33,12 +33,12 @@ def user_numbers(runner: Runner | None, processes: int) -> tuple[int, int]:
 
 def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type[User]:
     settings = order.request_settings()
-    order_of_coming = itertools.count()
+    user_index = itertools.count()
 
-    class Somebody(User):
+    class ChatUser(User):
         def on_start(self) -> None:
             first, step = user_numbers(self.environment.runner, order.processes)
-            number = first + step * next(order_of_coming)
+            number = first + step * next(user_index)
             self.scenario = mix.of(number)
             self.conversations = 0
             self.virtual_user = VirtualUser(number, settings, self.report_sample, gevent.sleep)
@@ -66,7 +66,7 @@ def closed_loop_user(order: RunSpec, mix: Mix, reporter: SampleReporter) -> type
             finally:
                 reporter.under_way -= 1
 
-    return Somebody
+    return ChatUser
 
 
 POLL_S = 0.5
@@ -87,12 +87,12 @@ class ArrivalQueue:
         self._queue.extend(dues)
         self._changed.set()
 
-    def next(self, most_s: float) -> Arrival | None:
-        """Waits for the next arrival, at most `most_s`. Returns None if none is due by then."""
+    def next(self, timeout_s: float) -> Arrival | None:
+        """Waits for the next arrival, at most `timeout_s`. Returns None if none is due by then."""
         self._changed.clear()
-        wait_s = self._queue[0][0] - time.time() if self._queue else most_s
+        wait_s = self._queue[0][0] - time.time() if self._queue else timeout_s
         if wait_s > 0:
-            self._changed.wait(min(wait_s, most_s))
+            self._changed.wait(min(wait_s, timeout_s))
         return self._queue.popleft() if self._queue and self._queue[0][0] <= time.time() else None
 
 
@@ -208,7 +208,7 @@ class _SearchingLoad:
         if self._rest_until_s is not None and not self._is_drained(now_s):
             return self._users()
         if self._level is not None:
-            if not self._judge_probe(now_s):
+            if not self._evaluate_probe(now_s):
                 return self._users()
             if self._rest_until_s is not None:
                 return self._users()
@@ -232,14 +232,14 @@ class _SearchingLoad:
             # A separate draw fixes the number of arrivals in the measured window, which decides the result of the probe.
             self._due = self._arrivals.send(self._level, window.start_s, window.seconds)
 
-    def _judge_probe(self, now_s: float) -> bool:
+    def _evaluate_probe(self, now_s: float) -> bool:
         """Evaluates the probe if it is over and records the result in the search. Returns whether it is over."""
         assert self._level is not None
         order, window = self._order, self._window
         samples = self._writer.samples[self._first_sample :]
-        asked = [one for one in samples if window.start_s <= one.began_s < window.end_s]
-        missed = [one for one in asked if not order.slo.is_met_by(one, order.slowdown)]
-        expected = self._due if order.loop == "open" else max(len(asked), 20)
+        begun = [sample for sample in samples if window.start_s <= sample.began_s < window.end_s]
+        missed = [sample for sample in begun if not order.slo.is_met_by(sample, order.slowdown)]
+        expected = self._due if order.loop == "open" else max(len(begun), 20)
         allowed = (1 - order.slo.share) * expected
         is_hopeless = len(missed) > HOPELESS * allowed + 5
         # A request still open at the end of the window has missed the objective once the objective's time has passed.
@@ -247,25 +247,25 @@ class _SearchingLoad:
         if now_s < window.end_s + wait_s and not is_hopeless:
             return False
         if order.loop == "open":
-            held = bool(expected) and not is_hopeless and expected - (len(asked) - len(missed)) <= allowed + 1e-9
+            is_met = bool(expected) and not is_hopeless and expected - (len(begun) - len(missed)) <= allowed + 1e-9
         else:
-            held = bool(asked) and len(missed) <= (1 - order.slo.share) * len(asked)
-        seen = figures(asked, Window(0, now_s + 1e6), order.slo, order.slowdown)
+            is_met = bool(begun) and len(missed) <= (1 - order.slo.share) * len(begun)
+        seen = figures(begun, Window(0, now_s + 1e6), order.slo, order.slowdown)
         append_line(
             Path(order.folder) / "probes.jsonl",
             {
                 "level": self._level,
-                "held": held,
+                "held": is_met,
                 "cut_short": is_hopeless,
                 "start_s": window.start_s,
                 "end_s": min(window.end_s, now_s),
-                "asked": len(asked),
+                "asked": len(begun),
                 "missed": len(missed),
                 **{name: getattr(seen, name) for name in PROBE_FIGURES},
             },
         )
-        self._search.record(self._level, held)
-        if not held and order.loop == "open":
+        self._search.record(self._level, is_met)
+        if not is_met and order.loop == "open":
             self._arrivals.cancel()
             self._rest_until_s = now_s + DRAIN_S * order.slowdown
         self._level = None

@@ -65,7 +65,7 @@ class SampleReporter:
         share = (cpu_s - self._cpu_s) / max(1e-3, now - self._at)
         self._cpu_s, self._at, self._lag_s = cpu_s, now, 0.0
         return {
-            "samples": [astuple(one) for one in samples],
+            "samples": [astuple(sample) for sample in samples],
             "cpu": share,
             "lag_s": lag_s,
             "under_way": self.under_way,
@@ -85,11 +85,11 @@ MAX_SAMPLES_IN_MEMORY = 20_000
 
 
 class ResultWriter:
-    """Result files of one run. `trouble`: why they are incomplete; `failed` is called once if a write fails."""
+    """Result files of one run. `problem`: why they are incomplete; `failed` is called once if a write fails."""
 
     def __init__(self, folder: Path | None, failed: Callable[[], None]) -> None:
         self.samples: list[Sample] = []
-        self.trouble = ""
+        self.problem = ""
         self.cpu: dict[str, float] = {}
         self.under_way: dict[str, int] = {}
         self._failed = failed
@@ -103,18 +103,18 @@ class ResultWriter:
         if not self._files:  # Locust's web page, which may run for days
             del self.samples[:-MAX_SAMPLES_IN_MEMORY]
         self.cpu[process], self.under_way[process] = report["cpu"], report["under_way"]
-        about = {"at_s": time.time(), "process": process, "cpu": report["cpu"], "lag_s": report["lag_s"]}
-        self._write("requests", b"".join(one.line() for one in new))
-        self._write("generator", orjson.dumps(about) + b"\n")
+        status = {"at_s": time.time(), "process": process, "cpu": report["cpu"], "lag_s": report["lag_s"]}
+        self._write("requests", b"".join(sample.line() for sample in new))
+        self._write("generator", orjson.dumps(status) + b"\n")
 
     def _write(self, name: str, lines: bytes) -> None:
-        if not lines or not self._files or self.trouble:
+        if not lines or not self._files or self.problem:
             return
         try:
             self._files[name].write(lines)
             self._files[name].flush()
         except OSError as error:
-            self.trouble = f"{self._files[name].name}: {error.strerror}"
+            self.problem = f"{self._files[name].name}: {error.strerror}"
             self._failed()
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class ResultWriter:
             try:
                 file.close()
             except OSError as error:
-                self.trouble = self.trouble or f"{file.name}: {error.strerror}"
+                self.problem = self.problem or f"{file.name}: {error.strerror}"
 
 
 TABLE = "tokens"
@@ -146,7 +146,7 @@ def add_arguments(parser: LocustArgumentParser, order: RunSpec) -> None:
 
 def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
     """The user class for Locust's web page. Each user reads the fields of the page when it starts."""
-    coming = itertools.count()
+    user_index = itertools.count()
 
     class Visitor(User):
         wait_time = constant(0)
@@ -156,7 +156,7 @@ def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
             assert options is not None
             settings = order.request_settings()
             chosen = RunSpec(self.environment.host or order.url, options.model, options.scenario, "").request_settings()
-            number = next(coming)
+            number = next(user_index)
             self.seed = int(options.seed)
             self.scenario = users.mix(options.scenario).of(number)
             key = options.api_key or settings.key
@@ -180,7 +180,7 @@ def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
     return Visitor
 
 
-def extend_web_ui(environment: Environment, kept: ResultWriter) -> None:
+def extend_web_ui(environment: Environment, writer: ResultWriter) -> None:
     """Adds the tab `Tokens` to Locust's web page. Its rows are sent with Locust's statistics."""
     web = environment.web_ui
     assert web is not None
@@ -192,20 +192,20 @@ def extend_web_ui(environment: Environment, kept: ResultWriter) -> None:
 
     def add_rows(response: Response) -> Response:
         if request.path.endswith("/stats/requests") and response.is_json:
-            body = response.get_json() | {"extendedStats": [{"key": TABLE, "data": rows(kept)}]}
+            body = response.get_json() | {"extendedStats": [{"key": TABLE, "data": rows(writer)}]}
             response.set_data(orjson.dumps(body))
         return response
 
     web.app.after_request(add_rows)
 
 
-def rows(kept: ResultWriter) -> list[dict[str, Any]]:
-    now, found = time.time(), []
-    for scenario in sorted({one.scenario for one in kept.samples}):
-        samples = [one for one in kept.samples if one.scenario == scenario]
-        started = min(one.began_s for one in samples)
+def rows(writer: ResultWriter) -> list[dict[str, Any]]:
+    now, table = time.time(), []
+    for scenario in sorted({sample.scenario for sample in writer.samples}):
+        samples = [sample for sample in writer.samples if sample.scenario == scenario]
+        started = min(sample.began_s for sample in samples)
         seen = figures(samples, Window(started, now), STANDARD_OBJECTIVE)
-        found.append(
+        table.append(
             {
                 "scenario": scenario,
                 "answers": seen.answered,
@@ -216,4 +216,4 @@ def rows(kept: ResultWriter) -> list[dict[str, Any]]:
                 "engines": ", ".join(f"{name}: {count}" for name, count in seen.per_engine.items()),
             }
         )
-    return found
+    return table

@@ -47,12 +47,12 @@ class ScalingUsageError(Exception):
 
 def numbers(text: str) -> tuple[int, ...]:
     try:
-        found = tuple(sorted({int(word) for word in text.split(",")}))
+        counts = tuple(sorted({int(word) for word in text.split(",")}))
     except ValueError:
-        found = ()
-    if not found or found[0] < 1:
+        counts = ()
+    if not counts or counts[0] < 1:
         raise argparse.ArgumentTypeError(f"expected numbers of engines separated by commas, as in 1,2,3, got {text!r}")
-    return found
+    return counts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,11 +107,11 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         cluster = _cluster(options)
-        work, counts, wanted = _work(options), tuple(sorted({1, *options.counts})), options.phases.split(",")
-        if unknown := [one for one in wanted if one not in PHASES]:
+        work, counts, phase_names = _work(options), tuple(sorted({1, *options.counts})), options.phases.split(",")
+        if unknown := [name for name in phase_names if name not in PHASES]:
             raise ScalingUsageError(f"unknown phase {unknown[0]!r}. Use one of {', '.join(PHASES)}")
         out = (options.out or ROOT / "build/loadtest" / f"proof-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-        about = _begin(out, cluster, work, counts, options.repeats, arguments)
+        metadata = _begin(out, cluster, work, counts, options.repeats, arguments)
     except (ScalingUsageError, BackendError, GatewayUnusable) as error:
         console.print(f"  no  {error}")
         return 2
@@ -119,19 +119,19 @@ def main(arguments: Sequence[str]) -> int:
         console.print(f"  no  {error.filename}: {error.strerror}. Nothing was measured.")
         return 2
     thresholds = Thresholds(options.min_efficiency, options.max_p95)
-    trouble, code = "", 0
+    problem, code = "", 0
     try:
-        trouble = _measure(options, cluster, work, counts, wanted, out)
+        problem = _measure(options, cluster, work, counts, phase_names, out)
     except KeyboardInterrupt:
-        trouble, code = "interrupted by Ctrl-C", 130
+        problem, code = "interrupted by Ctrl-C", 130
     except (BackendError, RunFailed) as error:
-        trouble = str(error)
+        problem = str(error)
     except OSError as error:
-        trouble = f"{error.filename or out}: {error.strerror}"
+        problem = f"{error.filename or out}: {error.strerror}"
     finally:
-        if left := cluster.leave():
-            console.print(f"  !!  {left}")
-    return _report(out, about, trouble, thresholds, code, options)
+        if message := cluster.leave():
+            console.print(f"  !!  {message}")
+    return _report(out, metadata, problem, thresholds, code, options)
 
 
 def _cluster(options: argparse.Namespace) -> Backend:
@@ -184,7 +184,7 @@ def _begin(
         raise ScalingUsageError(
             f"{out} has {free_mb:.0f} MB free, at least {LEAST_FREE_MB} MB are required. Free disk space or use another --out."
         )
-    about = {
+    metadata = {
         "kind": asdict(cluster.kind),
         "work": asdict(work),
         "counts": list(counts),
@@ -195,14 +195,14 @@ def _begin(
     if file.exists():
         earlier = orjson.loads(file.read_bytes())
         for part in ("kind", "work"):
-            if earlier[part] != orjson.loads(orjson.dumps(about[part])):
+            if earlier[part] != orjson.loads(orjson.dumps(metadata[part])):
                 raise ScalingUsageError(
                     f"{file} was made with other settings ({part}). Use the same settings or another --out."
                 )
-        about["counts"] = sorted({*earlier["counts"], *counts})
-        about["repeats"] = max(repeats, earlier["repeats"])
-    write_document(file, about)
-    return about
+        metadata["counts"] = sorted({*earlier["counts"], *counts})
+        metadata["repeats"] = max(repeats, earlier["repeats"])
+    write_document(file, metadata)
+    return metadata
 
 
 def _measure(
@@ -210,58 +210,58 @@ def _measure(
     cluster: Backend,
     work: PhaseSettings,
     counts: Sequence[int],
-    wanted: list[str],
+    phase_names: list[str],
     out: Path,
 ) -> str:
     """Runs the missing measurements. Returns why some are missing; empty if all were done."""
     file = out / "runs.jsonl"
     done = lines.read_good_results(file)
-    have = {(one.visit, one.phase) for one in done}
-    left: list[tuple[ClusterVisit, list[Any]]] = []
+    have = {(phase_result.visit, phase_result.phase) for phase_result in done}
+    pending: list[tuple[ClusterVisit, list[Any]]] = []
     for visit in visits(counts, options.repeats):
-        missing = [phase for phase in phases(visit.count, wanted) if (visit, phase) not in have]  # type: ignore[arg-type]
+        missing = [phase for phase in phases(visit.count, phase_names) if (visit, phase) not in have]  # type: ignore[arg-type]
         if missing:
-            left.append((visit, missing))
-    trouble = ""
+            pending.append((visit, missing))
+    problem = ""
 
-    def on_result(one: PhaseResult) -> None:
-        nonlocal trouble
-        append_line(file, one)
-        trouble = trouble or (f"{one.visit}, {one.phase}: {one.trouble}" if one.trouble else "")
-        console.print(f"  {'no' if one.trouble else 'ok'}  {one.visit}: {report.short(one)}")
+    def on_result(result: PhaseResult) -> None:
+        nonlocal problem
+        append_line(file, result)
+        problem = problem or (f"{result.visit}, {result.phase}: {result.trouble}" if result.trouble else "")
+        console.print(f"  {'no' if result.trouble else 'ok'}  {result.visit}: {report.short(result)}")
 
-    marks = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
+    annotations = GrafanaAnnotations(options.grafana, os.environ.get("GRAFANA_TOKEN", ""))
     model = cluster.kind.about.get("pool") or "qwen3-vl-4b"
-    proof = ScalingMeasurement(cluster, work, out, options.processes, model, marks, on_result, list(done))
+    proof = ScalingMeasurement(cluster, work, out, options.processes, model, annotations, on_result, list(done))
     console.print(
         f"  ok  {cluster.kind.gpu}, {cluster.kind.model}{', emulated' if cluster.kind.emulated else ''}: "
-        f"{len(left)} visits to do, {len(done)} phases already measured; results in {shown(out)}"
+        f"{len(pending)} visits to do, {len(done)} phases already measured; results in {shown(out)}"
     )
-    for number, (visit, missing) in enumerate(left, 1):
-        proof.visit(visit, missing, f"[{number}/{len(left)}]")
-    return trouble
+    for number, (visit, missing) in enumerate(pending, 1):
+        proof.visit(visit, missing, f"[{number}/{len(pending)}]")
+    return problem
 
 
 def _report(
-    out: Path, about: dict[str, Any], trouble: str, thresholds: Thresholds, code: int, options: argparse.Namespace
+    out: Path, metadata: dict[str, Any], problem: str, thresholds: Thresholds, code: int, options: argparse.Namespace
 ) -> int:
-    found = lines.read_good_results(out / "runs.jsonl")
+    results = lines.read_good_results(out / "runs.jsonl")
     counts = ",".join(map(str, options.counts))
     again = f"Continue with: manyeyes scaling-report --counts {counts} --out {shown(out)} and the same other settings"
-    if not found:
-        console.print(f"  no  {trouble or 'nothing was measured'}. {again}")
+    if not results:
+        console.print(f"  no  {problem or 'nothing was measured'}. {again}")
         return code or 2
     try:
-        missed = report.write(out, about, found, trouble, thresholds)
+        missed = report.write(out, metadata, results, problem, thresholds)
     except OSError as error:
         console.print(f"  no  {error.filename}: {error.strerror}. The measurements are in {shown(out)}/runs.jsonl.")
         return code or 1
     console.print(f"      {shown(out)}: proof.html, proof.md, runs.jsonl")
-    if trouble:
-        console.print(f"  no  partial: {trouble}. The measurements so far are saved. {again}")
-    for one in missed:
-        console.print(f"  no  {one}")
-    return code or (1 if trouble or missed else 0)
+    if problem:
+        console.print(f"  no  partial: {problem}. The measurements so far are saved. {again}")
+    for sentence in missed:
+        console.print(f"  no  {sentence}")
+    return code or (1 if problem or missed else 0)
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ class ComposeBackend:
     _before: int = 0
 
     def __post_init__(self) -> None:
-        about: dict[str, Any] = {"pool": self.pool, "scale": self.scale}
-        self.kind = BackendInfo("compose", self.gpu, self.pool, self.emulated, 1.0, about)
+        details: dict[str, Any] = {"pool": self.pool, "scale": self.scale}
+        self.kind = BackendInfo("compose", self.gpu, self.pool, self.emulated, 1.0, details)
 
     def leave(self) -> str:
         """Scales back to the original number of engines."""
@@ -143,11 +143,11 @@ class ComposeBackend:
         time.sleep(SETTLED_S)
         yield RunningCompose(self.url, self.key, self.trusted)
 
-    def _scale(self, count: int, log: IO[bytes] | int, said: Path | None = None) -> None:
+    def _scale(self, count: int, log: IO[bytes] | int, output: Path | None = None) -> None:
         command = self.scale.format(count=count, pool=self.pool)
         ended = subprocess.run(shlex.split(command), cwd=ROOT, stdout=log, stderr=log, check=False)
         if ended.returncode:
-            last = said.read_text(errors="replace").strip().splitlines()[-1:] if said else []
+            last = output.read_text(errors="replace").strip().splitlines()[-1:] if output else []
             raise BackendError(f"`{command}` exited with code {ended.returncode}: {' '.join(last)}")
 
 
@@ -190,8 +190,8 @@ def wait_until_healthy(
                 break
             except OSError as error:
                 if time.monotonic() > deadline or not is_alive():
-                    said = log.read_text(errors="replace").strip()[-300:]
-                    raise BackendError(f"{address} did not start: {error}: {said}") from error
+                    output = log.read_text(errors="replace").strip()[-300:]
+                    raise BackendError(f"{address} did not start: {error}: {output}") from error
                 time.sleep(0.05)
 
 
@@ -243,10 +243,10 @@ class EmulatedEngineProcess:
     def busy_s(self) -> float | None:
         """Returns None while the engine restarts."""
         try:
-            found = _BUSY.search(fetch(f"http://127.0.0.1:{self.port}/metrics").decode())
+            match = _BUSY.search(fetch(f"http://127.0.0.1:{self.port}/metrics").decode())
         except OSError:
             return None
-        return float(found.group(1)) if found else None
+        return float(match.group(1)) if match else None
 
     def fault(self, method: str, body: dict[str, object]) -> None:
         with contextlib.suppress(OSError):
@@ -263,8 +263,8 @@ class RunningProcesses:
     trusted: str = ""
 
     def busy_s(self) -> dict[str, float]:
-        found = {engine.name: engine.busy_s() for engine in self.engines}
-        return {name: value for name, value in found.items() if value is not None}
+        busy = {engine.name: engine.busy_s() for engine in self.engines}
+        return {name: value for name, value in busy.items() if value is not None}
 
     def died(self) -> int:
         return sum(engine.died for engine in self.engines)

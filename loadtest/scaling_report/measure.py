@@ -29,7 +29,7 @@ class ScalingMeasurement:
     out: Path
     processes: int
     model: str
-    marks: GrafanaAnnotations
+    annotations: GrafanaAnnotations
     on_result: Callable[[PhaseResult], None]
     done: list[PhaseResult] = field(default_factory=list)
 
@@ -51,7 +51,7 @@ class ScalingMeasurement:
         settings = replace(settings, key=running.key)
         failed: list[str] = []
 
-        def one(number: int) -> None:
+        def send_one(number: int) -> None:
             user = VirtualUser(
                 10_000_000 + number, settings, lambda sample: failed.append(sample.failed), lambda s: None
             )
@@ -59,7 +59,7 @@ class ScalingMeasurement:
             user.connection.close()
 
         with ThreadPoolExecutor(self.work.warm_up_per_engine * count) as threads:
-            list(threads.map(one, range(self.work.warm_up_per_engine * count)))
+            list(threads.map(send_one, range(self.work.warm_up_per_engine * count)))
         if failed and all(failed):
             raise BackendError(f"none of {len(failed)} warm-up requests was answered: {failed[0]}")
 
@@ -108,15 +108,15 @@ class ScalingMeasurement:
             ran = run(order, running.key, watch)
         if limited:
             running.set_memory_limit(False)
-        self.marks.mark(f"scale-proof: {visit}, {phase}", began_s, time.time(), ["scale-proof"])
+        self.annotations.annotate(f"scale-proof: {visit}, {phase}", began_s, time.time(), ["scale-proof"])
         died = running.died() - died
-        trouble = ran.trouble
+        problem = ran.problem
         if died and not limited:
-            trouble = trouble or f"{died} engine(s) crashed during the phase"
+            problem = problem or f"{died} engine(s) crashed during the phase"
         window = self._window(ran, settle_s * slow)
         seen = figures(ran.samples, window, work.slo, slow)
-        if phase != "limit" and not seen.answered and not trouble:
-            trouble = f"no request was answered: {next(iter(seen.errors), 'no request was sent')}"
+        if phase != "limit" and not seen.answered and not problem:
+            problem = f"no request was answered: {next(iter(seen.errors), 'no request was sent')}"
         return PhaseResult(
             visit=visit,
             phase=phase,
@@ -130,7 +130,7 @@ class ScalingMeasurement:
             lag_p95_s=ran.lag_p95_s,
             generator_was_limit=ran.generator_was_limit,
             machine_share=read_cpu_time().share_since(used_machine),
-            trouble=trouble,
+            trouble=problem,
         )
 
     def _people(self, count: int, phase: Phase) -> tuple[int, str, float, float]:
@@ -144,7 +144,9 @@ class ScalingMeasurement:
     def _search(self, visit: ClusterVisit) -> SearchPlan:
         """The search, in wall-clock seconds. It starts at nine tenths of the throughput of this visit's `full` phase."""
         work, slow = self.work, self.cluster.kind.slowdown
-        full = [one for one in self.done if one.visit == visit and one.phase == "full" and not one.trouble]
+        full = [
+            result for result in self.done if result.visit == visit and result.phase == "full" and not result.trouble
+        ]
         guess = 0.9 * full[-1].figures.rps if full else 4.0 * visit.count
         return SearchPlan(
             start=max(0.2, guess) / slow,
@@ -158,8 +160,8 @@ class ScalingMeasurement:
     @staticmethod
     def _window(ran: RunResult, settle_s: float) -> Window:
         start_s, end_s = ran.span
-        if ran.trouble and ran.samples:
-            end_s = min(end_s, max(one.ended_s for one in ran.samples))
+        if ran.problem and ran.samples:
+            end_s = min(end_s, max(sample.ended_s for sample in ran.samples))
         return Window(start_s + settle_s, max(start_s + settle_s, end_s))
 
 

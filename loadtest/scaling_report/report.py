@@ -30,16 +30,16 @@ NAME_WIDTH = 64
 
 def throughput(results: ScalingResults, emulated: bool) -> str:
     """Chart of requests a second by number of engines: a dot for each repeat, and the line of linear scaling."""
-    found = [(count, at.figures["full_rps"]) for count, at in results.counts.items() if at["full_rps"]]
-    if not found:
+    points = [(count, at.figures["full_rps"]) for count, at in results.counts.items() if at["full_rps"]]
+    if not points:
         return ""
-    one = found[0][1].median / found[0][0]
-    most = found[-1][0]
-    high = max(one * most, *(rps.high for _, rps in found)) * 1.12
-    plot = Plot(0, most + 0.6, high, "requests a second", "engines", "Requests a second by number of engines")
-    plot.line([(0, 0), (most + 0.6, one * (most + 0.6))], "ideal")
+    single = points[0][1].median / points[0][0]
+    max_count = points[-1][0]
+    high = max(single * max_count, *(rps.high for _, rps in points)) * 1.12
+    plot = Plot(0, max_count + 0.6, high, "requests a second", "engines", "Requests a second by number of engines")
+    plot.line([(0, 0), (max_count + 0.6, single * (max_count + 0.6))], "ideal")
     wide = min(46.0, 0.55 * (plot.x(1) - plot.x(0)))
-    for count, rps in found:
+    for count, rps in points:
         left, top = plot.x(count) - wide / 2, plot.y(rps.median)
         plot.parts.append(
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{HEIGHT - BOTTOM - top:.1f}" rx="3" class="bar"/>'
@@ -56,18 +56,18 @@ def latency(results: ScalingResults, emulated: bool) -> str:
     counts = [at for at in results.counts.values() if at["same_p95_s"]]
     if len(counts) < 2:
         return ""
-    most = max(at.count for at in counts)
-    right = most + 0.3 * (most - 0.7)  # room for the names of the lines
+    max_count = max(at.count for at in counts)
+    right = max_count + 0.3 * (max_count - 0.7)  # room for the names of the lines
     high = max(at.figures["same_p99_s"].median for at in counts) * 1.15
     plot = Plot(0.7, right, high, "seconds", "engines", "Time to the complete answer, by number of engines")
-    ends: list[tuple[float, str, str]] = []
+    end_labels: list[tuple[float, str, str]] = []
     for name, style in (("p99", "third"), ("p95", "first"), ("p50", "second")):
         points = [(float(at.count), at.figures[f"same_{name}_s"].median) for at in counts]
         plot.line(points, f"line {style}")
         for x, y in points:
             plot.dot(x, y, f"dot {style}", title=f"{name} {y:.2f} s")
-        ends.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
-    for at_y, (_, text, style) in zip(spread_apart([end[0] for end in ends], 15), ends, strict=True):
+        end_labels.append((plot.y(points[-1][1]), f"{name} {points[-1][1]:.2f} s", style))
+    for at_y, (_, text, style) in zip(spread_apart([label[0] for label in end_labels], 15), end_labels, strict=True):
         plot.text(plot.x(counts[-1].count) + 9, at_y + 4, text, f"value t-{style}", "start")
     for at in counts:
         plot.tick(at.count)
@@ -86,9 +86,9 @@ def knees(results: ScalingResults, slo_s: float, emulated: bool) -> str:
     names: list[tuple[float, str, str]] = []
     for number, at in enumerate(counts):
         style = ("second", "third", "first")[max(0, 3 - len(counts)) :][number % 3] if len(counts) <= 3 else "first"
-        for rate, p95_s, held in sorted(at.probes):
-            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'met' if held else 'missed'}"
-            plot.dot(rate, p95_s or slo_s * 1.6, f"dot {style}" if held else f"ring {style}", 3.6, title)
+        for rate, p95_s, is_met in sorted(at.probes):
+            title = f"{at.count} engine(s), {rate:.2f} a second: p95 {p95_s:.2f} s, {'met' if is_met else 'missed'}"
+            plot.dot(rate, p95_s or slo_s * 1.6, f"dot {style}" if is_met else f"ring {style}", 3.6, title)
         if (limit := at["limit_rps"]) and limit.median:
             plot.line([(limit.median, 0), (limit.median, plot.y_high)], f"limit l-{style}")
             names.append((plot.x(limit.median), f"{at.count}: {limit.median:.1f}/s", style))
@@ -131,27 +131,27 @@ def shares(results: ScalingResults, emulated: bool) -> str:
 
 
 def page(
-    about: dict[str, Any], results: ScalingResults, slo: str, slo_s: float, trouble: str, missed: list[str]
+    metadata: dict[str, Any], results: ScalingResults, slo: str, slo_s: float, problem: str, missed: list[str]
 ) -> str:
-    emulated = bool(about["kind"]["emulated"])
+    emulated = bool(metadata["kind"]["emulated"])
     return render_page(
         Path(__file__).with_name("report.html.j2"),
-        title=wording.report_title(about, results),
+        title=wording.report_title(metadata, results),
         emulated=emulated,
         emulated_notice=wording.EMULATED_NOTICE,
-        alarms=[*wording.warnings(about, results, trouble), *missed],
+        alarms=[*wording.warnings(metadata, results, problem), *missed],
         cards=wording.headline(results, emulated),
         charts=_charts(results, slo_s, emulated),
         heads=[*wording.counts_line(results), "change"],
         rows=[
-            {"what": row.what, "note": row.note, "cells": map(_split_cell, row.cells), "change": row.change}
+            {"label": row.label, "note": row.note, "cells": map(_split_cell, row.cells), "change": row.change}
             for row in report_rows(results, slo)
         ],
         comparison=wording.baseline_comparison(results, emulated),
         baseline=wording,
-        method=wording.method_lines(about, results),
-        machine=wording.machine_line(about),
-        command=about["machine"]["command"],
+        method=wording.method_lines(metadata, results),
+        machine=wording.machine_line(metadata),
+        command=metadata["machine"]["command"],
     )
 
 
@@ -187,8 +187,8 @@ def _split_cell(text: str) -> tuple[str, str]:
     return middle, spread.rstrip(")")
 
 
-def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: str, missed: list[str]) -> str:
-    emulated = about["kind"]["emulated"]
+def markdown(metadata: dict[str, Any], results: ScalingResults, slo: str, problem: str, missed: list[str]) -> str:
+    emulated = metadata["kind"]["emulated"]
     rows = report_rows(results, slo)
     shares = [
         f"* {at.count}: " + ", ".join(f"{name} {share:.1%}" for name, share in at.share.items())
@@ -197,16 +197,16 @@ def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: 
     source = f"[{wording.BASELINE_TITLE}]({wording.BASELINE_SOURCE}), {wording.BASELINE_SEEN}"
     here = "measured here" + (" (emulated)" if emulated else "")
     parts = [
-        f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(about, results)}\n",
+        f"# Scaling proof, {'emulated: ' if emulated else ''}{wording.report_title(metadata, results)}\n",
         *([f"**{wording.EMULATED_NOTICE}**\n"] if emulated else []),
-        *(f"> {line}\n" for line in [*wording.warnings(about, results, trouble), *missed]),
-        *(f"* **{figure}** {what}" for figure, what in wording.headline(results, emulated)),
+        *(f"> {line}\n" for line in [*wording.warnings(metadata, results, problem), *missed]),
+        *(f"* **{figure}** {caption}" for figure, caption in wording.headline(results, emulated)),
         "",
         markdown_table(
-            ["", *wording.counts_line(results), "change"], [(row.what, *row.cells, row.change) for row in rows]
+            ["", *wording.counts_line(results), "change"], [(row.label, *row.cells, row.change) for row in rows]
         ),
         "Meaning of the rows:\n",
-        *(f"* {row.what}: {row.note}." for row in rows),
+        *(f"* {row.label}: {row.note}." for row in rows),
         "\n## Share of the answers by engine\n",
         *shares,
         "\n## Comparison with a published case\n",
@@ -214,44 +214,44 @@ def markdown(about: dict[str, Any], results: ScalingResults, slo: str, trouble: 
         f"{source} (in Chinese: {wording.BASELINE_ORIGINAL}). {wording.BASELINE_CAVEATS}\n",
         markdown_table(["", "published, 1 to 3", here], wording.baseline_comparison(results, emulated)),
         "## How it was measured\n",
-        *(f"* {line}" for line in wording.method_lines(about, results)),
-        f"\n{wording.machine_line(about)}.\n",
-        f"    {about['machine']['command']}\n",
+        *(f"* {line}" for line in wording.method_lines(metadata, results)),
+        f"\n{wording.machine_line(metadata)}.\n",
+        f"    {metadata['machine']['command']}\n",
     ]
     return "\n".join(parts)
 
 
 def write(
-    out: Path, about: dict[str, Any], measured: Sequence[PhaseResult], trouble: str, thresholds: Thresholds
+    out: Path, metadata: dict[str, Any], measured: Sequence[PhaseResult], problem: str, thresholds: Thresholds
 ) -> list[str]:
     """Writes both reports. Returns a sentence for each threshold that was missed. Raises OSError."""
-    found = summarize(measured)
-    slo = LatencyObjective(**about["work"]["slo"])
-    short_of = missed_thresholds(found, thresholds)
-    write_text(out / "proof.html", page(about, found, str(slo), slo.total_s, trouble, short_of))
-    write_text(out / "proof.md", markdown(about, found, str(slo), trouble, short_of))
+    results = summarize(measured)
+    slo = LatencyObjective(**metadata["work"]["slo"])
+    short_of = missed_thresholds(results, thresholds)
+    write_text(out / "proof.html", page(metadata, results, str(slo), slo.total_s, problem, short_of))
+    write_text(out / "proof.md", markdown(metadata, results, str(slo), problem, short_of))
     return short_of
 
 
-def short(one: PhaseResult) -> str:
-    if one.trouble:
-        return f"{one.phase}: {one.trouble}"
-    if one.phase == "limit":
-        return f"limit: {one.limit_rps:.2f} requests a second under the objective, in {len(one.probes)} probes"
-    seen = one.figures
-    text = f"{one.phase}: {seen.rps:.2f} requests a second, p95 {seen.total_p95_s:.2f} s, first token p50 {seen.first_p50_s:.2f} s"
-    if one.phase == "video" and seen.video_success is not None:
-        text += f", {seen.video_success:.0%} of {seen.videos} videos, {one.died} out of memory"
+def short(result: PhaseResult) -> str:
+    if result.trouble:
+        return f"{result.phase}: {result.trouble}"
+    if result.phase == "limit":
+        return f"limit: {result.limit_rps:.2f} requests a second under the objective, in {len(result.probes)} probes"
+    seen = result.figures
+    text = f"{result.phase}: {seen.rps:.2f} requests a second, p95 {seen.total_p95_s:.2f} s, first token p50 {seen.first_p50_s:.2f} s"
+    if result.phase == "video" and seen.video_success is not None:
+        text += f", {seen.video_success:.0%} of {seen.videos} videos, {result.died} out of memory"
     if seen.failed:
         text += f", {seen.failed} failed"
-    used = f", GPUs {sum(one.used.values()) / len(one.used):.0%} busy" if one.used else ""
-    return f"{text}{used}; generator {one.cpu_p95:.0%} of a core, machine {one.machine_share:.0%}"
+    used = f", GPUs {sum(result.used.values()) / len(result.used):.0%} busy" if result.used else ""
+    return f"{text}{used}; generator {result.cpu_p95:.0%} of a core, machine {result.machine_share:.0%}"
 
 
 def main(arguments: Sequence[str]) -> int:
     for folder in map(Path, arguments):
-        about = orjson.loads((folder / "about.json").read_bytes())
-        write(folder, about, measured_lines.read_good_results(folder / "runs.jsonl"), "", Thresholds())
+        metadata = orjson.loads((folder / "about.json").read_bytes())
+        write(folder, metadata, measured_lines.read_good_results(folder / "runs.jsonl"), "", Thresholds())
     return 0
 
 

@@ -82,9 +82,9 @@ def visits(counts: Sequence[int], repeats: int) -> Iterator[ClusterVisit]:
             yield ClusterVisit(count, repeat)
 
 
-def phases(count: int, wanted: Sequence[Phase]) -> list[Phase]:
+def phases(count: int, requested: Sequence[Phase]) -> list[Phase]:
     """The requested phases of a count. With one engine `same` is left out, because it equals `full`."""
-    return [phase for phase in PHASES if phase in wanted and not (phase == "same" and count == 1)]
+    return [phase for phase in PHASES if phase in requested and not (phase == "same" and count == 1)]
 
 
 @dataclass(frozen=True)
@@ -119,25 +119,25 @@ def read_results(file: Path) -> Iterator[PhaseResult]:
 
 def read_good_results(file: Path) -> list[PhaseResult]:
     """Reads the complete results; of a phase that was measured again, the last one."""
-    found = {(one.visit, one.phase): one for one in read_results(file) if not one.trouble}
-    return list(found.values())
+    latest = {(result.visit, result.phase): result for result in read_results(file) if not result.trouble}
+    return list(latest.values())
 
 
 FIGURES: dict[str, tuple[Phase, Callable[[PhaseResult], float | None]]] = {
-    "full_rps": ("full", lambda one: one.figures.rps),
-    "limit_rps": ("limit", lambda one: one.limit_rps),
-    "goodput_rps": ("full", lambda one: one.figures.goodput_rps),
-    "tokens_per_s": ("full", lambda one: one.figures.tokens_per_s),
-    "same_p50_s": ("same", lambda one: one.figures.total_p50_s),
-    "same_p95_s": ("same", lambda one: one.figures.total_p95_s),
-    "same_p99_s": ("same", lambda one: one.figures.total_p99_s),
-    "first_p50_s": ("same", lambda one: one.figures.first_p50_s),
-    "first_p95_s": ("same", lambda one: one.figures.first_p95_s),
-    "token_p50_s": ("same", lambda one: one.figures.token_p50_s),
-    "used": ("full", lambda one: sum(one.used.values()) / len(one.used) if one.used else None),
-    "balance": ("full", lambda one: one.figures.balance or None),
-    "video_success": ("video", lambda one: one.figures.video_success),
-    "oom_per_hour": ("video", lambda one: 3600 * one.died / one.seconds if one.seconds else None),
+    "full_rps": ("full", lambda result: result.figures.rps),
+    "limit_rps": ("limit", lambda result: result.limit_rps),
+    "goodput_rps": ("full", lambda result: result.figures.goodput_rps),
+    "tokens_per_s": ("full", lambda result: result.figures.tokens_per_s),
+    "same_p50_s": ("same", lambda result: result.figures.total_p50_s),
+    "same_p95_s": ("same", lambda result: result.figures.total_p95_s),
+    "same_p99_s": ("same", lambda result: result.figures.total_p99_s),
+    "first_p50_s": ("same", lambda result: result.figures.first_p50_s),
+    "first_p95_s": ("same", lambda result: result.figures.first_p95_s),
+    "token_p50_s": ("same", lambda result: result.figures.token_p50_s),
+    "used": ("full", lambda result: sum(result.used.values()) / len(result.used) if result.used else None),
+    "balance": ("full", lambda result: result.figures.balance or None),
+    "video_success": ("video", lambda result: result.figures.video_success),
+    "oom_per_hour": ("video", lambda result: 3600 * result.died / result.seconds if result.seconds else None),
 }
 """For each figure its phase and how to read it. `efficiency` and `limit_efficiency`, relative to one engine, are computed separately."""
 
@@ -151,7 +151,7 @@ class EngineCountResult:
     figures: dict[str, Spread]
     share: dict[str, float]
     errors: int
-    asked: int
+    requests: int
     probes: tuple[tuple[float, float, bool], ...]  # rate, p95 of the answers, whether the objective was met
 
     def __getitem__(self, name: str) -> Spread | None:
@@ -167,53 +167,55 @@ class ScalingResults:
 
 
 def summarize(measured: Sequence[PhaseResult]) -> ScalingResults:
-    counts = sorted({one.visit.count for one in measured})
+    counts = sorted({result.visit.count for result in measured})
     return ScalingResults(
         counts={count: _at(count, measured) for count in counts},
-        generator_was_limit=tuple(f"{one.visit}, {one.phase}" for one in measured if one.generator_was_limit),
-        cpu_p95=max((one.cpu_p95 for one in measured), default=0.0),
-        machine_share=max((one.machine_share for one in measured), default=0.0),
+        generator_was_limit=tuple(
+            f"{result.visit}, {result.phase}" for result in measured if result.generator_was_limit
+        ),
+        cpu_p95=max((result.cpu_p95 for result in measured), default=0.0),
+        machine_share=max((result.machine_share for result in measured), default=0.0),
     )
 
 
 def _at(count: int, measured: Sequence[PhaseResult]) -> EngineCountResult:
-    here = [one for one in measured if one.visit.count == count]
+    here = [result for result in measured if result.visit.count == count]
     by_phase = {phase: _of(here, phase) for phase in PHASES}
-    asked = [*by_phase["full"], *by_phase["same"]]
+    counted = [*by_phase["full"], *by_phase["same"]]
     if count == 1:
         by_phase["same"] = by_phase["full"]  # with one engine both phases have the same users
-    spreads = {name: spread([value(one) for one in by_phase[phase]]) for name, (phase, value) in FIGURES.items()}
-    spreads["efficiency"] = _efficiency(measured, count, "full", lambda one: one.figures.rps)
-    spreads["limit_efficiency"] = _efficiency(measured, count, "limit", lambda one: one.limit_rps or 0.0)
+    spreads = {name: spread([value(result) for result in by_phase[phase]]) for name, (phase, value) in FIGURES.items()}
+    spreads["efficiency"] = _efficiency(measured, count, "full", lambda result: result.figures.rps)
+    spreads["limit_efficiency"] = _efficiency(measured, count, "limit", lambda result: result.limit_rps or 0.0)
     answered: Counter[str] = Counter()
-    for one in by_phase["full"]:
-        answered.update(one.figures.per_engine)
+    for result in by_phase["full"]:
+        answered.update(result.figures.per_engine)
     return EngineCountResult(
         count=count,
-        repeats=len({one.visit.repeat for one in here}),
-        figures={name: found for name, found in spreads.items() if found},
+        repeats=len({result.visit.repeat for result in here}),
+        figures={name: figure for name, figure in spreads.items() if figure},
         share={name: number / max(1, answered.total()) for name, number in sorted(answered.items())},
-        errors=sum(one.figures.failed for one in asked),
-        asked=sum(one.figures.answered + one.figures.failed for one in asked),
+        errors=sum(result.figures.failed for result in counted),
+        requests=sum(result.figures.answered + result.figures.failed for result in counted),
         probes=tuple(
             (float(probe["level"]), float(probe["total_p95_s"]), bool(probe["held"]))
-            for one in by_phase["limit"]
-            for probe in one.probes
+            for result in by_phase["limit"]
+            for probe in result.probes
         ),
     )
 
 
 def _of(measured: Sequence[PhaseResult], phase: Phase) -> list[PhaseResult]:
-    return [one for one in measured if one.phase == phase]
+    return [result for result in measured if result.phase == phase]
 
 
 def _efficiency(
     measured: Sequence[PhaseResult], count: int, phase: Phase, value: Callable[[PhaseResult], float]
 ) -> Spread | None:
     """T(n)/(n T(1)), each repeat relative to one engine in the same repeat, so that slow changes of the machine cancel."""
-    one = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == 1}
+    single = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == 1}
     several = {m.visit.repeat: value(m) for m in _of(measured, phase) if m.visit.count == count}
-    return spread([several[r] / (count * one[r]) for r in sorted(several) if one.get(r)])
+    return spread([several[r] / (count * single[r]) for r in sorted(several) if single.get(r)])
 
 
 @dataclass(frozen=True)
@@ -224,24 +226,24 @@ class Thresholds:
 
 def missed_thresholds(results: ScalingResults, thresholds: Thresholds) -> list[str]:
     """Returns one sentence for each threshold that was missed or not measured."""
-    found = []
-    least, most = thresholds.min_efficiency, thresholds.max_p95_s
-    if least is not None:
+    sentences = []
+    min_efficiency, max_p95_s = thresholds.min_efficiency, thresholds.max_p95_s
+    if min_efficiency is not None:
         efficiencies = {count: value.median for count, at in results.counts.items() if (value := at["efficiency"])}
         if not any(count > 1 for count in efficiencies):
-            found.append(f"efficiency was not measured, expected at least {least:g}")
-        found += [
-            f"efficiency at {count} engines is {value:.3f}, expected at least {least:g}"
+            sentences.append(f"efficiency was not measured, expected at least {min_efficiency:g}")
+        sentences += [
+            f"efficiency at {count} engines is {value:.3f}, expected at least {min_efficiency:g}"
             for count, value in efficiencies.items()
-            if value < least
+            if value < min_efficiency
         ]
-    if most is not None:
+    if max_p95_s is not None:
         last = results.counts[max(results.counts)]
         if (p95 := last["same_p95_s"]) is None:
-            found.append(f"p95 was not measured, expected at most {most:g} s")
-        elif p95.median > most:
-            found.append(f"p95 on {last.count} engines is {p95.median:.2f} s, expected at most {most:g} s")
+            sentences.append(f"p95 was not measured, expected at most {max_p95_s:g} s")
+        elif p95.median > max_p95_s:
+            sentences.append(f"p95 on {last.count} engines is {p95.median:.2f} s, expected at most {max_p95_s:g} s")
     for at in results.counts.values():
         if (limit := at["limit_rps"]) and limit.median == 0:
-            found.append(f"{at.count} engine(s) did not meet the objective at any rate that was tried")
-    return found
+            sentences.append(f"{at.count} engine(s) did not meet the objective at any rate that was tried")
+    return sentences

@@ -15,7 +15,7 @@ class ReportRow:
     `note` explains the row.
     """
 
-    what: str
+    label: str
     note: str
     cells: tuple[str, ...]
     change: str = ""
@@ -29,12 +29,14 @@ Change = Callable[[Spread, Spread], str]
 def report_rows(results: ScalingResults, slo: str) -> list[ReportRow]:
     at = list(results.counts.values())
     made = []
-    for what, note, name, factor, form, change in ROWS:
-        found = [_figure(one, name, factor) for one in at]
-        first, last = found[0], found[-1]
+    for label, note, name, factor, form, change in ROWS:
+        figures = [_figure(count_result, name, factor) for count_result in at]
+        first, last = figures[0], figures[-1]
         changed = change(first, last) if change and first and last and len(at) > 1 else ""
-        made.append(ReportRow(what, note.format(slo=slo), tuple(format_cell(one, form) for one in found), changed))
-    failed = tuple(f"{a.errors} of {a.asked}" for a in at)
+        made.append(
+            ReportRow(label, note.format(slo=slo), tuple(format_cell(figure, form) for figure in figures), changed)
+        )
+    failed = tuple(f"{a.errors} of {a.requests}" for a in at)
     made.insert(-2, ReportRow("Failed requests", "of all requests outside the video phase", failed))
     return [row for row in made if any(cell != "" for cell in row.cells)]
 
@@ -133,9 +135,9 @@ BASELINE_CAVEATS = (
 class BaselineRow:
     """A published figure before and after, and the figure of `ROWS` to compare it with."""
 
-    what: str
-    one: str
-    three: str
+    label: str
+    one_engine: str
+    three_engines: str
     change: str
     name: str
     form: str
@@ -163,10 +165,10 @@ EMULATED_NOTICE = (
 )
 
 
-def report_title(about: dict[str, Any], results: ScalingResults) -> str:
-    most = max(results.counts)
-    engines = f"1 to {most} engines" if most > 1 else "1 engine"
-    return f"{engines}: {about['kind']['model']} on {about['kind']['gpu']}"
+def report_title(metadata: dict[str, Any], results: ScalingResults) -> str:
+    max_count = max(results.counts)
+    engines = f"1 to {max_count} engines" if max_count > 1 else "1 engine"
+    return f"{engines}: {metadata['kind']['model']} on {metadata['kind']['gpu']}"
 
 
 def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
@@ -178,72 +180,74 @@ def headline(results: ScalingResults, emulated: bool) -> list[tuple[str, str]]:
     )
     if len(counts) < 2:
         return [(f"{rps[0].median:.1f}", "requests a second from one engine")] if rps[0] else []
-    found = []
+    key_figures = []
     if rps[0] and rps[1]:
-        found.append((format_ratio(rps[0], rps[1]), f"the requests a second, with {last.count} engines instead of one"))
+        key_figures.append(
+            (format_ratio(rps[0], rps[1]), f"the requests a second, with {last.count} engines instead of one")
+        )
     if efficiency := last["efficiency"]:
-        found.append((f"{100 * efficiency.median:.1f} %", f"scaling efficiency with {last.count} engines"))
+        key_figures.append((f"{100 * efficiency.median:.1f} %", f"scaling efficiency with {last.count} engines"))
     if p95[0] and p95[1]:
         felt = f"p95 for the same users: {p95[0].median:.1f} s to {p95[1].median:.1f} s"
-        found.append((format_percent_change(p95[0], p95[1]), felt))
+        key_figures.append((format_percent_change(p95[0], p95[1]), felt))
     if limit[0] and limit[1] and limit[0].median:
         arrivals = f"{limit[0].median:.1f} to {limit[1].median:.1f} arrivals a second"
-        found.append((format_ratio(limit[0], limit[1]), f"load within the objective: {arrivals}"))
+        key_figures.append((format_ratio(limit[0], limit[1]), f"load within the objective: {arrivals}"))
     if video[0] and video[1] and not emulated:
-        one = f"{100 * video[0].median:.1f} % on one engine"
-        found.append((f"{100 * video[1].median:.1f} %", f"of videos answered, {one}"))
-    return found
+        baseline = f"{100 * video[0].median:.1f} % on one engine"
+        key_figures.append((f"{100 * video[1].median:.1f} %", f"of videos answered, {baseline}"))
+    return key_figures
 
 
 def baseline_comparison(results: ScalingResults, emulated: bool) -> list[tuple[str, str, str]]:
     """Rows (what, published, measured here) of the comparison; measured here from one engine to three, or to the most."""
     first, last = results.counts.get(1), results.counts.get(3) or results.counts[max(results.counts)]
     limit = "; memory limit set, not measured" if emulated else ""
-    found = []
+    rows = []
     for row in BASELINE_ROWS:
         here = "not measured"
         if first and first.count != last.count:
-            one, other = _figure(first, row.name, row.factor), _figure(last, row.name, row.factor)
-            change = row.format_change(one, other) if one and other and row.format_change else ""
-            if one and other and (change or not row.format_change):
-                here = row.form.format(one.median, other.median) + (f", {change}" if change else "")
+            single, multiple = _figure(first, row.name, row.factor), _figure(last, row.name, row.factor)
+            change = row.format_change(single, multiple) if single and multiple and row.format_change else ""
+            if single and multiple and (change or not row.format_change):
+                here = row.form.format(single.median, multiple.median) + (f", {change}" if change else "")
                 here += limit if row.is_of_videos else ""
-        found.append((row.what, f"{row.one} to {row.three}, {row.change}", here))
-    return found
+        rows.append((row.label, f"{row.one_engine} to {row.three_engines}, {row.change}", here))
+    return rows
 
 
-def warnings(about: dict[str, Any], results: ScalingResults, trouble: str) -> list[str]:
+def warnings(metadata: dict[str, Any], results: ScalingResults, problem: str) -> list[str]:
     """What a reader must know before using a figure."""
-    found = []
-    if trouble:
-        found.append(f"Partial: {trouble}. The figures cover what was measured until then.")
+    sentences = []
+    if problem:
+        sentences.append(f"Partial: {problem}. The figures cover what was measured until then.")
     if results.generator_was_limit:
-        found.append(
+        sentences.append(
             "The load generator was the limit in "
             + "; ".join(results.generator_was_limit[:6])
             + (" and others" if len(results.generator_was_limit) > 6 else "")
             + ": the engines can do more than those figures show."
         )
     if results.machine_share > 0.9:
-        found.append(
+        sentences.append(
             f"The machine was {results.machine_share:.0%} busy in its busiest phase: "
             + (
                 "emulated engines may have been delayed. Slow their clock (--speed) and compare."
-                if about["kind"]["emulated"]
+                if metadata["kind"]["emulated"]
                 else "engines on its CPU cores and the load generator competed for CPU time."
             )
         )
     fewest = min(at.repeats for at in results.counts.values())
     if fewest < 3:
-        found.append(f"Only {fewest} repeat{'s' if fewest > 1 else ''}: too few to show a spread.")
-    return found
+        sentences.append(f"Only {fewest} repeat{'s' if fewest > 1 else ''}: too few to show a spread.")
+    return sentences
 
 
-def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
-    work, kind = about["work"], about["kind"]
+def method_lines(metadata: dict[str, Any], results: ScalingResults) -> list[str]:
+    work, kind = metadata["work"], metadata["kind"]
     people = work["users_per_engine"]
-    speed = about["kind"]["about"].get("speed", 1.0)
-    found = [
+    speed = metadata["kind"]["about"].get("speed", 1.0)
+    lines = [
         f"All engines busy: {people} users for each engine, scenario {work['scenario']}, seed {work['seed']}, "
         f"{work['full_s']:g} s after {work['full_settle_s']:g} s of settling.",
         f"The same users: {people} users on any number of engines, {work['same_s']:g} s.",
@@ -263,26 +267,24 @@ def method_lines(about: dict[str, Any], results: ScalingResults) -> list[str]:
     ]
     searched = min((len(limit.values) for at in results.counts.values() if (limit := at["limit_rps"])), default=0)
     if 0 < searched < min(at.repeats for at in results.counts.values()):
-        found.append(f"The search ran in {searched} of the repeats only, so its row has no spread.")
+        lines.append(f"The search ran in {searched} of the repeats only, so its row has no spread.")
     if kind["emulated"] and "frames_together" in kind["about"]:
-        found.append(
+        lines.append(
             f"In the video phase an emulated engine crashes when more than {kind['about']['frames_together']} frames wait for their "
             "first token at the same time, and restarts after 12 s. This limit is set, not measured: it shows the effect of "
             "distributing videos over engines, not how many frames fit."
         )
     if speed != 1:
-        found.append(
+        lines.append(
             f"Emulated time ran at {speed:g} of the wall clock, so that neither this machine nor the load generator is the limit; "
             "every figure here is in emulated seconds."
         )
-    return found
+    return lines
 
 
-def machine_line(about: dict[str, Any]) -> str:
-    of = about["machine"]
-    return (
-        f"{of['cpu']}, {of['cores']} cores, {of['memory_gib']} GiB, {of['system']}; commit {of['commit']}, {of['date']}"
-    )
+def machine_line(metadata: dict[str, Any]) -> str:
+    machine = metadata["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}; commit {machine['commit']}, {machine['date']}"
 
 
 def counts_line(results: ScalingResults) -> Sequence[str]:

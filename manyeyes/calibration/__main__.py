@@ -20,7 +20,7 @@ from manyeyes.calibration.measure import BATCHES, Measurement, MeasurementSeries
 from manyeyes.calibration.profile_fit import FittedProfile, fit_profile, profile_yaml
 from manyeyes.simulator import profile
 
-QUIET = (
+QUIET_HELP = (
     "before each part wait, up to 10 minutes, until less than this fraction of all cores is in use; above 1: no wait"
 )
 
@@ -46,7 +46,7 @@ def parser() -> OneLineParser:
         help="maximum number of concurrent requests: at most the engine's --max-num-seqs",
     )
     p.add_argument("--batched-tokens", type=COUNT, default=4096, help="the engine's --max-num-batched-tokens")
-    p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
+    p.add_argument("--quiet", type=float, default=2.0, help=QUIET_HELP)
     p.add_argument("--base", default="rtx4090-qwen3-vl-4b-fp8", help="profile with the numbers that are not measured")
     return p
 
@@ -61,30 +61,30 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError, CannotMeasure) as error:
         print(f"calibrate: {error}", file=sys.stderr)
         return 2
-    batches = [one for one in BATCHES if one <= a.together] or [1]
+    batches = [batch for batch in BATCHES if batch <= a.together] or [1]
     measurements = MeasurementSeries(engine, a.repeats, batches, a.batched_tokens)
     code, raw = measure(measurements, a.quiet), a.out.with_suffix(".jsonl")
-    raw.write_text("".join(json.dumps(one.line()) + "\n" for one in measurements.seen))
+    raw.write_text("".join(json.dumps(measurement.line()) + "\n" for measurement in measurements.results))
     if code:
         print(f"calibrate: incomplete, no profile was written. The measurements so far are in {raw}.", file=sys.stderr)
         return code
-    device = a.device or found_device()
+    device = a.device or detect_device()
     try:
-        found = fit_profile(measurements.seen, device, engine.model, engine.kv_cache_tokens(), base)
+        fitted = fit_profile(measurements.results, device, engine.model, engine.kv_cache_tokens(), base)
     except ValueError as error:
         print(f"calibrate: {error}. The measurements are in {raw}; try more --repeats.", file=sys.stderr)
         return 1
     date = datetime.now(UTC).date().isoformat()
     command = f"python -m manyeyes.calibration {shlex.join(arguments)}".strip()
-    a.out.write_text(profile_yaml(found, device, f"vLLM {engine.version()}", date, command))
-    print_profile(found, measurements, a.out, raw)
+    a.out.write_text(profile_yaml(fitted, device, f"vLLM {engine.version()}", date, command))
+    print_profile(fitted, measurements, a.out, raw)
     return 0
 
 
 def measure(measurements: MeasurementSeries, quiet: float) -> int:
     """Runs all measurements. Returns 0, or the exit code of an error, which is printed."""
     try:
-        for _, step in stepwise(measurements.steps(), lambda one: one[0]):
+        for _, step in stepwise(measurements.steps(), lambda item: item[0]):
             wait_until_idle(quiet)
             step()
     except CannotMeasure as error:
@@ -95,21 +95,21 @@ def measure(measurements: MeasurementSeries, quiet: float) -> int:
     return 0
 
 
-def found_device() -> str:
+def detect_device() -> str:
     """The GPU's name from nvidia-smi, or the CPU's name."""
     if gpus := query_gpus("name,memory.total"):
         name, _, memory = gpus[0].partition(",")
         return f"{name.strip()} {round(float(memory) / 1024)}GB" if memory else name.strip()
-    here = read_host_info("")
-    return f"CPU: {here.cpu}, {here.cores} cores"
+    host = read_host_info("")
+    return f"CPU: {host.cpu}, {host.cores} cores"
 
 
-def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
-    for name, source in found.sources.items():
-        print(f"  {name:19} {getattr(found.profile, name):>10g}   {source}")
-    for name, measured_s, said_s in found.checks:
-        print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, predicted {1e3 * said_s:.1f} ms")
-    print(f"  median spread of the repeats, (largest - smallest) / first quartile: {spread(measurements.seen):.0%}")
+def print_profile(fitted: FittedProfile, measurements: MeasurementSeries, out: Path, raw: Path) -> None:
+    for name, source in fitted.sources.items():
+        print(f"  {name:19} {getattr(fitted.profile, name):>10g}   {source}")
+    for name, measured_s, predicted_s in fitted.checks:
+        print(f"  check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, predicted {1e3 * predicted_s:.1f} ms")
+    print(f"  median spread of the repeats, (largest - smallest) / first quartile: {spread(measurements.results):.0%}")
     caches = [
         ("prefix cache", measurements.prefix_cache),
         ("cache of preprocessed images", measurements.processor_cache),
@@ -118,9 +118,13 @@ def print_profile(found: FittedProfile, measurements: MeasurementSeries, out: Pa
     print(f"Written: {out}, {raw}. Try it: python -m manyeyes.emulator --served-model-name m --profile {out}")
 
 
-def spread(seen: Sequence[Measurement]) -> float:
-    found = sorted((max(one.times_s) - min(one.times_s)) / one.quick_s for one in seen if len(one.times_s) > 1)
-    return found[len(found) // 2] if found else 0.0
+def spread(measurements: Sequence[Measurement]) -> float:
+    spreads = sorted(
+        (max(measurement.times_s) - min(measurement.times_s)) / measurement.first_quartile_s
+        for measurement in measurements
+        if len(measurement.times_s) > 1
+    )
+    return spreads[len(spreads) // 2] if spreads else 0.0
 
 
 if __name__ == "__main__":

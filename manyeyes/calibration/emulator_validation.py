@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from loadtest.content import SeededPicture, question
+from loadtest.content import SeededImage, question
 from loadtest.host_info import read_cpu_time, read_host_info
 from loadtest.result_files import append_line, read_lines
 from loadtest.run import stepwise
 from loadtest.scaling_report.backends import BackendError, emulated_engines
 from loadtest.statistics import percentile
 from manyeyes.arguments import COUNT, OneLineParser
-from manyeyes.calibration.__main__ import QUIET
+from manyeyes.calibration.__main__ import QUIET_HELP
 from manyeyes.calibration.engine import CannotMeasure, Content, MeasuredEngine
 from manyeyes.calibration.measure import wait_until_idle
 from manyeyes.charts.templates import markdown_table
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[int, tuple[int, int] | None]] = {
 }
 """Number of words, and size of the image. `manyeyes calibrate` measures none of these sizes."""
 ANSWER_TOKENS = 32
-MOST_PAUSE_S = 0.5
+MAX_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,48 +65,50 @@ def contents(seed: int, repeat: int, users: int, user: int, requests: int) -> It
     kinds = [list(KINDS)[number % len(KINDS)] for number in range(requests)]
     order.shuffle(kinds)
     for number, kind in enumerate(kinds):
-        random, pause_s = Random(f"{seed} {repeat} {users} {user} {number}"), MOST_PAUSE_S * order.random()
+        random, pause_s = Random(f"{seed} {repeat} {users} {user} {number}"), MAX_PAUSE_S * order.random()
         words, size = KINDS[kind]
         text = f"{random.randrange(10**9)} {question(random, words)}"
         if size is None:
             yield kind, text, pause_s
             continue
-        url = SeededPicture("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
+        url = SeededImage("photo", f"{seed} {repeat} {users} {user} {number}", size).data_url()
         yield kind, [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}], pause_s
 
 
-def ask_all(
+def send_all(
     engine: MeasuredEngine, target: str, users: int, repeat: int, others: float, a: argparse.Namespace
 ) -> Iterator[EngineTimes]:
     """Runs concurrent users, each of whom sends one request after the other."""
 
-    def live(user: int) -> list[EngineTimes]:
-        found = []
+    def run_user(user: int) -> list[EngineTimes]:
+        results = []
         for number, (kind, content, pause_s) in enumerate(contents(a.seed, repeat, users, user, a.requests)):
             time.sleep(pause_s)
             answer = engine.ask(content, ANSWER_TOKENS)
             times = round(answer.first_s, 6), round(answer.total_s, 6)
-            found.append(EngineTimes(target, users, repeat, others, user, number, kind, *times, answer.prompt_tokens))
-        return found
+            results.append(EngineTimes(target, users, repeat, others, user, number, kind, *times, answer.prompt_tokens))
+        return results
 
     with ThreadPoolExecutor(users) as threads:
-        for found in threads.map(live, range(users)):
-            yield from found
+        for results in threads.map(run_user, range(users)):
+            yield from results
 
 
-def tables(told: Sequence[EngineTimes]) -> str:
+def tables(results: Sequence[EngineTimes]) -> str:
     """Markdown tables for each number of users: times of both targets, and the emulator's error."""
     parts = []
-    for users in sorted({one.users for one in told}):
-        mine = [one for one in told if one.users == users]
+    for users in sorted({result.users for result in results}):
+        selected = [result for result in results if result.users == users]
         rows = [
-            _row(f"{what} P{100 * share:.0f}", mine, pick, share) for what, pick in WHATS.items() for share in SHARES
+            _row(f"{name} P{100 * quantile:.0f}", selected, pick, quantile)
+            for name, pick in TIMES.items()
+            for quantile in QUANTILES
         ]
         for kind in KINDS:
-            of_kind = [one for one in mine if one.kind == kind]
-            rows.append(_row(f"{FIRST} P50, {kind}", of_kind, WHATS[FIRST], 0.5))
-        others = [one.others for one in mine]
-        requests = len({(one.repeat, one.user, one.number) for one in mine})
+            selected_kind = [result for result in selected if result.kind == kind]
+            rows.append(_row(f"{FIRST_TOKEN} P50, {kind}", selected_kind, TIMES[FIRST_TOKEN], 0.5))
+        others = [result.others for result in selected]
+        requests = len({(result.repeat, result.user, result.number) for result in selected})
         title = (
             f"{users} user{'s' * (users != 1)}, {requests} requests to each; "
             f"others used {min(others):.0%} to {max(others):.0%} of the machine"
@@ -116,22 +118,29 @@ def tables(told: Sequence[EngineTimes]) -> str:
     return "\n".join(parts)
 
 
-FIRST = "time to the first token"
-WHATS: dict[str, Callable[[EngineTimes], float]] = {
-    FIRST: lambda one: one.first_s,
-    "time to the last token": lambda one: one.total_s,
+FIRST_TOKEN = "time to the first token"
+TIMES: dict[str, Callable[[EngineTimes], float]] = {
+    FIRST_TOKEN: lambda result: result.first_s,
+    "time to the last token": lambda result: result.total_s,
 }
-SHARES = (0.5, 0.95)
+QUANTILES = (0.5, 0.95)
 
 
-def _row(name: str, told: Sequence[EngineTimes], pick: Callable[[EngineTimes], float], share: float) -> tuple[str, ...]:
-    def both(some: Sequence[EngineTimes]) -> tuple[float, float]:
-        real, emulated = ([pick(one) for one in some if one.target == target] for target in ("real", "emulated"))
-        return percentile(real, share), percentile(emulated, share)
+def _row(
+    name: str, results: Sequence[EngineTimes], pick: Callable[[EngineTimes], float], quantile: float
+) -> tuple[str, ...]:
+    def percentiles(selected: Sequence[EngineTimes]) -> tuple[float, float]:
+        real, emulated = (
+            [pick(result) for result in selected if result.target == target] for target in ("real", "emulated")
+        )
+        return percentile(real, quantile), percentile(emulated, quantile)
 
-    real, emulated = both(told)
-    each = [both([one for one in told if one.repeat == repeat]) for repeat in sorted({one.repeat for one in told})]
-    errors = ", ".join(f"{other / one - 1:+.0%}" for one, other in each if one and other)
+    real, emulated = percentiles(results)
+    pairs = [
+        percentiles([result for result in results if result.repeat == repeat])
+        for repeat in sorted({result.repeat for result in results})
+    ]
+    errors = ", ".join(f"{emulated_s / real_s - 1:+.0%}" for real_s, emulated_s in pairs if real_s and emulated_s)
     error = f"{emulated / real - 1:+.0%}" if real else "-"
     return (name, f"{1e3 * real:.0f} ms", f"{1e3 * emulated:.0f} ms", error, errors)
 
@@ -150,7 +159,7 @@ def parser() -> OneLineParser:
         default="",
         help="flags of the emulated engine, equal to those of the real engine: --max-num-seqs=16 ...",
     )
-    p.add_argument("--quiet", type=float, default=2.0, help=QUIET)
+    p.add_argument("--quiet", type=float, default=2.0, help=QUIET_HELP)
     p.add_argument("--out", type=Path, default=Path("build/calibrate/error.jsonl"))
     p.add_argument("--show", action="store_true", help="only print the tables from --out")
     return p
@@ -178,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _measure(a: argparse.Namespace, real: MeasuredEngine) -> int:
     before, code = read_cpu_time(), 0
-    here = read_host_info(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
+    host = read_host_info(f"python -m manyeyes.calibration.emulator_validation {shlex.join(sys.argv[1:])}")
     flags = [f"--profile={a.profile}", *shlex.split(a.engine_flags)]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -188,21 +197,21 @@ def _measure(a: argparse.Namespace, real: MeasuredEngine) -> int:
         for engine in engines.values():  # the first image is several times slower
             for _, content, _ in contents(-1, 0, 1, 0, len(KINDS)):
                 engine.ask(content, 4)
-        visits = [
+        runs = [
             (target, users, repeat)
             for repeat in range(a.repeats)
             for users in a.users
             for target in (engines if repeat % 2 == 0 else reversed(engines))
         ]
         try:
-            for target, users, repeat in stepwise(visits, lambda it: f"{it[0]}, {it[1]} users, repeat {it[2] + 1}"):
+            for target, users, repeat in stepwise(runs, lambda run: f"{run[0]}, {run[1]} users, repeat {run[2] + 1}"):
                 others = round(wait_until_idle(a.quiet), 2)
-                for one in ask_all(engines[target], target, users, repeat, others, a):
-                    append_line(a.out, one)
+                for result in send_all(engines[target], target, users, repeat, others, a):
+                    append_line(a.out, result)
         except KeyboardInterrupt:
             code = 130
         busy = round(read_cpu_time().share_since(before), 2)
-        append_line(a.out, {"machine": {**asdict(here), "busy": busy, "partial": bool(code)}})
+        append_line(a.out, {"machine": {**asdict(host), "busy": busy, "partial": bool(code)}})
     return code
 
 

@@ -50,17 +50,17 @@ class MeasuredEngine:
     url: str
     model: str = ""
     key: str = ""
-    to: TargetUrl = field(init=False)
+    target: TargetUrl = field(init=False)
 
     def __post_init__(self) -> None:
         try:
-            self.to = parse_target(self.url)
+            self.target = parse_target(self.url)
         except ValueError as error:
             raise CannotMeasure(str(error)) from None
 
     def identify(self) -> None:
         """Sets the model and verifies that this is a vLLM engine. Raises CannotMeasure."""
-        models = [one["id"] for one in orjson.loads(self._get("/v1/models")).get("data", ())]
+        models = [model["id"] for model in orjson.loads(self._get("/v1/models")).get("data", ())]
         if not models:
             raise CannotMeasure(f"{self.url} serves no model. Check that it is the address of an engine.")
         if self.model and self.model not in models:
@@ -87,8 +87,8 @@ class MeasuredEngine:
         return "\n".join(line for line in text.splitlines() if line.startswith("vllm:"))
 
     def metric(self, name: str) -> float:
-        found = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", self.metric_text(), re.MULTILINE)
-        return sum(map(float, found))
+        values = re.findall(rf"^vllm:{name}(?:{{[^}}]*}})? (\S+)$", self.metric_text(), re.MULTILINE)
+        return sum(map(float, values))
 
     def kv_cache_tokens(self) -> int | None:
         """Reads the size from vllm:cache_config_info; None if it is not there."""
@@ -97,31 +97,31 @@ class MeasuredEngine:
         return int(blocks[1]) * int(size[1]) if blocks and size else None
 
     def health_s(self) -> float:
-        began = time.perf_counter()
+        started_s = time.perf_counter()
         self._get("/health")
-        return time.perf_counter() - began
+        return time.perf_counter() - started_s
 
     def ask(self, content: Content, max_tokens: int) -> TimedAnswer:
         """Requests an answer of exactly `max_tokens` tokens to `content`. Raises CannotMeasure."""
-        return self._ask(StreamingConnection(self.to, TIMEOUT_S), self._body(content, max_tokens))
+        return self._ask(StreamingConnection(self.target, TIMEOUT_S), self._body(content, max_tokens))
 
     def ask_together(
-        self, contents: Sequence[Content], max_tokens: int, meanwhile: Callable[[], None] | None = None
+        self, contents: Sequence[Content], max_tokens: int, while_running: Callable[[], None] | None = None
     ) -> list[TimedAnswer]:
-        """Sends all requests at the same time, each on a separate connection. `meanwhile` runs once they are sent."""
+        """Sends all requests at the same time, each on a separate connection. `while_running` runs once they are sent."""
         bodies = [self._body(content, max_tokens) for content in contents]
         start = Barrier(len(bodies) + 1)
 
-        def one(body: bytes) -> TimedAnswer:
-            connection = StreamingConnection(self.to, TIMEOUT_S)
+        def send(body: bytes) -> TimedAnswer:
+            connection = StreamingConnection(self.target, TIMEOUT_S)
             start.wait()
             return self._ask(connection, body)
 
         with ThreadPoolExecutor(len(bodies)) as threads:
-            answers = [threads.submit(one, body) for body in bodies]
+            answers = [threads.submit(send, body) for body in bodies]
             start.wait()
-            if meanwhile is not None:
-                meanwhile()
+            if while_running is not None:
+                while_running()
             return [answer.result() for answer in answers]
 
     def _body(self, content: Content, max_tokens: int) -> bytes:
@@ -138,22 +138,22 @@ class MeasuredEngine:
         )
 
     def _ask(self, connection: StreamingConnection, body: bytes) -> TimedAnswer:
-        asked = exchange(connection, body, {**HEADERS, **bearer(self.key)})
+        result = exchange(connection, body, {**HEADERS, **bearer(self.key)})
         connection.close()
-        said = asked.stream
-        if asked.broken:
-            raise CannotMeasure(f"{self.url} aborted the request: {asked.broken}. See the engine's log.")
-        if asked.status != 200:
-            raise CannotMeasure(f"{self.url} answered {asked.status}: {_message(asked.raw)}")
-        if said.failed:
-            raise CannotMeasure(f"{self.url} did not complete its answer: {said.failed}. See the engine's log.")
-        details = said.usage.get("prompt_tokens_details") or {}
+        stream = result.stream
+        if result.broken:
+            raise CannotMeasure(f"{self.url} aborted the request: {result.broken}. See the engine's log.")
+        if result.status != 200:
+            raise CannotMeasure(f"{self.url} answered {result.status}: {_message(result.raw)}")
+        if stream.failed:
+            raise CannotMeasure(f"{self.url} did not complete its answer: {stream.failed}. See the engine's log.")
+        details = stream.usage.get("prompt_tokens_details") or {}
         return TimedAnswer(
-            started_s=asked.began,
-            tokens_s=tuple(said.tokens_s),
-            ended_s=asked.ended,
-            prompt_tokens=int(said.usage.get("prompt_tokens", 0)),
-            answer_tokens=said.tokens,
+            started_s=result.began,
+            tokens_s=tuple(stream.tokens_s),
+            ended_s=result.ended,
+            prompt_tokens=int(stream.usage.get("prompt_tokens", 0)),
+            answer_tokens=stream.tokens,
             cached_tokens=int(details.get("cached_tokens") or 0),
         )
 

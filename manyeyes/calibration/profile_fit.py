@@ -38,28 +38,30 @@ def fit_non_negative(rows: Sequence[Sequence[float]], values: Sequence[float]) -
     scale = np.maximum(np.abs(weighted).max(axis=0), 1e-300)
     if np.linalg.matrix_rank(weighted / scale) < columns:
         raise ValueError("the measurements cannot separate these numbers")
-    found, _ = scipy.optimize.nnls(weighted / scale, np.ones(len(rows)))
-    coefficients = found / scale
+    solution, _ = scipy.optimize.nnls(weighted / scale, np.ones(len(rows)))
+    coefficients = solution / scale
     residuals = np.sort(np.abs(1 - weighted @ coefficients))
     return LeastSquaresFit(
-        tuple(float(one) for one in coefficients), float(residuals[-1]), float(residuals[len(residuals) // 2])
+        tuple(float(coefficient) for coefficient in coefficients),
+        float(residuals[-1]),
+        float(residuals[len(residuals) // 2]),
     )
 
 
-PIXELS_A_TOKEN = 1024
+PIXELS_PER_TOKEN = 1024
 BETWEEN_TOKENS = {"iteration_ms": 1e3, "decode_us": 1e6, "context_ns": 1e9}
 """Components of the time between two tokens: numbers of a profile, and their units per second."""
-KNOWN = "first tokens of cached images, compared with those of texts"
-NEW = "first tokens of new images, compared with images whose pixels are cached"
-ENCODED = "first tokens of images that must be encoded again, compared with images in the encoder's cache"
-OF_PICTURES = (
-    ("decode_ms", 1e3, KNOWN),
-    ("cached_item_ms", 1e3, KNOWN),
-    ("preprocess_item_ms", 1e3, NEW),
-    ("preprocess_ms", 1e3, NEW),
-    ("encode_item_ms", 1e3, ENCODED),
-    ("encode_us", 1e6, ENCODED),
-    ("encode_pair_ns", 1e9, ENCODED),
+CACHED_IMAGES = "first tokens of cached images, compared with those of texts"
+NEW_IMAGES = "first tokens of new images, compared with images whose pixels are cached"
+ENCODED_IMAGES = "first tokens of images that must be encoded again, compared with images in the encoder's cache"
+IMAGE_COMPONENTS = (
+    ("decode_ms", 1e3, CACHED_IMAGES),
+    ("cached_item_ms", 1e3, CACHED_IMAGES),
+    ("preprocess_item_ms", 1e3, NEW_IMAGES),
+    ("preprocess_ms", 1e3, NEW_IMAGES),
+    ("encode_item_ms", 1e3, ENCODED_IMAGES),
+    ("encode_us", 1e6, ENCODED_IMAGES),
+    ("encode_pair_ns", 1e9, ENCODED_IMAGES),
 )
 """Components that images add to the time to the first token: number of the profile, units per second, source."""
 
@@ -74,17 +76,21 @@ class FittedProfile:
 
 
 def fit_profile(
-    seen: Sequence[Measurement], gpu: str, model: str, kv_cache_tokens: int | None, base: TimingProfile
+    measurements: Sequence[Measurement], gpu: str, model: str, kv_cache_tokens: int | None, base: TimingProfile
 ) -> FittedProfile:
     """Fits the profile. `base` has the numbers that are not measured. Raises ValueError if the measurements are too few."""
-    decoding, texts, health = (list(series(seen, name)) for name in ("decode", "text", "health"))
+    decoding, texts, health = (list(series(measurements, name)) for name in ("decode", "text", "health"))
     between = fit_non_negative(
-        [[1.0, one.x["requests"], one.x["context"]] for one in decoding], [one.middle_s for one in decoding]
+        [[1.0, measurement.x["requests"], measurement.x["context"]] for measurement in decoding],
+        [measurement.median_s for measurement in decoding],
     )
-    rows, values = _first_tokens(seen)
+    rows, values = _first_tokens(measurements)
     firsts = fit_non_negative(rows, values)
-    start_s, token_s, pair_s, *of_pictures = firsts.coefficients
-    numbers = {name: by * c for (name, by), c in zip(BETWEEN_TOKENS.items(), between.coefficients, strict=True)}
+    start_s, token_s, pair_s, *image_coefficients = firsts.coefficients
+    numbers = {
+        name: units_per_s * coefficient
+        for (name, units_per_s), coefficient in zip(BETWEEN_TOKENS.items(), between.coefficients, strict=True)
+    }
     sources = dict.fromkeys(numbers, f"time between tokens, single and concurrent requests; {between}")
     numbers["render_ms"] = max(0.0, 1e3 * start_s - numbers["iteration_ms"])
     sources["render_ms"] = "first tokens of texts, minus an iteration"
@@ -92,10 +98,12 @@ def fit_profile(
     sources |= dict.fromkeys(("prefill_us", "prefill_pair_ns"), f"first tokens of texts and images; {firsts}")
     numbers["tokens_per_word"] = tokens_per_word(texts)
     sources["tokens_per_word"] = "usage.prompt_tokens of texts of different lengths; plain English words"
-    for (name, by, source), coefficient in zip(OF_PICTURES, of_pictures, strict=False):
-        numbers[name], sources[name] = by * coefficient, source
+    for (name, units_per_s, source), coefficient in zip(IMAGE_COMPONENTS, image_coefficients, strict=False):
+        numbers[name], sources[name] = units_per_s * coefficient, source
     if health:
-        numbers["health_ms"] = 1e3 * max(one.quick_s / one.x["requests"] for one in health)
+        numbers["health_ms"] = 1e3 * max(
+            measurement.first_quartile_s / measurement.x["requests"] for measurement in health
+        )
         sources["health_ms"] = "GET /health while new images are in rendering, divided by their number"
     if kv_cache_tokens:
         sources["kv_cache_tokens"] = "blocks x block size in vllm:cache_config_info"
@@ -106,74 +114,84 @@ def fit_profile(
         kv_cache_tokens=kv_cache_tokens or base.kv_cache_tokens,
         **numbers,
     )
-    return FittedProfile(_rounded(profile), sources, _checks(seen, profile))
+    return FittedProfile(_round_numbers(profile), sources, _checks(measurements, profile))
 
 
 def tokens_per_word(texts: Sequence[Measurement]) -> float:
     """Tokens that each further word of a text adds; 1 if only one length was measured."""
-    words, tokens = [one.x["words"] for one in texts], [one.x["tokens"] for one in texts]
+    words, tokens = (
+        [measurement.x["words"] for measurement in texts],
+        [measurement.x["tokens"] for measurement in texts],
+    )
     if len(texts) < 2 or words[-1] == words[0]:
         return 1.0
     return (tokens[-1] - tokens[0]) / (words[-1] - words[0])
 
 
-def _first_tokens(seen: Sequence[Measurement]) -> tuple[list[list[float]], list[float]]:
-    """Returns a row (start, tokens, pairs of tokens, OF_PICTURES) and the time of each measurement."""
+def _first_tokens(measurements: Sequence[Measurement]) -> tuple[list[list[float]], list[float]]:
+    """Returns a row (start, tokens, pairs of tokens, IMAGE_COMPONENTS) and the time of each measurement."""
     rows, values = [], []
-    pictures = any(one.series == "fresh" for one in seen)
-    for one in seen:
-        if one.series not in ("text", "fresh", "remembered", "known"):
+    has_images = any(measurement.series == "fresh" for measurement in measurements)
+    for measurement in measurements:
+        if measurement.series not in ("text", "fresh", "remembered", "known"):
             continue
-        tokens, mp = one.x["tokens"], one.x.get("megapixels", 0.0)
+        tokens, megapixels = measurement.x["tokens"], measurement.x.get("megapixels", 0.0)
         row = [1.0, tokens, tokens * tokens / 2]
-        if pictures:
-            vision = mp * 1e6 / PIXELS_A_TOKEN
-            new = one.series == "fresh"
-            row += [mp, float(one.series in ("remembered", "known")), float(new), mp if new else 0.0]
-            encoded = new or one.series == "remembered"
-            row += [1.0, vision, vision * vision / 2] if encoded else [0.0] * 3
+        if has_images:
+            vision = megapixels * 1e6 / PIXELS_PER_TOKEN
+            is_new = measurement.series == "fresh"
+            row += [
+                megapixels,
+                float(measurement.series in ("remembered", "known")),
+                float(is_new),
+                megapixels if is_new else 0.0,
+            ]
+            is_encoded = is_new or measurement.series == "remembered"
+            row += [1.0, vision, vision * vision / 2] if is_encoded else [0.0] * 3
         rows.append(row)
-        values.append(one.quick_s)
+        values.append(measurement.first_quartile_s)
     return rows, values
 
 
-def _checks(seen: Sequence[Measurement], profile: TimingProfile) -> list[tuple[str, float, float]]:
+def _checks(measurements: Sequence[Measurement], profile: TimingProfile) -> list[tuple[str, float, float]]:
     """Checks that are not fitted: concurrent new images take as long as the slower of preprocessing thread and engine."""
-    found = []
-    for one in series(seen, "burst"):
-        mp = one.x["megapixels"]
-        tokens = round(mp * 1e6 / PIXELS_A_TOKEN)
-        thread_s = (profile.preprocess_item_ms + profile.preprocess_ms * mp) / 1e3
+    checks = []
+    for measurement in series(measurements, "burst"):
+        megapixels = measurement.x["megapixels"]
+        tokens = round(megapixels * 1e6 / PIXELS_PER_TOKEN)
+        thread_s = (profile.preprocess_item_ms + profile.preprocess_ms * megapixels) / 1e3
         batch = ScheduledBatch(prefill_tokens=tokens, prefill_pairs=tokens * tokens // 2)
         gpu_s = encoding_s([tokens], profile) + prefill_s(batch, profile)
-        name = f"each of {one.x['requests']:.0f} concurrent new images of {mp:.2f} MP"
-        found.append((name, one.middle_s, max(thread_s, gpu_s)))
-    return found
+        name = f"each of {measurement.x['requests']:.0f} concurrent new images of {megapixels:.2f} MP"
+        checks.append((name, measurement.median_s, max(thread_s, gpu_s)))
+    return checks
 
 
-def _rounded(profile: TimingProfile) -> TimingProfile:
+def _round_numbers(profile: TimingProfile) -> TimingProfile:
     """Rounds to four digits; further digits are noise."""
-    numbers = {one.name: float(f"{getattr(profile, one.name):.4g}") for one in fields(profile) if one.type is float}
+    numbers = {
+        field.name: float(f"{getattr(profile, field.name):.4g}") for field in fields(profile) if field.type is float
+    }
     return replace(profile, **numbers)  # type: ignore[arg-type]
 
 
-def profile_yaml(found: FittedProfile, device: str, engine: str, date: str, command: str) -> str:
+def profile_yaml(fitted: FittedProfile, device: str, engine: str, date: str, command: str) -> str:
     lines = [
-        f"# Timing of {found.profile.model} on {device}, measured on {date} under {engine} by",
+        f"# Timing of {fitted.profile.model} on {device}, measured on {date} under {engine} by",
         f"#   {command}",
         "# `measured` means: fitted to the times in the .jsonl file next to this file. Residuals are fractions of the time.",
         "# `estimate` means: not measured, taken from the base profile.",
     ]
     lines += [
-        f"# Check, not fitted: {name}: measured {1e3 * one:.1f} ms, predicted {1e3 * other:.1f} ms."
-        for name, one, other in found.checks
+        f"# Check, not fitted: {name}: measured {1e3 * measured_s:.1f} ms, predicted {1e3 * predicted_s:.1f} ms."
+        for name, measured_s, predicted_s in fitted.checks
     ]
     for field in fields(TimingProfile):
-        value = getattr(found.profile, field.name)
+        value = getattr(fitted.profile, field.name)
         if isinstance(value, str):
             lines.append(f"{field.name}: {json.dumps(value)}")
             continue
-        source = found.sources.get(field.name)
-        note = f"measured: {source}" if source else "estimate"
-        lines.append(f"{f'{field.name}: {value:g}':26} # {note}")
+        source = fitted.sources.get(field.name)
+        source_note = f"measured: {source}" if source else "estimate"
+        lines.append(f"{f'{field.name}: {value:g}':26} # {source_note}")
     return "\n".join(lines) + "\n"

@@ -41,9 +41,9 @@ class Plot:
         self.parts.append(f'<polyline points="{path}" class="{style}"/>')
 
     def dot(self, x: float, y: float, style: str, radius: float = 3.2, title: str = "") -> None:
-        told = f"<title>{html.escape(title)}</title>" if title else ""
+        tooltip = f"<title>{html.escape(title)}</title>" if title else ""
         self.parts.append(
-            f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius}" class="{style}">{told}</circle>'
+            f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{radius}" class="{style}">{tooltip}</circle>'
         )
 
     def text(self, x: float, y: float, text: str, style: str = "label", anchor: str = "middle") -> None:
@@ -59,13 +59,15 @@ class Plot:
     def svg(self, emulated: bool) -> str:
         ticks = []
         for value in round_ticks(self.y_high):
-            at = self.y(value)
-            ticks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
-            ticks.append(f'<text x="{LEFT - 7}" y="{at + 4:.1f}" class="label" text-anchor="end">{value:g}</text>')
-        mark = f'<text x="{WIDTH - RIGHT}" y="11" class="mark" text-anchor="end">emulated</text>' if emulated else ""
+            y = self.y(value)
+            ticks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+            ticks.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" class="label" text-anchor="end">{value:g}</text>')
+        emulated_mark = (
+            f'<text x="{WIDTH - RIGHT}" y="11" class="mark" text-anchor="end">emulated</text>' if emulated else ""
+        )
         return (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(self.title)}">'
-            f"{''.join(ticks)}{''.join(self.parts)}{mark}"
+            f"{''.join(ticks)}{''.join(self.parts)}{emulated_mark}"
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" class="axis" text-anchor="middle">{html.escape(self.x_title)}</text>'
             f'<text x="{LEFT - 38}" y="11" class="axis">{html.escape(self.y_title)}</text></svg>'
         )
@@ -81,11 +83,11 @@ def round_ticks(high: float) -> list[float]:
     return [step * n for n in range(int(high / step + 1e-9) + 1)]
 
 
-def spread_apart(places: Sequence[float], least: float) -> list[float]:
+def spread_apart(places: Sequence[float], min_distance: float) -> list[float]:
     """`places` from top to bottom, moved so that the distance between neighbours is at least `least`."""
     moved: list[float] = []
     for place in places:
-        moved.append(max(place, moved[-1] + least) if moved else place)
+        moved.append(max(place, moved[-1] + min_distance) if moved else place)
     return moved
 
 
@@ -115,24 +117,26 @@ def draw_panels(panels: Mapping[str, Mapping[str, TimeLine]]) -> str:
 
 def _panel(title: str, panel: Mapping[str, TimeLine], top: float) -> str:
     points = [point for line in panel.values() for point in line]
-    longest = max((at_s for at_s, _ in points), default=1) or 1
-    most = max((value for _, value in points), default=1) or 1
+    longest_s = max((at_s for at_s, _ in points), default=1) or 1
+    highest = max((value for _, value in points), default=1) or 1
     inner, floor = PANEL_HEIGHT - PANEL_TOP - 24, top + PANEL_HEIGHT - 24
     parts = [f'<text class="name" x="{PANEL_LEFT}" y="{top + 16}">{html.escape(title)}</text>']
     for share in (0, 0.5, 1):
         y = floor - share * inner
         parts.append(f'<line x1="{PANEL_LEFT}" x2="{PANEL_WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{PANEL_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * most:.0f}</text>')
-    for at, (name, line) in enumerate(panel.items()):
-        colour = PANEL_COLOURS[at % len(PANEL_COLOURS)]
+        parts.append(f'<text x="{PANEL_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share * highest:.0f}</text>')
+    for position, (name, line) in enumerate(panel.items()):
+        colour = PANEL_COLOURS[position % len(PANEL_COLOURS)]
         steps = [
-            f"{PANEL_LEFT + (PANEL_WIDTH - PANEL_LEFT - 10) * at_s / longest:.1f} {floor - inner * value / most:.1f}"
+            f"{PANEL_LEFT + (PANEL_WIDTH - PANEL_LEFT - 10) * at_s / longest_s:.1f} {floor - inner * value / highest:.1f}"
             for at_s, value in line
         ]
         if steps:
             parts.append(f'<path stroke="{colour}" d="M {" L ".join(steps)}"/>')
-        parts.append(f'<text x="{260 + 160 * at}" y="{top + 16}" style="fill: {colour}">{html.escape(name)}</text>')
+        parts.append(
+            f'<text x="{260 + 160 * position}" y="{top + 16}" style="fill: {colour}">{html.escape(name)}</text>'
+        )
     parts.append(
-        f'<text x="{PANEL_WIDTH - 10}" y="{top + PANEL_HEIGHT - 8}" text-anchor="end">{longest / 60:.0f} min</text>'
+        f'<text x="{PANEL_WIDTH - 10}" y="{top + PANEL_HEIGHT - 8}" text-anchor="end">{longest_s / 60:.0f} min</text>'
     )
     return "".join(parts)

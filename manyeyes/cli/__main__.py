@@ -213,7 +213,7 @@ def locust(config: Config = DEFAULT_CONFIG) -> None:
     from manyeyes.config.loader import load
 
     compose = Compose(load(config).name)
-    compose.must_run()
+    compose.require_running()
     compose("--profile", "loadtest", "up", "--detach", "--wait", "--no-recreate", "loadtest")
 
 

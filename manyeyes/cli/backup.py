@@ -58,28 +58,30 @@ class BackupInfo:
     at: str
 
 
-def write_archive(file: Path, about: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
+def write_archive(file: Path, backup_info: BackupInfo, members: Mapping[str, ArchiveMember]) -> str:
     """Writes `file` atomically, readable only by its owner. Returns its checksum, which is also written to a second
     file."""
-    part = file.with_name(f"{file.name}.part")
-    part.touch(0o600)
-    part.chmod(0o600)
-    listed = {name: {"sha256": _sum(one.path), "mode": one.mode} for name, one in sorted(members.items())}
-    manifest = {"format": FORMAT, "project": about.project, "at": about.at, "members": listed}
-    with tarfile.open(part, "w:gz", compresslevel=6) as tar:
+    partial = file.with_name(f"{file.name}.part")
+    partial.touch(0o600)
+    partial.chmod(0o600)
+    checksums = {
+        name: {"sha256": _checksum(member.path), "mode": member.mode} for name, member in sorted(members.items())
+    }
+    manifest = {"format": FORMAT, "project": backup_info.project, "at": backup_info.at, "members": checksums}
+    with tarfile.open(partial, "w:gz", compresslevel=6) as tar:
         text = json.dumps(manifest, indent=1).encode()
-        info = tarfile.TarInfo(MANIFEST)
-        info.size, info.mode = len(text), 0o600
-        tar.addfile(info, io.BytesIO(text))
-        for name, one in sorted(members.items()):
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = one.path.stat().st_size, one.mode
-            with one.path.open("rb") as content:
-                tar.addfile(info, content)
-    total = _sum(part)
-    part.replace(file)
-    checksum_file(file).write_text(f"{total}  {file.name}\n")
-    return total
+        entry = tarfile.TarInfo(MANIFEST)
+        entry.size, entry.mode = len(text), 0o600
+        tar.addfile(entry, io.BytesIO(text))
+        for name, member in sorted(members.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = member.path.stat().st_size, member.mode
+            with member.path.open("rb") as content:
+                tar.addfile(entry, content)
+    checksum = _checksum(partial)
+    partial.replace(file)
+    checksum_file(file).write_text(f"{checksum}  {file.name}\n")
+    return checksum
 
 
 def checksum_file(file: Path) -> Path:
@@ -90,17 +92,17 @@ def checksum_file(file: Path) -> Path:
 def read_archive(file: Path, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
     """Unpacks the archive into `folder` and checks all checksums. After BadArchive, `folder` must not be used."""
     try:
-        if checksum_file(file).exists() and checksum_file(file).read_text().split()[:1] != [_sum(file)]:
+        if checksum_file(file).exists() and checksum_file(file).read_text().split()[:1] != [_checksum(file)]:
             raise BadArchive(f"its checksum differs from {checksum_file(file).name}")
         with tarfile.open(file, "r:gz") as tar:
-            return _unpacked(tar, folder)
+            return _unpack(tar, folder)
     except FileNotFoundError:
         raise BadArchive("the file does not exist") from None
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
         raise BadArchive(f"it is truncated or not a backup: {error}") from error
 
 
-def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
+def _unpack(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str, ArchiveMember]]:
     first = tar.next()
     stream = tar.extractfile(first) if first and first.name == MANIFEST and first.isreg() else None
     if stream is None:
@@ -108,27 +110,27 @@ def _unpacked(tar: tarfile.TarFile, folder: Path) -> tuple[BackupInfo, dict[str,
     manifest = json.load(stream)
     if manifest["format"] != FORMAT:
         raise BadArchive(f"its format is {manifest['format']}, but this version reads format {FORMAT}")
-    listed = manifest["members"]
-    found: dict[str, ArchiveMember] = {}
-    while info := tar.next():
-        if info.name not in listed or not info.isreg() or not MEMBER.match(info.name):
-            raise BadArchive(f"{info.name[:100]!r} is not part of a backup")
-        target = folder / info.name
+    checksums = manifest["members"]
+    members: dict[str, ArchiveMember] = {}
+    while entry := tar.next():
+        if entry.name not in checksums or not entry.isreg() or not MEMBER.match(entry.name):
+            raise BadArchive(f"{entry.name[:100]!r} is not part of a backup")
+        target = folder / entry.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        content = tar.extractfile(info)
+        content = tar.extractfile(entry)
         assert content
         with target.open("wb") as file:
             while block := content.read(1 << 20):
                 file.write(block)
-        if _sum(target) != listed[info.name]["sha256"]:
-            raise BadArchive(f"{info.name} is damaged")
-        found[info.name] = ArchiveMember(target, int(listed[info.name]["mode"]) & 0o777)
-    if missing := sorted(set(listed) - set(found)):
+        if _checksum(target) != checksums[entry.name]["sha256"]:
+            raise BadArchive(f"{entry.name} is damaged")
+        members[entry.name] = ArchiveMember(target, int(checksums[entry.name]["mode"]) & 0o777)
+    if missing := sorted(set(checksums) - set(members)):
         raise BadArchive(f"{missing[0]} is missing")
-    return BackupInfo(str(manifest["project"]), str(manifest["at"])), found
+    return BackupInfo(str(manifest["project"]), str(manifest["at"])), members
 
 
-def _sum(path: Path) -> str:
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -169,15 +171,15 @@ class Volumes:
         with file.open("rb") as content:
             self._run(volume, "", ["/bin/sh", "-c", empty_then_unpack], stdin=content)
 
-    def _tar(self, volume: str, how: str, arguments: list[str], **streams: object) -> None:
-        self._run(volume, how, ["tar", "--numeric-owner", *arguments], **streams)
+    def _tar(self, volume: str, mount_options: str, arguments: list[str], **streams: object) -> None:
+        self._run(volume, mount_options, ["tar", "--numeric-owner", *arguments], **streams)
 
-    def _run(self, volume: str, how: str, command: list[str], **streams: object) -> None:
+    def _run(self, volume: str, mount_options: str, command: list[str], **streams: object) -> None:
         """Runs the command as root with few capabilities, because a volume's files belong to the users of its
         containers."""
         entrypoint, *arguments = command
         capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
-        call = [
+        docker_command = [
             "docker",
             "run",
             "--rm",
@@ -187,34 +189,39 @@ class Volumes:
             "--read-only",
             "--cap-drop=ALL",
         ]
-        call += [f"--cap-add={name}" for name in capabilities]
-        call += [f"--volume={self.name(volume)}:/volume{how}", f"--entrypoint={entrypoint}", self._image, *arguments]
-        ended = subprocess.run(call, stderr=subprocess.PIPE, timeout=COPY_S, check=False, **streams)  # type: ignore[call-overload]
-        if ended.returncode:
-            said = ended.stderr.decode(errors="replace").strip()
+        docker_command += [f"--cap-add={name}" for name in capabilities]
+        docker_command += [
+            f"--volume={self.name(volume)}:/volume{mount_options}",
+            f"--entrypoint={entrypoint}",
+            self._image,
+            *arguments,
+        ]
+        result = subprocess.run(docker_command, stderr=subprocess.PIPE, timeout=COPY_S, check=False, **streams)  # type: ignore[call-overload]
+        if result.returncode:
+            message = result.stderr.decode(errors="replace").strip()
             raise CliError(
-                f"the volume {self.name(volume)} could not be copied: {said.splitlines()[-1] if said else '?'}"
+                f"the volume {self.name(volume)} could not be copied: {message.splitlines()[-1] if message else '?'}"
             )
 
 
 VOLUMES = ("state", "grafana")
-NOT_KEPT = (".gitignore", "README.md", ".gitkeep")
+SKIPPED_SECRETS = (".gitignore", "README.md", ".gitkeep")
 
 
 def backup(config: Path, out: str) -> Path:
     """Writes a backup and returns its path. The cluster may run: state files are replaced atomically, and Grafana is
     paused."""
-    written = started_services.usable_file(config)  # an invalid configuration could not be restored
-    cluster = load(written)
+    config_file = started_services.usable_file(config)  # an invalid configuration could not be restored
+    cluster = load(config_file)
     docker_install.ensure()
     file = Path(out) if out else ROOT / "build/backup" / f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz"
     file.parent.mkdir(parents=True, exist_ok=True)
-    at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    time_of_backup = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     with tempfile.TemporaryDirectory() as folder, step("backing up") as current:
-        members = _files(config, written, cluster, Path(folder))
+        members = _files(config, config_file, cluster, Path(folder))
         for volume, path in _volumes(cluster, Path(folder)):
             members[f"volumes/{volume}.tar"] = ArchiveMember(path, 0o600)
-        write_archive(file, BackupInfo(cluster.name, at), members)
+        write_archive(file, BackupInfo(cluster.name, time_of_backup), members)
         current.outcome = f"{len(members)} files, {file.stat().st_size / 1e6:.1f} MB: {file}"
     print_warning("the backup contains keys and certificates: store it where only you can read it")
     return file
@@ -226,18 +233,18 @@ def restore(config: Path, source: str) -> None:
         raise CliError("no backup file was given. Name it, for example: build/backup/NAME.tar.gz")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            about, members = read_archive(Path(source), Path(folder))
+            backup_info, members = read_archive(Path(source), Path(folder))
             names = json.loads(members["config/names.json"].path.read_text())
             cluster = load(members["config/cluster.yaml"].path)
         except (BadArchive, KeyError, ValueError, ConfigError) as error:
             raise CliError(f"{source} cannot be restored: {error}. Nothing was changed.") from error
         docker_install.ensure()
-        if Compose(about.project).runs():
+        if Compose(backup_info.project).runs():
             raise CliError(
-                f"the cluster '{about.project}' is running, and nothing was changed. "
+                f"the cluster '{backup_info.project}' is running, and nothing was changed. "
                 f"Run `{next_command('down', config=config)}`, then try again."
             )
-        with step(f"restoring '{about.project}' of {about.at}") as current:
+        with step(f"restoring '{backup_info.project}' of {backup_info.at}") as current:
             stamp = time.strftime("%Y%m%d-%H%M%S")
             _install(members["config/cluster.yaml"], config, stamp)
             if "config/keys.yaml" in members:
@@ -251,12 +258,12 @@ def restore(config: Path, source: str) -> None:
                     _install(member, secrets_folder() / name.removeprefix("secrets/"), stamp, secrets_group())
             if "env" in members:
                 _install(members["env"], env_file.PATH, stamp)
-            volumes = Volumes(about.project, cluster.images.controller)
+            volumes = Volumes(backup_info.project, cluster.images.controller)
             for name, member in members.items():
                 if name.startswith("volumes/"):
                     volumes.put(name.removeprefix("volumes/").removesuffix(".tar"), member.path)
             current.outcome = (
-                f"restored '{about.project}' of {about.at}; `{next_command('up', config=config)}` starts it"
+                f"restored '{backup_info.project}' of {backup_info.at}; `{next_command('up', config=config)}` starts it"
             )
     if "users" not in names and not users_path(config, cluster).exists():
         print_warning(
@@ -265,29 +272,29 @@ def restore(config: Path, source: str) -> None:
         )
 
 
-def _files(config: Path, written: Path, cluster: Cluster, folder: Path) -> dict[str, ArchiveMember]:
+def _files(config: Path, config_file: Path, cluster: Cluster, folder: Path) -> dict[str, ArchiveMember]:
     keys = keys_path(config, cluster)
     users = users_path(config, cluster)
     names = folder / "names.json"
     names.write_text(json.dumps({"config": config.name, "keys": keys.name, "users": users.name}))
-    found = {"config/names.json": names, "config/cluster.yaml": written}
+    paths = {"config/names.json": names, "config/cluster.yaml": config_file}
     if keys.exists():
-        found["config/keys.yaml"] = keys
+        paths["config/keys.yaml"] = keys
     if users.exists():
-        found["config/users.yaml"] = users
+        paths["config/users.yaml"] = users
     if secrets_folder().is_dir():
         for path in sorted(secrets_folder().iterdir()):
-            if path.is_file() and path.name not in NOT_KEPT:
-                found[f"secrets/{path.name}"] = path
-    if own := env_file.own_lines():
+            if path.is_file() and path.name not in SKIPPED_SECRETS:
+                paths[f"secrets/{path.name}"] = path
+    if operator_lines := env_file.own_lines():
         env = folder / "env"
-        env.write_text(own)
+        env.write_text(operator_lines)
         env.chmod(0o600)
-        found["env"] = env
+        paths["env"] = env
     try:
-        for path in found.values():
+        for path in paths.values():
             path.open("rb").close()
-        return {name: ArchiveMember(path, path.stat().st_mode & 0o777) for name, path in found.items()}
+        return {name: ArchiveMember(path, path.stat().st_mode & 0o777) for name, path in paths.items()}
     except OSError as error:
         raise CliError(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -322,9 +329,9 @@ def _install(member: ArchiveMember, target: Path, stamp: str, group: int | None 
     if target.exists():
         if target.read_bytes() == member.path.read_bytes():
             return
-        aside = target.with_name(f"{target.name}.before-{stamp}")
-        atomic_copy(target, aside)
-        print_ok(f"{target.name} was replaced; the previous file is {aside.name}")
+        previous = target.with_name(f"{target.name}.before-{stamp}")
+        atomic_copy(target, previous)
+        print_ok(f"{target.name} was replaced; the previous file is {previous.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(target, member.path.read_bytes(), member.mode if group is None else 0o600)
     if group is not None:

@@ -15,7 +15,7 @@ from manyeyes.config.checkout import ROOT, secrets_group
 from manyeyes.observability.log_lines import format_sentence, read_line
 
 LABEL = "com.docker.compose"
-AS_IT_IS = ("--detach", "--no-build", "--pull", "never")
+LOCAL_IMAGES_ONLY = ("--detach", "--no-build", "--pull", "never")
 """Options of `up` that use only local images."""
 
 
@@ -42,8 +42,8 @@ class Compose:
     @classmethod
     def of_started(cls, project: str) -> "Compose":
         """Uses the files from which this host's cluster was started, or the committed files if none were rendered."""
-        own = cls(project)
-        return own if (ROOT / own.rendered).exists() else cls(project, Path("compose/rendered/default"))
+        compose = cls(project)
+        return compose if (ROOT / compose.rendered).exists() else cls(project, Path("compose/rendered/default"))
 
     def __call__(
         self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None
@@ -60,12 +60,12 @@ class Compose:
     def inspect(self, service: str) -> list[dict[str, Any]]:
         ids = [row["Id"] for row in self.containers() if row["Service"] == service]
         with docker_client() as client:
-            return [client.api.inspect_container(one) for one in ids]
+            return [client.api.inspect_container(container_id) for container_id in ids]
 
     def runs(self) -> bool:
         return any(row["State"] == "running" for row in self.containers())
 
-    def must_run(self) -> None:
+    def require_running(self) -> None:
         """Raises CliError if Docker or the cluster does not run."""
         docker = host_info.docker()
         docker_install.require_access(docker)
@@ -74,15 +74,15 @@ class Compose:
 
     def would_recreate(self, services: Sequence[str]) -> list[str]:
         """The services whose container has a different definition or image than `up` would start."""
-        found = {name: one for name in services for one in self.inspect(name)}
-        if not found:
+        containers = {name: container for name in services for container in self.inspect(name)}
+        if not containers:
             return []
         hashes = dict(line.split() for line in self("config", "--hash", "*", timeout_s=60).splitlines() if " " in line)
         return [
             name
-            for name, one in found.items()
-            if one["Config"]["Labels"].get(f"{LABEL}.config-hash") != hashes.get(name)
-            or one["Image"] != _image_id(one["Config"]["Image"])
+            for name, container in containers.items()
+            if container["Config"]["Labels"].get(f"{LABEL}.config-hash") != hashes.get(name)
+            or container["Image"] != _image_id(container["Config"]["Image"])
         ]
 
     def network(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Compose:
 
     def subnet(self) -> str:
         """Subnet of the project's network; empty if there is none."""
-        return "".join(one["Subnet"] for one in self.network().get("IPAM", {}).get("Config", ()))
+        return "".join(config["Subnet"] for config in self.network().get("IPAM", {}).get("Config", ()))
 
     def network_is_closed(self) -> bool:
         """Whether the engines' network has no route to the outside; also true if there is no network."""
@@ -104,18 +104,18 @@ class Compose:
     def logs(self, service: str, lines: int = 15) -> str:
         """The last lines that a service printed, formatted."""
         try:
-            said = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
+            output = self("logs", "--no-log-prefix", "--no-color", "--tail", str(lines), service, timeout_s=30)
         except (CommandFailed, TimeoutError) as error:
             return str(error)
-        return "\n".join(format_sentence(read_line(service, line)) for line in said.splitlines())
+        return "\n".join(format_sentence(read_line(service, line)) for line in output.splitlines())
 
     def full_environment(self) -> dict[str, str]:
         """The environment of this process, with the variables of the project."""
         return {**os.environ, **self.environment}
 
-    def down(self, *more: str) -> None:
+    def down(self, *options: str) -> None:
         """Stops and removes the project's containers and network, including those that older files started."""
-        self("down", "--remove-orphans", *more, timeout_s=600)
+        self("down", "--remove-orphans", *options, timeout_s=600)
 
 
 def _image_id(reference: str) -> str:

@@ -32,7 +32,7 @@ from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.rendered_file import write_files
 from manyeyes.render.renderer import render
-from manyeyes.render.swarm import read_of_repository, stack
+from manyeyes.render.swarm import select_repository_files, stack
 
 
 def check_config(paths: list[Path]) -> int:
@@ -69,32 +69,32 @@ def make_user(config: Path, name: str) -> None:
     path = users_path(config, load(config))
     typed = getpass.getpass("Password (empty: generate a password): ") if sys.stdin.isatty() else ""
     password = typed or secrets.token_urlsafe(12)
-    first = not path.exists()
-    new = set_password(path, name, password)
+    is_first = not path.exists()
+    is_new = set_password(path, name, password)
     if not typed:
         print(password, flush=True)
-    say = [
-        f"'{name}' {'can log in to the web page' if new else 'has a new password'}. {path} has only its hash.",
+    lines = [
+        f"'{name}' {'can log in to the web page' if is_new else 'has a new password'}. {path} has only its hash.",
         "A running page uses it at the next login.",
     ]
-    if first:
-        say.append("With this first user, the page requires a login. The API under /v1 is not affected.")
-    print("\n".join(say), file=sys.stderr)
+    if is_first:
+        lines.append("With this first user, the page requires a login. The API under /v1 is not affected.")
+    print("\n".join(lines), file=sys.stderr)
 
 
 def make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
     """Creates an API key. The key is printed to standard output, and all other text to standard error."""
     cluster = load(config)
     path = keys_path(config, cluster)
-    wanted_before = cluster.gateway.wants_key(load_keys(path))
+    was_required = cluster.gateway.requires_key(load_keys(path))
     print(add_key(path, name, requests_per_minute, in_flight), flush=True)
-    say = [
+    lines = [
         f"This is the key of '{name}'. It is shown only once; {path} has only its hash.",
         "A running cluster accepts it within seconds.",
     ]
-    if cluster.gateway.wants_key(load_keys(path)) and not wanted_before:
-        say.append("With this key, all requests require a key, unless gateway.anonymous is true.")
-    print("\n".join(say), file=sys.stderr)
+    if cluster.gateway.requires_key(load_keys(path)) and not was_required:
+        lines.append("With this key, all requests require a key, unless gateway.anonymous is true.")
+    print("\n".join(lines), file=sys.stderr)
 
 
 def list_keys(config: Path) -> None:
@@ -149,11 +149,11 @@ def swarm_stacks(cluster: Cluster, keys: ApiKeys, out: Path = SWARM_FOLDER) -> d
         for folder in ("nginx", "manyeyes/engine", "manyeyes/observability")
         for path in (ROOT / folder).rglob("*")
     ]
-    own = {path: (ROOT / path).read_text(encoding="utf-8") for path in read_of_repository(paths)}
+    repository_files = {path: (ROOT / path).read_text(encoding="utf-8") for path in select_repository_files(paths)}
     return {
         f"{flavour}/{name}": text
-        for flavour, laid_out in clusters(cluster).items()
-        for name, text in stack(laid_out, own, keys, os.path.relpath(ROOT, out.absolute() / flavour)).items()
+        for flavour, placed in clusters(cluster).items()
+        for name, text in stack(placed, repository_files, keys, os.path.relpath(ROOT, out.absolute() / flavour)).items()
     }
 
 
@@ -162,11 +162,11 @@ def write_references() -> None:
     (ROOT / "docs/reference/configuration.md").write_text(markdown(), encoding="utf-8")
     (ROOT / "config/cluster.schema.json").write_text(json_schema(), encoding="utf-8")
     for page, program in REFERENCES.items():
-        made = subprocess.run([sys.executable, "-m", *program], cwd=ROOT, check=True, stdout=subprocess.PIPE)
-        (ROOT / page).write_bytes(made.stdout)
+        result = subprocess.run([sys.executable, "-m", *program], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+        (ROOT / page).write_bytes(result.stdout)
     subprocess.run([sys.executable, "-m", "manyeyes.monitoring.grafana.build"], cwd=ROOT, check=True)
 
 
-def _write(files: Mapping[str, str], out: Path, kept: frozenset[str] = frozenset()) -> None:
-    for name in write_files(dict(files), out, kept=kept):
+def _write(files: Mapping[str, str], out: Path, unchanged: frozenset[str] = frozenset()) -> None:
+    for name in write_files(dict(files), out, unchanged=unchanged):
         print_line(f"{out / name}: written")

@@ -33,7 +33,7 @@ def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
 def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
     """Pulls an image and calls `on_progress` with the downloaded size. Raises PullFailed, TimeoutError."""
     layers: dict[str, tuple[int, int]] = {}
-    until = time.monotonic() + PULL_S
+    deadline = time.monotonic() + PULL_S
     try:
         with contextlib.closing(DockerClient.from_env(timeout=TIMEOUT_S, use_ssh_client=True)) as client:
             for event in client.api.pull(reference, stream=True, decode=True):
@@ -42,9 +42,9 @@ def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
                 if event.get("status") == "Downloading":
                     size = event["progressDetail"]
                     layers[event["id"]] = size.get("current", 0), size.get("total", 0)
-                    have, total = (sum(one[part] for one in layers.values()) / 1e6 for part in (0, 1))
-                    on_progress(f"{have:.0f} of {total:.0f} MB")
-                if time.monotonic() > until:
+                    downloaded, total = (sum(layer[part] for layer in layers.values()) / 1e6 for part in (0, 1))
+                    on_progress(f"{downloaded:.0f} of {total:.0f} MB")
+                if time.monotonic() > deadline:
                     raise TimeoutError
     except (DockerException, RequestException) as error:
         raise PullFailed(_reason(error)) from error
@@ -52,5 +52,5 @@ def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
 
 def _reason(error: Exception) -> str:
     """Returns the explanation of Docker's engine, or the error itself if the engine did not answer."""
-    told = error.explanation if isinstance(error, APIError) else error
-    return " ".join(str(told or error).split())
+    explanation = error.explanation if isinstance(error, APIError) else error
+    return " ".join(str(explanation or error).split())

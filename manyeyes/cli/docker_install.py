@@ -23,61 +23,65 @@ OLDEST_COMPOSE = (2, 24)
 def ensure() -> Docker:
     """Returns working versions of Docker and Compose. As root on Debian and Ubuntu it installs and starts them. Raises
     CliError."""
-    found = host_info.docker()
-    if not found.client or (not found.compose and not found.server):
-        found = _install("Docker is missing")
-    elif not found.server and not _may_start():
+    docker = host_info.docker()
+    if not docker.client or (not docker.compose and not docker.server):
+        docker = _install("Docker is missing")
+    elif not docker.server and not _may_start():
         raise CliError(
-            f"Docker's engine does not answer: {found.error}. Start it (systemctl start docker), "
+            f"Docker's engine does not answer: {docker.error}. Start it (systemctl start docker), "
             "add yourself to the group docker, or run this as root."
         )
-    if not found.server:
-        found = _start_or_install()
-    if not found.compose or _older(found.compose, OLDEST_COMPOSE):
-        found = _install(f"Docker Compose is {found.compose or 'missing'}")
-    if problems := too_old(found):
+    if not docker.server:
+        docker = _start_or_install()
+    if not docker.compose or _is_older(docker.compose, OLDEST_COMPOSE):
+        docker = _install(f"Docker Compose is {docker.compose or 'missing'}")
+    if problems := too_old(docker):
         raise CliError(*problems)
-    print_ok(f"Docker {found.server}, Compose {found.compose}")
-    return found
+    print_ok(f"Docker {docker.server}, Compose {docker.compose}")
+    return docker
 
 
-def require_access(found: Docker) -> None:
+def require_access(docker: Docker) -> None:
     """Raises CliError if Docker may run but denies access or does not answer: the state of the cluster is then
     unknown."""
-    if found.client and not found.server and found.error and not NO_ENGINE.search(found.error):
+    if docker.client and not docker.server and docker.error and not NO_ENGINE.search(docker.error):
         raise CliError(
-            f"Docker is not accessible, so it is unknown whether the cluster runs: {found.error}. "
+            f"Docker is not accessible, so it is unknown whether the cluster runs: {docker.error}. "
             "Add yourself to the group docker (usermod -aG docker NAME, then log in again), or run this with sudo."
         )
 
 
-def too_old(found: Docker) -> list[str]:
+def too_old(docker: Docker) -> list[str]:
     """Returns one sentence for each part that is older than the Compose files require."""
-    wanted = (("Docker Engine", found.server, OLDEST_ENGINE), ("Docker Compose", found.compose, OLDEST_COMPOSE))
+    versions = (("Docker Engine", docker.server, OLDEST_ENGINE), ("Docker Compose", docker.compose, OLDEST_COMPOSE))
     return [
-        f"{what} {version} is too old; {oldest[0]}.{oldest[1]} or newer is required. "
+        f"{name} {version} is too old; {oldest[0]}.{oldest[1]} or newer is required. "
         "`make docker` as root installs a newer version on Debian and Ubuntu."
-        for what, version, oldest in wanted
-        if version and _older(version, oldest)
+        for name, version, oldest in versions
+        if version and _is_older(version, oldest)
     ]
 
 
 def install() -> Docker:
     """`make docker`: installs Docker and Compose if they are missing or too old, and starts Docker's engine."""
-    found = host_info.docker()
-    if not found.client or not found.compose or too_old(found):
-        _install(" ".join(too_old(found)) or "Docker or Compose is missing")
+    docker = host_info.docker()
+    if not docker.client or not docker.compose or too_old(docker):
+        _install(" ".join(too_old(docker)) or "Docker or Compose is missing")
     return ensure()
 
 
-def _install(why: str) -> Docker:
+def _install(reason: str) -> Docker:
     if os.environ.get("DOCKER") == "keep":
-        raise CliError(f"{why}, and DOCKER=keep prevents installing it. Install Docker Engine and Compose v2 yourself.")
+        raise CliError(
+            f"{reason}, and DOCKER=keep prevents installing it. Install Docker Engine and Compose v2 yourself."
+        )
     if not host_info.is_debian():
-        raise CliError(f"{why}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
+        raise CliError(f"{reason}. Install Docker Engine and Compose v2 for {host_info.system()}, then run this again.")
     if not host_info.is_root():
-        raise CliError(f"{why}. Run `sudo make docker`, then run this again. Or install Docker Engine and Compose v2.")
-    print_warning(f"{why}: installing it from this system's packages (DOCKER=keep prevents this)")
+        raise CliError(
+            f"{reason}. Run `sudo make docker`, then run this again. Or install Docker Engine and Compose v2."
+        )
+    print_warning(f"{reason}: installing it from this system's packages (DOCKER=keep prevents this)")
     with step("installing Docker") as current:
         try:
             run(
@@ -85,9 +89,9 @@ def _install(why: str) -> Docker:
             )
         except CommandFailed as error:
             raise CliError(f"Docker could not be installed: {error.last_line}", details=error.output) from error
-        found = host_info.docker()
-        current.outcome = f"installed Docker {found.client}, Compose {found.compose}"
-    return found
+        docker = host_info.docker()
+        current.outcome = f"installed Docker {docker.client}, Compose {docker.compose}"
+    return docker
 
 
 def _may_start() -> bool:
@@ -103,12 +107,12 @@ def _start_or_install() -> Docker:
         except (CommandFailed, TimeoutError) as error:
             details = error.output if isinstance(error, CommandFailed) else str(error)
             raise CliError("Docker's engine does not start. Its log is above.", details=details) from error
-    found = host_info.docker()
-    if not found.server:
-        raise CliError(f"Docker's engine was started but does not answer: {found.error}")
-    return found
+    docker = host_info.docker()
+    if not docker.server:
+        raise CliError(f"Docker's engine was started but does not answer: {docker.error}")
+    return docker
 
 
-def _older(version: str, than: tuple[int, int]) -> bool:
+def _is_older(version: str, oldest: tuple[int, int]) -> bool:
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return parts < than
+    return parts < oldest

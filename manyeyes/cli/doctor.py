@@ -38,7 +38,7 @@ MOUNTED = [ROOT / name for name in ("config", "nginx", "monitoring", "manyeyes/e
 class Check:
     """One line of the table: what is needed, what was found, and how to fix a difference."""
 
-    what: str
+    name: str
     needed: str
     found: str
     remedy: str = ""
@@ -52,38 +52,38 @@ def doctor(config: Path, flavour: str) -> int:
     docker = host_info.docker()
     print_line(f"ManyEyes, {config}, {host_info.system()}")
     try:
-        found = gpu_discovery.discover(cluster, docker, flavour, cluster.name, dict(os.environ))
+        inventory = gpu_discovery.discover(cluster, docker, flavour, cluster.name, dict(os.environ))
     except CliError as error:
         for problem in error.problems:
             print_error(problem)
         return EXIT_UNUSABLE
     is_running = bool(docker.server) and Compose(cluster.name).runs()
-    return 0 if show(run_checks(cluster, docker, found, is_running, config)) else EXIT_UNUSABLE
+    return 0 if show(run_checks(cluster, docker, inventory, is_running, config)) else EXIT_UNUSABLE
 
 
 def run_checks(
-    cluster: Cluster, docker: Docker, inventory: Inventory, ours_runs: bool, config: Path | None = None
+    cluster: Cluster, docker: Docker, inventory: Inventory, is_running: bool, config: Path | None = None
 ) -> list[Check]:
-    """Returns all checks of this configuration on this host. `ours_runs`: the cluster runs and uses its ports
+    """Returns all checks of this configuration on this host. `is_running`: the cluster runs and uses its ports
     itself."""
     checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
     try:
-        laid_out = place_engines(cluster, inventory)
+        placed = place_engines(cluster, inventory)
     except PlacementError as error:
         return [*checks, Check("engines", "a host for all engines", "none", str(error))]
     return [
         *checks,
-        *_memory(laid_out, ours_runs),
-        *_disk(laid_out, docker),
-        *_ports(laid_out, ours_runs),
-        *_paths(laid_out),
-        *_secrets(laid_out),
+        *_memory(placed, is_running),
+        *_disk(placed, docker),
+        *_ports(placed, is_running),
+        *_paths(placed),
+        *_secrets(placed),
         *_admin_key(),
-        *_certificate(laid_out),
-        *(_of_configuration(cluster, config) if config else ()),
+        *_certificate(placed),
+        *(_configuration_files(cluster, config) if config else ()),
         *_readable(
             [*MOUNTED, *([config.parent] if config else [])],
-            closed=(cluster.gateway.keys_file, cluster.webui.users_file, env_file.PATH.name),
+            private=(cluster.gateway.keys_file, cluster.webui.users_file, env_file.PATH.name),
         ),
     ]
 
@@ -91,18 +91,18 @@ def run_checks(
 def fail_on_blockers(checks: list[Check]) -> None:
     """Raises CliError with all failed checks."""
     if problems := [
-        f"{check.what}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
+        f"{check.name}: needed {check.needed}, found {check.found}. {check.remedy}" for check in checks if check.remedy
     ]:
         raise CliError(*problems)
 
 
 def show(checks: list[Check]) -> bool:
     """Prints the table. Returns whether all checks pass."""
-    widths = [max(len(getattr(check, field)) for check in checks) for field in ("what", "needed")]
+    widths = [max(len(getattr(check, field)) for check in checks) for field in ("name", "needed")]
     print_line(f"      {'':{widths[0]}}  {'needed':{widths[1]}}  found")
     for check in checks:
         mark = "no" if check.remedy else "ok"
-        print_line(f"  {mark}  {check.what:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
+        print_line(f"  {mark}  {check.name:{widths[0]}}  {check.needed:{widths[1]}}  {check.found}")
         if check.remedy:
             print_line(f"      {'':{widths[0]}}  -> {check.remedy}")
     return not any(check.remedy for check in checks)
@@ -119,8 +119,8 @@ def _docker(docker: Docker) -> Iterator[Check]:
         remedy = "`make docker` as root installs a newer one."
     yield Check("Docker Engine", oldest, docker.server or ("not running" if docker.client else "none"), remedy)
     oldest = ".".join(map(str, docker_install.OLDEST_COMPOSE))
-    bad = not docker.compose or docker_install.too_old(Docker(compose=docker.compose))
-    yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if bad else "")
+    is_too_old = not docker.compose or docker_install.too_old(Docker(compose=docker.compose))
+    yield Check("Compose", oldest, docker.compose or "none", "`make docker` as root installs it." if is_too_old else "")
 
 
 def _driver(found: str, inventory: Inventory, images: Images) -> tuple[str, str]:
@@ -165,25 +165,25 @@ def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Chec
     )
 
 
-def _memory(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
+def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
     per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
     needed = 1.0
-    for one in cluster.started_engines:
-        if one.time_shares_with:
+    for engine in cluster.started_engines:
+        if engine.time_shares_with:
             continue  # it runs only while the other engine does not
-        big_cpu = one.flavour == "cpu" and not cluster.pool(one.pool).is_tiny
-        needed += 9.0 if big_cpu else per_engine[one.flavour]
+        big_cpu = engine.flavour == "cpu" and not cluster.pool(engine.pool).is_tiny
+        needed += 9.0 if big_cpu else per_engine[engine.flavour]
     free = host_info.memory_gb()
     remedy = (
         "Use fewer engines (cpu_engines), a smaller model, or FLAVOUR=emulated."
-        if free < needed and not ours_runs
+        if free < needed and not is_running
         else ""
     )
     yield Check("free memory", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
 def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
-    flavours = {one.flavour for one in cluster.started_engines} or {"emulated"}
+    flavours = {engine.flavour for engine in cluster.started_engines} or {"emulated"}
     needed = max(IMAGE_GB[flavour] for flavour in flavours)
     free = host_info.disk_gb(docker.root_dir)
     # Images that are already present are counted again: a needless warning is better than a full disk.
@@ -191,38 +191,38 @@ def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
     yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
-def _ports(cluster: PlacedCluster, ours_runs: bool) -> Iterator[Check]:
-    wanted = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
+def _ports(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
+    ports = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
     if cluster.monitoring.enabled:
-        wanted.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
+        ports.append(("monitoring.prometheus_port", "127.0.0.1", cluster.monitoring.prometheus_port))
     if cluster.tracing.starts_jaeger:
-        wanted.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
-    for key, host, port in wanted:
-        free = ours_runs or host_info.port_free(host, port)
+        ports.append(("tracing.jaeger_port", "127.0.0.1", cluster.tracing.jaeger_port))
+    for key, host, port in ports:
+        free = is_running or host_info.port_free(host, port)
         remedy = (
             ""
             if free
             else f"Stop the program that uses it (ss -ltnp shows it), or choose another {key} in the configuration."
         )
-        yield Check(f"port {port}", "free", "ours" if ours_runs else "free" if free else "taken", remedy)
+        yield Check(f"port {port}", "free", "ours" if is_running else "free" if free else "taken", remedy)
 
 
 def _paths(cluster: PlacedCluster) -> Iterator[Check]:
     for pool in cluster.served_pools:
-        if pool.is_local and any(one.pool == pool.name for one in cluster.started_engines):
-            there = (Path(pool.model) / "config.json").exists()
-            remedy = "" if there else f"pools[{pool.name}].model must be a folder with config.json and the weights."
-            yield Check(f"model of {pool.name}", pool.model, "present" if there else "missing", remedy)
+        if pool.is_local and any(engine.pool == pool.name for engine in cluster.started_engines):
+            exists = (Path(pool.model) / "config.json").exists()
+            remedy = "" if exists else f"pools[{pool.name}].model must be a folder with config.json and the weights."
+            yield Check(f"model of {pool.name}", pool.model, "present" if exists else "missing", remedy)
     for key in ("volume", "cache_volume"):
         folder = getattr(cluster.models, key)
         if folder.startswith("/"):
-            there = Path(folder).is_dir()
-            found, remedy = ("present", "") if there else ("missing", f"mkdir -p {folder}")
+            exists = Path(folder).is_dir()
+            found, remedy = ("present", "") if exists else ("missing", f"mkdir -p {folder}")
             yield Check(f"models.{key}", folder, found, remedy)
 
 
 def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
-    for setting, name in (secrets.of_pools(cluster) | secrets.of_alerting(cluster)).items():
+    for setting, name in (secrets.list_pool_secrets(cluster) | secrets.list_alerting_secrets(cluster)).items():
         found, remedy = secrets.state(name)
         yield Check(setting, f"secrets/{name}", found, remedy)
 
@@ -234,24 +234,24 @@ def _admin_key() -> Iterator[Check]:
     yield Check("admin key", f"secrets/{secrets.ADMIN_KEY}", found, remedy)
 
 
-def _of_configuration(cluster: Cluster, config: Path) -> Iterator[Check]:
+def _configuration_files(cluster: Cluster, config: Path) -> Iterator[Check]:
     files = {"API keys": keys_path(config, cluster), "users of the page": users_path(config, cluster)}
-    for what, path in files.items():
+    for name, path in files.items():
         if path.exists():
-            found, remedy = secrets.of_configuration(path)
-            yield Check(what, str(path), found, remedy)
+            found, remedy = secrets.check_container_access(path)
+            yield Check(name, str(path), found, remedy)
 
 
 def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
-    named = secrets.of_certificate(cluster)
-    states = {name: secrets.state(name) for name in named.values()}
-    if named and all(found == "missing" for found, _ in states.values()):
+    files = secrets.list_certificate_files(cluster)
+    states = {name: secrets.state(name) for name in files.values()}
+    if files and all(found == "missing" for found, _ in states.values()):
         remedy = (
             "" if shutil.which("openssl") else f"Install openssl, or put a certificate and key into {secrets_folder()}"
         )
         yield Check("certificate", "a certificate, or openssl", "none" if remedy else "`make up` creates it", remedy)
         return
-    for setting, name in named.items():
+    for setting, name in files.items():
         found, remedy = states[name]
         if not remedy and setting == "gateway.tls.certificate" and secrets.has_expired(secrets_folder() / name):
             found, remedy = (
@@ -261,25 +261,27 @@ def _certificate(cluster: PlacedCluster) -> Iterator[Check]:
         yield Check(setting, f"secrets/{name}", found, remedy)
 
 
-def _readable(folders: list[Path], closed: tuple[str, ...] = ()) -> Iterator[Check]:
+def _readable(folders: list[Path], private: tuple[str, ...] = ()) -> Iterator[Check]:
     """Checks that the containers' users can read the folders, which fails for a clone made under umask 077.
 
-    Private files (`closed`) are skipped, because other checks cover them.
+    Private files (`private`) are skipped, because other checks cover them.
     """
-    wrong = sorted({str(folder) for folder in folders if not _open_to_all(folder, closed)})
-    remedy = f"chmod -R a+rX {' '.join(wrong)}" if wrong else ""
-    if stay := sorted(str(path) for folder in map(Path, wrong) for path in folder.iterdir() if _stays(path, closed)):
-        remedy += f" && chmod o-rwx {' '.join(stay)}"
-    yield Check("mounted files", "readable by all", "not readable" if wrong else "readable by all", remedy)
+    unreadable = sorted({str(folder) for folder in folders if not _is_readable_by_all(folder, private)})
+    remedy = f"chmod -R a+rX {' '.join(unreadable)}" if unreadable else ""
+    if private_paths := sorted(
+        str(path) for folder in map(Path, unreadable) for path in folder.iterdir() if _is_private(path, private)
+    ):
+        remedy += f" && chmod o-rwx {' '.join(private_paths)}"
+    yield Check("mounted files", "readable by all", "not readable" if unreadable else "readable by all", remedy)
 
 
-def _open_to_all(folder: Path, closed: tuple[str, ...]) -> bool:
-    paths = [folder, *(path for path in folder.iterdir() if not _stays(path, closed))]
+def _is_readable_by_all(folder: Path, private: tuple[str, ...]) -> bool:
+    paths = [folder, *(path for path in folder.iterdir() if not _is_private(path, private))]
     modes = [(path.stat().st_mode, path.is_dir()) for path in paths]
     return all(mode & 0o004 and (not is_dir or mode & 0o001) for mode, is_dir in modes)
 
 
-def _stays(path: Path, closed: tuple[str, ...]) -> bool:
+def _is_private(path: Path, private: tuple[str, ...]) -> bool:
     """Whether the file must stay private: keys, users or passwords, an older copy from a restore, or a temporary
     file."""
-    return path.name.startswith((".", *closed))
+    return path.name.startswith((".", *private))

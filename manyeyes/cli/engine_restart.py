@@ -1,8 +1,8 @@
 """The steps of a rolling restart: next_step() decides each step from observations, and an Actuator executes it.
 
-begin ─▶ leaving ─▶ finishing ─▶ stopping ─▶ coming ─▶ joining ─▶ done
-   │                                │           │          │
-   └────────────────────────────────┴───────────┴──────────┴─▶ failed
+begin ─▶ leaving ─▶ finishing ─▶ stopping ─▶ starting ─▶ joining ─▶ done
+   │                                │           │            │
+   └────────────────────────────────┴───────────┴────────────┴─▶ failed
 """
 
 import time
@@ -21,7 +21,7 @@ class Phase(Enum):
     LEAVING = "leaves the rotation"
     FINISHING = "finishes its requests"
     STOPPING = "stops"
-    COMING = "starts"
+    STARTING = "starts"
     JOINING = "joins the rotation"
     DONE = "is back"
     FAILED = "is not back"
@@ -30,10 +30,10 @@ class Phase(Enum):
 class Action(Enum):
     """The next action on the engine. The value is the name of the Actuator's method."""
 
-    HOLD = "hold"
+    DRAIN = "drain"
     STOP = "stop"
     START = "start"
-    RELEASE = "release"
+    RESUME = "resume"
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Observation:
     """As reported by the controller; empty if unknown."""
     in_flight: int | None
     """None if unknown."""
-    others: int
+    other_engines: int
     """Number of other engines of its pool that get requests."""
-    is_only: bool
+    is_only_engine: bool
     """Its pool has no other engine."""
-    failed: str = ""
+    failure: str = ""
     """Why its container cannot start; empty while it still may."""
 
 
@@ -74,85 +74,87 @@ class Restart:
 
     phase: Phase = Phase.BEGIN
     since_s: float | None = None
-    left_behind: int | None = 0
+    unfinished_requests: int | None = 0
     """Requests that were still in flight when the engine was stopped; None if unknown."""
-    why: str = ""
+    reason: str = ""
     """Reason of the failure."""
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self.phase in (Phase.DONE, Phase.FAILED)
 
     @property
-    def out(self) -> bool:
+    def is_out_of_rotation(self) -> bool:
         """The engine was taken out of rotation and may still be out."""
         return self.phase not in (Phase.BEGIN, Phase.DONE)
 
     @property
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """The engine was stopped and is not up yet."""
-        return self.phase in (Phase.STOPPING, Phase.COMING)
+        return self.phase in (Phase.STOPPING, Phase.STARTING)
 
 
-def next_step(turn: Restart, seen: Observation, rules: RestartTimes) -> tuple[Restart, Action | None]:
+def next_step(progress: Restart, observation: Observation, times: RestartTimes) -> tuple[Restart, Action | None]:
     """Returns the state after an observation, and the next action. Pure: no clock, no Docker."""
-    if turn.since_s is None:
-        turn = replace(turn, since_s=seen.now_s)
-    assert turn.since_s is not None
-    past_s = seen.now_s - turn.since_s
-    match turn.phase:
+    if progress.since_s is None:
+        progress = replace(progress, since_s=observation.now_s)
+    assert progress.since_s is not None
+    elapsed_s = observation.now_s - progress.since_s
+    match progress.phase:
         case Phase.BEGIN:
-            if seen.state and (seen.others or seen.is_only or seen.state not in SERVING | {DRAINING}):
-                return _enter(turn, Phase.LEAVING, seen), Action.HOLD
-            if past_s > rules.stop_s and not seen.state:
-                return _fail(turn, "the controller does not answer, or does not know the engine"), None
-            if past_s > rules.stop_s:
-                return _fail(turn, "no other engine of its pool is up, so requests would fail"), None
+            if observation.state and (
+                observation.other_engines or observation.is_only_engine or observation.state not in SERVING | {DRAINING}
+            ):
+                return _enter(progress, Phase.LEAVING, observation), Action.DRAIN
+            if elapsed_s > times.stop_s and not observation.state:
+                return _fail(progress, "the controller does not answer, or does not know the engine"), None
+            if elapsed_s > times.stop_s:
+                return _fail(progress, "no other engine of its pool is up, so requests would fail"), None
         case Phase.LEAVING:
-            if seen.state and seen.state not in SERVING | {DRAINING}:
-                return _enter(turn, Phase.STOPPING, seen), Action.STOP
-            if past_s >= rules.leave_s and seen.state == DRAINING:
-                return next_step(_enter(turn, Phase.FINISHING, seen), seen, rules)
-            if past_s > rules.leave_s + rules.stop_s:
-                return _fail(turn, "the controller does not report that it is out of rotation"), None
+            if observation.state and observation.state not in SERVING | {DRAINING}:
+                return _enter(progress, Phase.STOPPING, observation), Action.STOP
+            if elapsed_s >= times.leave_s and observation.state == DRAINING:
+                return next_step(_enter(progress, Phase.FINISHING, observation), observation, times)
+            if elapsed_s > times.leave_s + times.stop_s:
+                return _fail(progress, "the controller does not report that it is out of rotation"), None
         case Phase.FINISHING:
-            if seen.in_flight == 0:
-                return _enter(turn, Phase.STOPPING, seen), Action.STOP
-            if past_s >= rules.finish_s:
-                left = replace(turn, left_behind=seen.in_flight)
-                return _enter(left, Phase.STOPPING, seen), Action.STOP
+            if observation.in_flight == 0:
+                return _enter(progress, Phase.STOPPING, observation), Action.STOP
+            if elapsed_s >= times.finish_s:
+                unfinished = replace(progress, unfinished_requests=observation.in_flight)
+                return _enter(unfinished, Phase.STOPPING, observation), Action.STOP
         case Phase.STOPPING:
-            if seen.state and seen.state not in SERVING | {DRAINING}:
-                return _enter(turn, Phase.COMING, seen), Action.START
-            if past_s > rules.stop_s:
-                return _fail(turn, "it was stopped, but the controller does not report that"), None
-        case Phase.COMING:
-            if seen.failed:
-                return _fail(turn, seen.failed), None
-            if seen.state in SERVING | {DRAINING}:
-                return _enter(turn, Phase.JOINING, seen), Action.RELEASE
-            if past_s > rules.start_s:
-                return _fail(turn, f"it was not up within {rules.start_s:.0f} s"), None
+            if observation.state and observation.state not in SERVING | {DRAINING}:
+                return _enter(progress, Phase.STARTING, observation), Action.START
+            if elapsed_s > times.stop_s:
+                return _fail(progress, "it was stopped, but the controller does not report that"), None
+        case Phase.STARTING:
+            if observation.failure:
+                return _fail(progress, observation.failure), None
+            if observation.state in SERVING | {DRAINING}:
+                return _enter(progress, Phase.JOINING, observation), Action.RESUME
+            if elapsed_s > times.start_s:
+                return _fail(progress, f"it was not up within {times.start_s:.0f} s"), None
         case Phase.JOINING:
-            if seen.state not in SERVING:
-                if past_s > rules.stop_s:
+            if observation.state not in SERVING:
+                if elapsed_s > times.stop_s:
                     return _fail(
-                        turn, f"it was put back into rotation, but its state is {seen.state or 'unknown'}"
+                        progress, f"it was put back into rotation, but its state is {observation.state or 'unknown'}"
                     ), None
-            elif past_s >= rules.leave_s:
-                return _enter(turn, Phase.DONE, seen), None
-    return turn, None
+            elif elapsed_s >= times.leave_s:
+                return _enter(progress, Phase.DONE, observation), None
+    return progress, None
 
 
-def _enter(turn: Restart, phase: Phase, seen: Observation) -> Restart:
-    return replace(turn, phase=phase, since_s=seen.now_s)
+def _enter(progress: Restart, phase: Phase, observation: Observation) -> Restart:
+    return replace(progress, phase=phase, since_s=observation.now_s)
 
 
-def _fail(turn: Restart, why: str) -> Restart:
-    return replace(turn, phase=Phase.FAILED, why=why)
+def _fail(progress: Restart, reason: str) -> Restart:
+    return replace(progress, phase=Phase.FAILED, reason=reason)
 
 
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -167,13 +169,13 @@ class EngineStatus:
 class Actuator(Protocol):
     """Observes and controls engines. Any exception of a call ends the restart."""
 
-    def look(self) -> dict[str, EngineStatus]:
+    def query_engines(self) -> dict[str, EngineStatus]:
         """Returns all engines by name; empty while the controller does not answer."""
 
-    def hold(self, name: str) -> None:
+    def drain(self, name: str) -> None:
         """Takes the engine out of rotation."""
 
-    def release(self, name: str) -> None:
+    def resume(self, name: str) -> None:
         """Puts the engine back into rotation."""
 
     def stop(self, name: str) -> None:
@@ -182,102 +184,102 @@ class Actuator(Protocol):
     def start(self, name: str) -> None:
         """Starts the engine with its current configuration."""
 
-    def why_not_up(self, name: str) -> str:
+    def find_start_failure(self, name: str) -> str:
         """Returns why the engine cannot start; empty while it still may."""
 
 
 class RestartFailed(Exception):
     """An engine did not come back. The engines after it were not touched."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"{name}: {why}")
-        self.name, self.why = name, why
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
 
 
 class LeftOutOfRotation(Exception):
-    """A restart failed with `cause`, and putting its engine back into rotation failed with `again`."""
+    """A restart failed with `cause`, and putting its engine back into rotation failed with `put_back_error`."""
 
-    def __init__(self, name: str, may_be_stopped: bool, cause: BaseException, again: BaseException) -> None:
-        super().__init__(f"{name}: {in_words(cause)}; {in_words(again)}")
-        self.name, self.may_be_stopped, self.cause, self.again = name, may_be_stopped, cause, again
+    def __init__(self, name: str, may_be_stopped: bool, cause: BaseException, put_back_error: BaseException) -> None:
+        super().__init__(f"{name}: {describe_error(cause)}; {describe_error(put_back_error)}")
+        self.name, self.may_be_stopped, self.cause, self.put_back_error = name, may_be_stopped, cause, put_back_error
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Returns the error's text without the final period, or `interrupted` for Ctrl-C."""
     return "interrupted" if isinstance(error, KeyboardInterrupt) else (str(error) or type(error).__name__).rstrip(". ")
 
 
 def restart(
     names: Sequence[str],
-    rules: RestartTimes,
+    times: RestartTimes,
     actuator: Actuator,
-    tell: Callable[[Restart, Observation], None] = lambda turn, seen: None,
+    on_step: Callable[[Restart, Observation], None] = lambda progress, observation: None,
 ) -> None:
     """Restarts each engine of `names` in turn. Raises RestartFailed.
 
     An engine that is out of rotation is always put back; LeftOutOfRotation reports that this failed.
     """
     for name in names:
-        turn = before = Restart()
+        progress = previous = Restart()
         try:
-            while not turn.ended:
-                before = turn
-                seen = _seen(name, turn, actuator)
-                turn, act = next_step(turn, seen, rules)
-                tell(turn, seen)
-                if act:
-                    getattr(actuator, act.value)(name)
-                elif not turn.ended:
-                    time.sleep(LOOK_EVERY_S)
+            while not progress.has_ended:
+                previous = progress
+                observation = _observe(name, progress, actuator)
+                progress, action = next_step(progress, observation, times)
+                on_step(progress, observation)
+                if action:
+                    getattr(actuator, action.value)(name)
+                elif not progress.has_ended:
+                    time.sleep(POLL_INTERVAL_S)
         except BaseException as cause:
             try:
-                put_back(name, turn, actuator)
-            except BaseException as again:
-                if _is_in(name, turn, actuator):
-                    raise cause from again
-                raise LeftOutOfRotation(name, turn.stopped, cause, again) from cause
+                put_back(name, progress, actuator)
+            except BaseException as put_back_error:
+                if _is_in_rotation(name, progress, actuator):
+                    raise cause from put_back_error
+                raise LeftOutOfRotation(name, progress.is_stopped, cause, put_back_error) from cause
             raise
-        if turn.phase is Phase.FAILED:
+        if progress.phase is Phase.FAILED:
             try:
-                if before.phase is Phase.STOPPING:
+                if previous.phase is Phase.STOPPING:
                     actuator.start(name)
-                if before.out:  # if it still comes up later, it gets requests again
-                    actuator.release(name)
-            except Exception as again:
+                if previous.is_out_of_rotation:  # if it still comes up later, it gets requests again
+                    actuator.resume(name)
+            except Exception as put_back_error:
                 raise RestartFailed(
-                    name, f"{turn.why}; it could not be put back into rotation: {in_words(again)}"
-                ) from again
-            raise RestartFailed(name, turn.why)
+                    name, f"{progress.reason}; it could not be put back into rotation: {describe_error(put_back_error)}"
+                ) from put_back_error
+            raise RestartFailed(name, progress.reason)
 
 
-def put_back(name: str, turn: Restart, actuator: Actuator) -> None:
+def put_back(name: str, progress: Restart, actuator: Actuator) -> None:
     """Starts an interrupted engine again if it was stopped, and puts it back into rotation."""
-    if turn.stopped:
+    if progress.is_stopped:
         actuator.start(name)
-    if turn.out:
-        actuator.release(name)
+    if progress.is_out_of_rotation:
+        actuator.resume(name)
 
 
-def _is_in(name: str, turn: Restart, actuator: Actuator) -> bool:
+def _is_in_rotation(name: str, progress: Restart, actuator: Actuator) -> bool:
     """Whether an engine that could not be put back was never out of rotation, or is unknown to the controller."""
-    if turn.stopped:
+    if progress.is_stopped:
         return False
     try:
-        looks = actuator.look()
+        statuses = actuator.query_engines()
     except BaseException:
         return False
-    return bool(looks) and (name not in looks or looks[name].state in SERVING)
+    return bool(statuses) and (name not in statuses or statuses[name].state in SERVING)
 
 
-def _seen(name: str, turn: Restart, actuator: Actuator) -> Observation:
-    looks = actuator.look()
-    mine = looks.get(name)
-    others = [one for other, one in looks.items() if mine and other != name and one.pool == mine.pool]
+def _observe(name: str, progress: Restart, actuator: Actuator) -> Observation:
+    statuses = actuator.query_engines()
+    status = statuses.get(name)
+    peers = [peer for peer_name, peer in statuses.items() if status and peer_name != name and peer.pool == status.pool]
     return Observation(
         now_s=time.monotonic(),
-        state=mine.state if mine else "",
-        in_flight=mine.in_flight if mine else None,
-        others=sum(one.state in SERVING for one in others),
-        is_only=bool(mine) and not others,
-        failed=actuator.why_not_up(name) if turn.phase is Phase.COMING else "",
+        state=status.state if status else "",
+        in_flight=status.in_flight if status else None,
+        other_engines=sum(peer.state in SERVING for peer in peers),
+        is_only_engine=bool(status) and not peers,
+        failure=actuator.find_start_failure(name) if progress.phase is Phase.STARTING else "",
     )

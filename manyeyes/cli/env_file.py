@@ -5,7 +5,6 @@ name, which `make down` could not restore, and it changes the file's owner and g
 """
 
 import os
-import re
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -14,8 +13,6 @@ from manyeyes.atomic_write import atomic_write
 from manyeyes.config.checkout import ROOT
 
 BEGIN = "# --- written by `make up`: the project of this host; `make down` removes it ---"
-BLOCK_BEGIN = re.compile(r"^# --- \w+ by `make up`:.*$", re.MULTILINE)
-"""Matches BEGIN, and the first line of a block that an older version wrote."""
 END = "# --- end ---"
 PATH = ROOT / os.environ.get("MANYEYES_ENV_FILE", ".env")
 
@@ -25,7 +22,7 @@ def read(path: Path = PATH) -> dict[str, str]:
     return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value is not None}
 
 
-def adopt(path: Path = PATH) -> None:
+def export_to_environment(path: Path = PATH) -> None:
     """Adds the values, such as CA_CERTIFICATES, to this process's environment. Existing variables are not changed."""
     for key, value in read(path).items():
         os.environ.setdefault(key, value)
@@ -34,9 +31,9 @@ def adopt(path: Path = PATH) -> None:
 def write_block(values: dict[str, str], path: Path = PATH) -> None:
     """Replaces the block of `make up` with `values`. Without values it removes the block, and an otherwise empty
     file."""
-    own = _without_block(path.read_text(encoding="utf-8") if path.exists() else "")
+    operator_text = _without_block(path.read_text(encoding="utf-8") if path.exists() else "")
     block = "\n".join([BEGIN, *(f"{key}={value}" for key, value in values.items()), END, ""]) if values else ""
-    text = (own.rstrip("\n") + "\n" if own.strip() else "") + block
+    text = (operator_text.rstrip("\n") + "\n" if operator_text.strip() else "") + block
     if text:
         atomic_write(path, text)  # it may contain HF_TOKEN and passwords, so its permissions must not change
     else:
@@ -49,7 +46,5 @@ def own_lines(path: Path = PATH) -> str:
 
 
 def _without_block(text: str) -> str:
-    begin = BLOCK_BEGIN.search(text)
-    if begin is None:
-        return text
-    return text[: begin.start()] + text[begin.end() :].partition(END)[2].lstrip("\n")
+    before, begin, rest = text.partition(BEGIN)
+    return before + rest.partition(END)[2].lstrip("\n") if begin else text

@@ -20,7 +20,7 @@ from manyeyes.cli.terminal import CliError, print_line, print_warning, step
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import fingerprint_of_file, load
 
-INSIDE = "http://127.0.0.1:8079"
+URL_IN_GATEWAY = "http://127.0.0.1:8079"
 """The web page's port in the gateway's container. It requires no key."""
 HEALTHZ_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 120
@@ -29,9 +29,9 @@ ANSWER_TIMEOUT_S = 120
 def address(cluster: Cluster) -> str:
     """Returns the gateway's base URL (http or https), as this host reaches it."""
     host = cluster.gateway.host
-    near = host.is_loopback or host.is_unspecified
+    is_local = host.is_loopback or host.is_unspecified
     scheme = "https" if cluster.gateway.tls else "http"
-    return f"{scheme}://{'localhost' if near else host}:{cluster.gateway.port}"
+    return f"{scheme}://{'localhost' if is_local else host}:{cluster.gateway.port}"
 
 
 def healthz(cluster: Cluster) -> dict[str, Any]:
@@ -52,13 +52,17 @@ def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
     Returns (status, engine, seconds, response body). The status is 0 if there was no response.
     """
     curl = ["curl", "-sS", "--max-time", str(ANSWER_TIMEOUT_S), "-H", "Content-Type: application/json", "-d", body]
-    told = ["-w", "\\n%{http_code}|%header{x-manyeyes-engine}|%{time_total}", f"{INSIDE}/v1/chat/completions"]
+    write_out = [
+        "-w",
+        "\\n%{http_code}|%header{x-manyeyes-engine}|%{time_total}",
+        f"{URL_IN_GATEWAY}/v1/chat/completions",
+    ]
     try:
-        said = compose("exec", "-T", "gateway", *curl, *told, timeout_s=ANSWER_TIMEOUT_S + 30)
+        output = compose("exec", "-T", "gateway", *curl, *write_out, timeout_s=ANSWER_TIMEOUT_S + 30)
     except CommandFailed as error:
         return 0, "", 0.0, error.last_line
-    text, _, last = said.rstrip().rpartition("\n")
-    status, engine, seconds = last.split("|")
+    text, _, summary = output.rstrip().rpartition("\n")
+    status, engine, seconds = summary.split("|")
     return int(status), engine, float(seconds), text
 
 
@@ -77,7 +81,7 @@ PORT = 8081
 SET_REPLICAS = ("python", "-m", "manyeyes.controller.autoscaling.set_replicas")
 TIMEOUT_S = 10
 POLL_S = 0.3
-IN_FORCE_WITHIN_S = 45.0
+APPLY_TIMEOUT_S = 45.0
 """Includes the time for a new certificate, which the gateway checks every ten seconds."""
 # The key is read from a file in the container, so that it is not visible in a process list.
 POST = (
@@ -99,52 +103,60 @@ def resume(compose: Compose, cluster: Cluster, engine: str, reason: str) -> dict
 def controller_configuration(compose: Compose, cluster: Cluster) -> dict[str, Any]:
     """Returns the controller's /api/configuration; empty if it does not answer."""
     try:
-        said = _inside(compose, f"curl -sS -m {TIMEOUT_S} {_url(cluster)}/api/configuration", "")
-        return dict(json.loads(said))
+        output = _run_in_gateway(compose, f"curl -sS -m {TIMEOUT_S} {_url(cluster)}/api/configuration", "")
+        return dict(json.loads(output))
     except (CommandFailed, TimeoutError, ValueError):
         return {}
 
 
 def status_and_events(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Returns the controller's /status and /api/events, in one call. Raises CommandFailed, TimeoutError, ValueError."""
-    said = _inside(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
-    status, end = json.JSONDecoder().raw_decode(said)
-    events = json.loads(said[end:])
+    output = _run_in_gateway(compose, f"curl -fsS -m {TIMEOUT_S} {_url(cluster)}/status {_url(cluster)}/api/events", "")
+    status, end = json.JSONDecoder().raw_decode(output)
+    events = json.loads(output[end:])
     return dict(status), list(events)
 
 
 def wait_until_applied(compose: Compose, cluster: Cluster, config: Path) -> None:
     """Waits until controller and gateway have applied the configuration file. Raises CliError if it is rejected."""
-    wanted, started = fingerprint_of_file(config), time.monotonic()
+    fingerprint, started_s = fingerprint_of_file(config), time.monotonic()
     with step("applying the configuration") as current:
-        while not _in_force(said := controller_configuration(compose, cluster), wanted):
-            if time.monotonic() - started > IN_FORCE_WITHIN_S:
-                trouble = said.get("gateway", {}).get("trouble") or "`docker compose logs controller` shows the reason."
-                raise CliError(f"the configuration was not applied within {IN_FORCE_WITHIN_S:.0f} s: {trouble}")
+        while not _is_applied(configuration := controller_configuration(compose, cluster), fingerprint):
+            if time.monotonic() - started_s > APPLY_TIMEOUT_S:
+                problem = (
+                    configuration.get("gateway", {}).get("problem")
+                    or "`docker compose logs controller` shows the reason."
+                )
+                raise CliError(f"the configuration was not applied within {APPLY_TIMEOUT_S:.0f} s: {problem}")
             time.sleep(POLL_S)
         current.outcome = "configuration applied"
 
 
-def _in_force(said: dict[str, Any], wanted: str) -> bool:
-    if said and said["judged"] == wanted and said["refused"]:
+def _is_applied(configuration: dict[str, Any], fingerprint: str) -> bool:
+    if configuration and configuration["validated"] == fingerprint and configuration["refused"]:
         raise CliError(
-            "the controller rejected the configuration; the previous configuration stays active.", *said["refused"]
+            "the controller rejected the configuration; the previous configuration stays active.",
+            *configuration["refused"],
         )
-    gateway = said.get("gateway", {})
-    return bool(said) and said["applied"]["digest"] == wanted and gateway["wanted"] == gateway["in_force"]
+    gateway = configuration.get("gateway", {})
+    return (
+        bool(configuration)
+        and configuration["applied"]["digest"] == fingerprint
+        and gateway["desired"] == gateway["active"]
+    )
 
 
 def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
     """Prints the changes in the file that an operator must apply."""
-    for need in controller_configuration(compose, cluster).get("needs", []):
-        print_warning(need)
+    for change in controller_configuration(compose, cluster).get("needs", []):
+        print_warning(change)
 
 
 def scale(config: Path, engines: str, pool: str) -> int:
     """Runs manyeyes/controller/autoscaling/set_replicas.py. Returns its exit code: 0 success, 1 timeout, 2 rejected.
     Raises CliError."""
     compose = Compose(load(config).name)
-    compose.must_run()
+    compose.require_running()
     try:
         compose("exec", "-T", "controller", *SET_REPLICAS, engines, "--pool", pool, on_line=print_line)
     except CommandFailed as error:
@@ -155,17 +167,17 @@ def scale(config: Path, engines: str, pool: str) -> int:
 def _post(compose: Compose, cluster: Cluster, path: str, body: dict[str, str]) -> dict[str, Any]:
     command = POST.format(timeout=TIMEOUT_S, url=f"{_url(cluster)}{path}")
     try:
-        said = dict(json.loads(_inside(compose, command, json.dumps(body))))
+        reply = dict(json.loads(_run_in_gateway(compose, command, json.dumps(body))))
     except CommandFailed as error:
         raise CliError(f"the controller is not reachable: {error.last_line}. Is the cluster up?") from error
     except (TimeoutError, ValueError) as error:
         raise CliError(f"the controller does not answer: {error}") from error
-    if "error" in said:
-        raise CliError(str(said["error"]["message"]))
-    return said
+    if "error" in reply:
+        raise CliError(str(reply["error"]["message"]))
+    return reply
 
 
-def _inside(compose: Compose, command: str, argument: str) -> str:
+def _run_in_gateway(compose: Compose, command: str, argument: str) -> str:
     return compose("exec", "-T", "gateway", "sh", "-c", command, "sh", argument, timeout_s=TIMEOUT_S + 20)
 
 

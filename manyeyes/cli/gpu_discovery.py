@@ -29,8 +29,8 @@ def discover(cluster: Cluster, docker: Docker, forced: str, project: str, enviro
     missing: list[str] = []
     if cluster.engines == "auto" and flavour != "emulated":
         for pool in cluster.pools:
-            wanted = pool.if_weights_unavailable and flavour in pool.flavours and not pool.is_tiny
-            if wanted and not _can_be_had(cluster, pool.model, pool.revision, project, environment):
+            needs_weights = pool.if_weights_unavailable and flavour in pool.flavours and not pool.is_tiny
+            if needs_weights and not _are_weights_available(cluster, pool.model, pool.revision, project, environment):
                 missing.append(pool.model)
                 print_warning(
                     f"the weights of {pool.model} are not available: {pool.if_weights_unavailable} is served instead"
@@ -49,25 +49,25 @@ def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: D
                 f"({', '.join(sorted(flavours))}). Set CONFIG= to another file, such as config/examples/{forced}.yaml."
             )
         if "cuda" in flavours:
-            named = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}
-            _gpus_work(gpus, host_info.nvidia(), docker, named)
+            used_gpus = {gpu for engine in cluster.engines if engine.flavour == "cuda" for gpu in engine.gpus}
+            _check_gpus(gpus, host_info.nvidia(), docker, used_gpus)
             return "cuda"
         return "cpu" if "cpu" in flavours else "emulated"
-    wanted = forced or cluster.flavour
-    if wanted == "auto":
+    flavour = forced or cluster.flavour
+    if flavour == "auto":
         nvidia = host_info.nvidia()
-        if gpus or _must_have_gpus(nvidia):
-            _gpus_work(gpus, nvidia, docker)
+        if gpus or _has_gpus(nvidia):
+            _check_gpus(gpus, nvidia, docker)
             return "cuda"
         print_ok("no NVIDIA GPU found: vLLM runs on CPU (FLAVOUR=emulated starts in seconds)")
         return "cpu"
-    if wanted == "cuda":
-        _gpus_work(gpus, host_info.nvidia(), docker)
+    if flavour == "cuda":
+        _check_gpus(gpus, host_info.nvidia(), docker)
         return "cuda"
-    return "cpu" if wanted == "cpu" else "emulated"
+    return "cpu" if flavour == "cpu" else "emulated"
 
 
-def _must_have_gpus(nvidia: Nvidia) -> bool:
+def _has_gpus(nvidia: Nvidia) -> bool:
     """Whether the host has an NVIDIA GPU although nvidia-smi lists none. Prints a warning if this is uncertain."""
     if nvidia.device == host_info.WSL_DEVICE and not nvidia.has_program:
         print_warning("WSL shows a GPU. If it is an NVIDIA GPU, install its driver on Windows, then run this again.")
@@ -77,8 +77,8 @@ def _must_have_gpus(nvidia: Nvidia) -> bool:
     return bool(nvidia.device)
 
 
-def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named: Collection[str] = ()) -> None:
-    """Raises CliError if the GPUs cannot be used. `named`: the GPUs that the listed engines use."""
+def _check_gpus(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, used_gpus: Collection[str] = ()) -> None:
+    """Raises CliError if the GPUs cannot be used. `used_gpus`: the GPUs that the listed engines use."""
     if not gpus:
         if nvidia.problem:
             raise CliError(
@@ -95,14 +95,14 @@ def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named:
             "Install the driver, or try FLAVOUR=cpu or FLAVOUR=emulated."
         )
     if nvidia.problem:
-        lost = sorted(name for name in named if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
+        lost = sorted(name for name in used_gpus if name.isdigit() and int(name) not in {gpu.index for gpu in gpus})
         if lost:
             raise CliError(
                 f"the configuration has an engine on GPU {', '.join(lost)}, but nvidia-smi fails: "
                 f"{_sentence(nvidia.problem)} {_remedy(nvidia.problem)} Or remove that engine from the configuration."
             )
-        works = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
-        print_warning(f"nvidia-smi lists {works} but fails: {_sentence(nvidia.problem)} Only these GPUs are used.")
+        gpu_count = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+        print_warning(f"nvidia-smi lists {gpu_count} but fails: {_sentence(nvidia.problem)} Only these GPUs are used.")
     if not docker.nvidia:
         raise CliError(
             "this host has GPUs, but Docker cannot use them: install nvidia-container-toolkit, run "
@@ -110,8 +110,8 @@ def _gpus_work(gpus: tuple[HostGpu, ...], nvidia: Nvidia, docker: Docker, named:
         )
 
 
-def _sentence(said: str) -> str:
-    return said if said.endswith((".", "!")) else f"{said}."
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!")) else f"{text}."
 
 
 def _remedy(problem: str) -> str:
@@ -124,11 +124,15 @@ def _remedy(problem: str) -> str:
     return f"Install NVIDIA driver {OLDEST_DRIVER} or newer and load it (modprobe nvidia), then test nvidia-smi."
 
 
-def _can_be_had(cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]) -> bool:
-    return _in_volume(cluster, model, revision, project) or (not cluster.models.offline and _on_hub(model, environment))
+def _are_weights_available(
+    cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]
+) -> bool:
+    return _are_in_volume(cluster, model, revision, project) or (
+        not cluster.models.offline and _are_on_hub(model, environment)
+    )
 
 
-def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+def _are_in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
     folder = cluster.models.volume
     if not folder.startswith("/"):
         try:
@@ -142,7 +146,7 @@ def _in_volume(cluster: Cluster, model: str, revision: str | None, project: str)
         return False
 
 
-def _on_hub(model: str, environment: dict[str, str]) -> bool:
+def _are_on_hub(model: str, environment: dict[str, str]) -> bool:
     endpoint = environment.get("HF_ENDPOINT") or "https://huggingface.co"
     request = urllib.request.Request(f"{endpoint}/api/models/{model}", method="GET")
     if token := environment.get("HF_TOKEN"):

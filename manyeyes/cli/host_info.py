@@ -50,26 +50,26 @@ def docker() -> Docker:
     client = _version(_output(["docker", "--version"]))
     compose = _version(_output(["docker", "compose", "version", "--short"]))
     try:
-        told = json.loads(run(["docker", "info", "--format", "{{json .}}"], timeout_s=20))
+        info = json.loads(run(["docker", "info", "--format", "{{json .}}"], timeout_s=20))
     except (CommandFailed, OSError, TimeoutError, json.JSONDecodeError) as error:
-        said = error.last_line if isinstance(error, CommandFailed) else str(error)
-        return Docker(client=client, compose=compose, error=said)
-    server = told.get("ServerVersion", "")
-    errors = told.get("ServerErrors") or []
+        message = error.last_line if isinstance(error, CommandFailed) else str(error)
+        return Docker(client=client, compose=compose, error=message)
+    server = info.get("ServerVersion", "")
+    errors = info.get("ServerErrors") or []
     return Docker(
         client=client,
         server=server,
         compose=compose,
-        root_dir=told.get("DockerRootDir") or "/var/lib/docker",
-        nvidia="nvidia" in (told.get("Runtimes") or {})
+        root_dir=info.get("DockerRootDir") or "/var/lib/docker",
+        nvidia="nvidia" in (info.get("Runtimes") or {})
         or bool(shutil.which("nvidia-container-runtime-hook"))
-        or _cdi(told),
+        or _has_cdi_gpu(info),
         error=errors[0] if errors else "",
     )
 
 
-def _cdi(told: dict[str, object]) -> bool:
-    devices = told.get("DiscoveredDevices") or []
+def _has_cdi_gpu(info: dict[str, object]) -> bool:
+    devices = info.get("DiscoveredDevices") or []
     return isinstance(devices, list) and any("nvidia" in json.dumps(device) for device in devices)
 
 
@@ -93,22 +93,22 @@ def nvidia() -> Nvidia:
     device = _nvidia_device()
     if not program:
         return Nvidia(device=device)
-    status, said = _nvidia_smi(program, "index,uuid,name,memory.total")
-    rows, others = _rows(said)
-    found, broken = [], []
+    status, output = _nvidia_smi(program, "index,uuid,name,memory.total")
+    rows, messages = _rows(output)
+    working, failing = [], []
     for fields in rows:
         if any(BROKEN.search(field) for field in fields):
-            broken.append(f"GPU {fields[0]}: {', '.join(dict.fromkeys(fields[1:]))}")
+            failing.append(f"GPU {fields[0]}: {', '.join(dict.fromkeys(fields[1:]))}")
             continue
         memory_mib = float(fields[3]) if re.fullmatch(r"[\d.]+", fields[3]) else 24_576
-        found.append(
+        working.append(
             HostGpu(index=int(fields[0]), uuid=fields[1], name=fields[2], memory_gb=round(memory_mib / 1024, 1))
         )
-    problem = "; ".join(broken)
-    if status or not (found or broken):
-        words = " ".join(others)[:400] or ("it prints nothing" if not status else f"it exits with code {status}")
-        problem = "; ".join([*broken, words])
-    return Nvidia(tuple(found), problem, device, has_program=True)
+    problem = "; ".join(failing)
+    if status or not (working or failing):
+        message = " ".join(messages)[:400] or ("it prints nothing" if not status else f"it exits with code {status}")
+        problem = "; ".join([*failing, message])
+    return Nvidia(tuple(working), problem, device, has_program=True)
 
 
 def gpus() -> tuple[HostGpu, ...]:
@@ -123,64 +123,64 @@ def driver() -> str:
             if DRIVER.fullmatch(line.strip()):
                 return line.strip()
     with contextlib.suppress(OSError):
-        told = (HOST / "proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
-        if found := DRIVER.search(told):
-            return found.group(0)
+        text = (HOST / "proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+        if version := DRIVER.search(text):
+            return version.group(0)
     return ""
 
 
 def _nvidia_smi_path() -> str:
     """Returns the path of nvidia-smi, or empty. In WSL its folder is not in the PATH of sudo."""
-    beside = HOST / "usr/lib/wsl/lib/nvidia-smi"
-    return shutil.which("nvidia-smi") or (str(beside) if os.access(beside, os.X_OK) else "")
+    wsl_path = HOST / "usr/lib/wsl/lib/nvidia-smi"
+    return shutil.which("nvidia-smi") or (str(wsl_path) if os.access(wsl_path, os.X_OK) else "")
 
 
 def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
     """Returns (exit code, output). After a timeout it does not wait, because a process that hangs in the driver cannot
     be killed."""
     command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         except OSError as error:
             return 1, f"{program} cannot be run: {error.strerror}"
-        late = ""
+        timeout_message = ""
         try:
             status = process.wait(NVIDIA_SMI_S)
         except subprocess.TimeoutExpired:
-            status, late = 1, f"\nnvidia-smi did not exit within {NVIDIA_SMI_S:g} s"
+            status, timeout_message = 1, f"\nnvidia-smi did not exit within {NVIDIA_SMI_S:g} s"
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
-        said.seek(0)
-        return status, said.read().decode(errors="replace") + late
+        output.seek(0)
+        return status, output.read().decode(errors="replace") + timeout_message
 
 
-def _rows(said: str) -> tuple[list[list[str]], list[str]]:
+def _rows(output: str) -> tuple[list[list[str]], list[str]]:
     """Returns the lines with one GPU each, split into fields, and all other lines."""
-    rows, others = [], []
-    for line in said.splitlines():
+    rows, messages = [], []
+    for line in output.splitlines():
         fields = [field.strip() for field in line.split(",")]
         if len(fields) == 4 and fields[0].isdigit():
             rows.append(fields)
         elif line.strip():
-            others.append(line.strip())
-    return rows, others
+            messages.append(line.strip())
+    return rows, messages
 
 
 def _nvidia_device() -> str:
     """Returns the first NVIDIA GPU device. GPUs that are passed through to a virtual machine (vfio) are ignored."""
-    for place in ("dev/nvidia0", "proc/driver/nvidia", "dev/dxg"):
-        if (HOST / place).exists():
-            return f"/{place}"
+    for path in ("dev/nvidia0", "proc/driver/nvidia", "dev/dxg"):
+        if (HOST / path).exists():
+            return f"/{path}"
     for device in sorted((HOST / "sys/bus/pci/devices").glob("*")):
         with contextlib.suppress(OSError):
             is_nvidia = (device / "vendor").read_text().strip() == "0x10de"
-            shows = (device / "class").read_text().strip().startswith("0x03")
-            if is_nvidia and shows and (device / "driver").resolve().name != "vfio-pci":
+            is_display = (device / "class").read_text().strip().startswith("0x03")
+            if is_nvidia and is_display and (device / "driver").resolve().name != "vfio-pci":
                 return f"PCI device {device.name}"
     return ""
 
@@ -195,10 +195,10 @@ def memory_gb() -> float:
 
 def disk_gb(path: str) -> float:
     """Returns the free disk space at `path`, which need not exist, in GiB."""
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return shutil.disk_usage(place).free / 1024**3
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1024**3
 
 
 def port_free(host: str, port: int) -> bool:
@@ -219,8 +219,8 @@ def host_name() -> str:
 
 def addresses() -> list[str]:
     """Returns this host's addresses without loopback and link-local; empty if `hostname -I` is not supported."""
-    found = _output(["hostname", "-I"]).split()
-    return [one for one in found if re.fullmatch(r"[0-9a-f:.]+", one)]
+    words = _output(["hostname", "-I"]).split()
+    return [word for word in words if re.fullmatch(r"[0-9a-f:.]+", word)]
 
 
 def system() -> str:

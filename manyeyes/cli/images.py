@@ -8,7 +8,7 @@ from functools import partial
 from docker.errors import ImageNotFound
 
 from manyeyes.cli.docker_api import PULL_S, PullFailed, docker_client, pull_image
-from manyeyes.cli.process import CommandFailed, end_all
+from manyeyes.cli.process import CommandFailed, stop_all
 from manyeyes.cli.required_images import (
     BASES,
     BUILT,
@@ -54,7 +54,7 @@ class Registries:
             (self._unreachable_for_optional if optional else self._unreachable)[host] = reason
         return False
 
-    def why_not(self, reference: str) -> str:
+    def failure_reason(self, reference: str) -> str:
         """Returns Docker's error; empty if no pull was tried."""
         return self._reasons.get(reference, "")
 
@@ -70,7 +70,7 @@ def _pull(reference: str) -> str | None:
     try:
         with step(f"pulling {reference}") as current:
             current.may_fail = True
-            pull_image(reference, on_progress=lambda told: setattr(current, "note", told))
+            pull_image(reference, on_progress=lambda progress: setattr(current, "note", progress))
             current.outcome = f"pulled {reference}"
     except PullFailed as error:
         # The reason is the last part of Docker's message: ... dial tcp: lookup registry.example: no such host.
@@ -99,58 +99,65 @@ class ImageReport:
 
 def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
     """Provides all required images. `pull=False` builds the missing ones. Raises CliError before the first build."""
-    outcome = ImageReport()
+    report = ImageReport()
     missing = []
     for image in required_images(cluster):
-        if _present(image):
-            outcome.present.append(image.reference)
+        if _is_present(image):
+            report.present.append(image.reference)
         else:
             missing.append(image)
-    if outcome.present:
-        print_ok(f"{len(outcome.present)} images present")
+    if report.present:
+        print_ok(f"{len(report.present)} images present")
     to_build = [image for image in missing if image.inputs and image.can_be_built]
     registries = Registries(pull)
     # First the images that cannot be built: if a pull fails, the command fails early.
-    others = [image for image in missing if image not in to_build]
-    for image in sorted(others, key=lambda one: (one.optional, one.can_be_built and not one.only_when_asked)):
+    not_buildable = [image for image in missing if image not in to_build]
+    for image in sorted(
+        not_buildable,
+        key=lambda candidate: (candidate.optional, candidate.can_be_built and not candidate.needs_explicit_request),
+    ):
         if registries.pull(image.reference, image.optional):
-            outcome.pulled.append(image.reference)
+            report.pulled.append(image.reference)
             continue
         if image.optional:
-            outcome.missing.append(image.reference)
+            report.missing.append(image.reference)
             continue
-        _refuse_where_not_built(image, registries, pull)
+        _reject_if_not_buildable(image, registries, pull)
         to_build.append(image)
     if to_build:
-        _build(_with_bases(cluster, to_build, registries, outcome), outcome)
-    for reference in outcome.missing:
+        _build(_with_bases(cluster, to_build, registries, report), report)
+    for reference in report.missing:
         print_warning(f"the cluster starts without {reference}, which could not be pulled")
-    return outcome
+    return report
 
 
-def _refuse_where_not_built(image: RequiredImage, registries: Registries, pull: bool) -> None:
+def _reject_if_not_buildable(image: RequiredImage, registries: Registries, pull: bool) -> None:
     """Raises CliError if the build would make another version, or is too expensive to start without a request."""
-    why = registries.why_not(image.reference)
-    could_not = f"could not be pulled: {why}" if why else "is not on this host"
+    reason = registries.failure_reason(image.reference)
+    problem = f"could not be pulled: {reason}" if reason else "is not on this host"
     if "@" in image.reference:
         raise CliError(
             f"{image.reference} is pinned by its digest and cannot be pulled; an image built here has another digest. "
             "Remove @sha256:... in `images:` to build it."
         )
     if not image.can_be_built:
-        only = f"this project builds only {image.makes}" if image.makes else "it can only be pulled"
+        limitation = (
+            f"this project builds only {image.buildable_reference}"
+            if image.buildable_reference
+            else "it can only be pulled"
+        )
         raise CliError(
-            f"Image {image.reference}: {could_not}. It cannot be built here: {only}. "
+            f"Image {image.reference}: {problem}. It cannot be built here: {limitation}. "
             "Check the name and the tag, or the network to its registry (docker login, a mirror)."
         )
-    if image.only_when_asked and pull:
+    if image.needs_explicit_request and pull:
         raise CliError(
-            f"Image {image.reference}: {could_not}. Try again, or name a mirror in `images:`. "
+            f"Image {image.reference}: {problem}. Try again, or name a mirror in `images:`. "
             "`make images` builds it here from PyPI: it downloads about 10 GB, and the result was not tested on a GPU."
         )
 
 
-def _present(image: RequiredImage) -> bool:
+def _is_present(image: RequiredImage) -> bool:
     with docker_client() as client:
         try:
             labels = client.images.get(image.reference).labels
@@ -165,55 +172,57 @@ def _present(image: RequiredImage) -> bool:
 
 
 def _with_bases(
-    cluster: PlacedCluster, images: list[RequiredImage], registries: Registries, outcome: ImageReport
+    cluster: PlacedCluster, images: list[RequiredImage], registries: Registries, report: ImageReport
 ) -> list[RequiredImage]:
     """Returns the images and the missing base images of their builds."""
     python = cluster.images.python
-    known = {image.reference: image for image in images}
-    wanted = {reference for image in images for reference in image.after}
-    if python in wanted and not _present(RequiredImage(python)):
+    by_reference = {image.reference: image for image in images}
+    required = {reference for image in images for reference in image.base_images}
+    if python in required and not _is_present(RequiredImage(python)):
         if registries.pull(python):
-            outcome.pulled.append(python)
+            report.pulled.append(python)
         else:
-            _refuse_where_not_built(RequiredImage(python, lambda: None, makes=BUILT.python), registries, pull=True)
-            known[python] = RequiredImage(python, lambda: build_python(python), (BASES["bookworm"],))
-            wanted.add(BASES["bookworm"])
+            _reject_if_not_buildable(
+                RequiredImage(python, lambda: None, buildable_reference=BUILT.python), registries, pull=True
+            )
+            by_reference[python] = RequiredImage(python, lambda: build_python(python), (BASES["bookworm"],))
+            required.add(BASES["bookworm"])
     for suite, reference in BASES.items():
-        if reference in wanted and reference not in known and not _present(RequiredImage(reference)):
-            known[reference] = RequiredImage(reference, partial(build_base, suite, reference))
-    return list(known.values())
+        if reference in required and reference not in by_reference and not _is_present(RequiredImage(reference)):
+            by_reference[reference] = RequiredImage(reference, partial(build_base, suite, reference))
+    return list(by_reference.values())
 
 
-def _build(images: list[RequiredImage], outcome: ImageReport) -> None:
+def _build(images: list[RequiredImage], report: ImageReport) -> None:
     """Builds the images, two at a time, each after its base images."""
     with step(f"building {len(images)} images") as current, ThreadPoolExecutor(BUILD_JOBS) as threads:
         try:
-            _build_in_order(images, outcome, current, threads)
+            _build_in_order(images, report, current, threads)
         except BaseException:
-            end_all()  # otherwise the thread pool would wait for builds that are no longer needed
+            stop_all()  # otherwise the thread pool would wait for builds that are no longer needed
             raise
-        current.outcome = f"built {', '.join(_short(image.reference) for image in images)}"
+        current.outcome = f"built {', '.join(_short_name(image.reference) for image in images)}"
 
 
 def _build_in_order(
-    images: list[RequiredImage], outcome: ImageReport, current: Step, threads: ThreadPoolExecutor
+    images: list[RequiredImage], report: ImageReport, current: Step, threads: ThreadPoolExecutor
 ) -> None:
     waiting = {image.reference: image for image in images}
     running: dict[Future[None], str] = {}
     while waiting or running:
         for reference, image in list(waiting.items()):
-            blocked = any(base in waiting or base in running.values() for base in image.after)
+            blocked = any(base in waiting or base in running.values() for base in image.base_images)
             if not blocked and len(running) < BUILD_JOBS:
                 del waiting[reference]
                 assert image.build
                 running[threads.submit(image.build)] = reference
-        current.note = ", ".join(_short(reference) for reference in running.values())
+        current.note = ", ".join(_short_name(reference) for reference in running.values())
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             reference = running.pop(future)
             _finish(future, reference)
-            outcome.built.append(reference)
-            current.title = f"building {len(images)} images, {len(outcome.built)} done"
+            report.built.append(reference)
+            current.title = f"building {len(images)} images, {len(report.built)} done"
 
 
 def _finish(future: Future[None], reference: str) -> None:
@@ -227,5 +236,5 @@ def _finish(future: Future[None], reference: str) -> None:
         ) from error
 
 
-def _short(reference: str) -> str:
+def _short_name(reference: str) -> str:
     return reference.rsplit("/", 1)[-1]

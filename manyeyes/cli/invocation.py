@@ -31,7 +31,7 @@ def enter_checkout(config: Path) -> Path:
     os.chdir(root)
     from manyeyes.cli import env_file
 
-    env_file.adopt()
+    env_file.export_to_environment()
     if config == DEFAULT_CONFIG and not file.exists():
         return config
     return file.relative_to(root) if file.is_relative_to(root) else file

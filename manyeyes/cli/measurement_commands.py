@@ -26,13 +26,13 @@ class Program:
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     """Programs of Debian and Prometheus that are downloaded into build/ first."""
-    marks_cluster: bool = False
+    annotates_cluster: bool = False
     """It writes annotations into this host's cluster, unless --url names another cluster."""
 
 
 PROGRAMS = (
-    Program("loadtest", "loadtest", "Run a load test through the gateway, without Locust's page.", marks_cluster=True),
-    Program("scaling-report", "loadtest.scaling_report", "Measure how throughput scales with GPUs.", "test", needs=("nginx",), marks_cluster=True),
+    Program("loadtest", "loadtest", "Run a load test through the gateway, without Locust's page.", annotates_cluster=True),
+    Program("scaling-report", "loadtest.scaling_report", "Measure how throughput scales with GPUs.", "test", needs=("nginx",), annotates_cluster=True),
     Program("compare", "loadtest.compare", "Compare two load tests and show which differences are noise."),
     Program("plan", "manyeyes.planner", "Estimate how many GPUs a load needs.", arguments=("plan",)),
     Program("plan-policies", "manyeyes.planner", "Compare balancing policies on thousands of simulated engines.", arguments=("policies",)),
@@ -74,12 +74,12 @@ def run_program(program: Program, arguments: list[str]) -> None:
     enter_checkout(DEFAULT_CONFIG)
     require_group(program.command, program.group)
     if Path.cwd() != STARTED_IN:
-        arguments = [from_root(word) for word in arguments]
+        arguments = [absolute_path(argument) for argument in arguments]
     is_help = {"-h", "--help"} & {*arguments}
     for name in () if is_help else program.needs:
         subprocess.run([f"manyeyes/devcluster/fetch/{name}", f"build/{name}"], check=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (".", os.environ.get("PYTHONPATH"))))}
-    if program.marks_cluster and not any(word.split("=")[0] == "--url" for word in arguments):
+    if program.annotates_cluster and not any(argument.split("=")[0] == "--url" for argument in arguments):
         _add_admin_key(environment)
     os.execve(sys.executable, [sys.executable, "-m", program.module, *program.arguments, *arguments], environment)
 
@@ -95,12 +95,12 @@ def require_group(command: str, group: str) -> None:
         )
 
 
-def from_root(word: str) -> str:
+def absolute_path(argument: str) -> str:
     """Makes a path, also in an option, absolute from the folder where the command was called. Other words are
     unchanged."""
-    option, equals, value = word.rpartition("=")
+    option, equals, value = argument.rpartition("=")
     file = STARTED_IN / value
-    return f"{option}{equals}{file}" if os.sep in value and file.parent.is_dir() else word
+    return f"{option}{equals}{file}" if os.sep in value and file.parent.is_dir() else argument
 
 
 def _add_admin_key(environment: dict[str, str]) -> None:

@@ -52,11 +52,11 @@ def run(
         _running.add(process)
     timed_out = threading.Event()
 
-    def give_up() -> None:
+    def stop_on_timeout() -> None:
         timed_out.set()
-        _end(process)
+        _stop(process)
 
-    timer = threading.Timer(timeout_s, give_up) if timeout_s else None
+    timer = threading.Timer(timeout_s, stop_on_timeout) if timeout_s else None
     if timer:
         timer.start()
     lines: list[str] = []
@@ -68,7 +68,7 @@ def run(
                 on_line(line.rstrip())
         process.wait()
     except BaseException:
-        _end(process)
+        _stop(process)
         raise
     finally:
         if timer:
@@ -94,18 +94,18 @@ def succeeds(command: list[str], timeout_s: float = 20) -> bool:
     return True
 
 
-def end_all() -> None:
+def stop_all() -> None:
     """Stops all running programs, after Ctrl-C."""
     with _lock:
         running = list(_running)
     for process in running:
-        _end(process)
+        _stop(process)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def _stop(process: subprocess.Popen[str]) -> None:
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal_number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5)
             return

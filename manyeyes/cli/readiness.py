@@ -18,11 +18,11 @@ from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
 
-IS_UP = SERVING | {DRAINING, "sleeping"}
+UP_STATES = SERVING | {DRAINING, "sleeping"}
 """States of an engine that is up. Autoscaling may drain an engine that Compose has just started, or put it to sleep."""
 POLL_S = 0.5
 DOWNLOAD_POLL_S = 1.0
-RESTARTS_THAT_ARE_TOO_MANY = 3
+MAX_RESTARTS = 3
 
 
 def wait_until_up(
@@ -32,34 +32,38 @@ def wait_until_up(
 
     Raises CliError with the cause of the failure if the pool has no other engine.
     """
-    started, left = time.monotonic(), set(services)
+    started, remaining = time.monotonic(), set(services)
     while True:
         states = engine_states(cluster)
-        up = {name for name in left if states.get(name) in IS_UP}
+        up = {name for name in remaining if states.get(name) in UP_STATES}
         current.title = f"starting engines, {len(up)} of {len(services)} up"
-        if up == left:
+        if up == remaining:
             current.outcome = f"{len(up)} engine{'s' if len(up) > 1 else ''} up"
-            if left != services:
-                current.outcome += f", not up: {', '.join(sorted(services - left))}"
+            if remaining != services:
+                current.outcome += f", not up: {', '.join(sorted(services - remaining))}"
             return
-        if service := failed(compose, left):
-            left -= _left_behind(cluster, compose, {service}, left | up, f"{service} exits repeatedly")
+        if service := find_failed_engine(compose, remaining):
+            remaining -= _report_failed_engines(
+                cluster, compose, {service}, remaining | up, f"{service} exits repeatedly"
+            )
         elif time.monotonic() - started > deadline_s:
-            slow = left - up
-            what = f"{', '.join(sorted(slow))}: not up within {deadline_s:.0f} s"
-            left -= _left_behind(cluster, compose, slow, up, what)
+            slow = remaining - up
+            problem = f"{', '.join(sorted(slow))}: not up within {deadline_s:.0f} s"
+            remaining -= _report_failed_engines(cluster, compose, slow, up, problem)
         else:
             time.sleep(POLL_S)
 
 
-def _left_behind(cluster: PlacedCluster, compose: Compose, gone: set[str], others: set[str], what: str) -> set[str]:
-    """Reports the cause for `gone` and returns it. Raises CliError if one of its pools has no engine in `others`."""
-    trouble = start_failure.explained(compose, min(gone), what)
-    pool_of = {one.name: one.pool for one in cluster.started_engines}
-    if {pool_of.get(name) for name in gone} - {pool_of.get(name) for name in others - gone}:
-        raise trouble
-    print_warning(trouble.problems[0])
-    return gone
+def _report_failed_engines(
+    cluster: PlacedCluster, compose: Compose, failed_engines: set[str], others: set[str], problem: str
+) -> set[str]:
+    """Reports the cause for `failed_engines` and returns it. Raises CliError if one of its pools has no engine in `others`."""
+    error = start_failure.explain_failure(compose, min(failed_engines), problem)
+    pool_of = {engine.name: engine.pool for engine in cluster.started_engines}
+    if {pool_of.get(name) for name in failed_engines} - {pool_of.get(name) for name in others - failed_engines}:
+        raise error
+    print_warning(error.problems[0])
+    return failed_engines
 
 
 @contextlib.contextmanager
@@ -67,20 +71,20 @@ def show_downloads(compose: Compose, current: Step) -> Iterator[None]:
     """Shows the downloader's last line as the note of the step, while Compose waits for the downloader."""
     done = threading.Event()
 
-    def tell() -> None:
+    def update_note() -> None:
         while not done.wait(DOWNLOAD_POLL_S):
             if any(row["Service"] == "models" and row["State"] == "running" for row in compose.containers()):
                 current.note = compose.logs("models", 1).strip()
             else:
                 current.note = ""
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    thread = threading.Thread(target=update_note, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        teller.join()
+        thread.join()
 
 
 def engine_states(cluster: PlacedCluster) -> dict[str, str]:
@@ -89,41 +93,43 @@ def engine_states(cluster: PlacedCluster) -> dict[str, str]:
     return {engine["name"]: engine["state"] for pool in pools for engine in pool["engines"]}
 
 
-def failed(compose: Compose, services: set[str]) -> str:
+def find_failed_engine(compose: Compose, services: set[str]) -> str:
     """Returns the first of `services` whose container has failed too often; empty if there is none."""
     for row in compose.containers():
         service, state = row["Service"], row["State"]
         if (
             service in services
             and state in ("restarting", "dead")
-            and any(one["RestartCount"] >= RESTARTS_THAT_ARE_TOO_MANY for one in compose.inspect(service))
+            and any(container["RestartCount"] >= MAX_RESTARTS for container in compose.inspect(service))
         ):
             return str(service)
     return ""
 
 
-PICTURE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
+IMAGE_BASE64 = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
+)
 """A grey PNG of 32 x 32 pixels, in base64."""
 ATTEMPTS_S = 10.0
 KEYS_SHOWN = 5
 
 
-def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
+def send_first_request(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
     """Sends a request with one image through the gateway. Returns (engine, seconds). Raises CliError."""
     pool = _first_pool(cluster)
     content: list[dict[str, Any]] = [{"type": "text", "text": "What is in this image?"}]
     if pool.media.images_per_prompt:
-        content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}})
+        content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{IMAGE_BASE64}"}})
     body = json.dumps({"model": pool.name, "max_tokens": 8, "messages": [{"role": "user", "content": content}]})
     deadline = time.monotonic() + ATTEMPTS_S
     while True:
-        status, engine, seconds, said = gateway_client.send_chat(compose, body)
+        status, engine, seconds, response = gateway_client.send_chat(compose, body)
         if status == 200:
             return engine or "?", seconds
         # The gateway sends requests to a new engine after a second or two.
         if time.monotonic() > deadline:
             raise CliError(
-                f"engines are up, but a request with an image fails: {said or f'status {status}'}. "
+                f"engines are up, but a request with an image fails: {response or f'status {status}'}. "
                 "`make logs` shows the reason."
             )
         time.sleep(0.3)
@@ -131,33 +137,33 @@ def first_answer(cluster: PlacedCluster, compose: Compose) -> tuple[str, float]:
 
 def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafana: bool) -> None:
     """Prints the addresses of the cluster and an example request."""
-    base, trust = _address_and_trust(cluster)
-    wanted = cluster.gateway.wants_key(keys)
+    base_url, trust_option = _address_and_trust(cluster)
+    key_required = cluster.gateway.requires_key(keys)
     print_line()
-    print_line(f"  Web page      {base}/" + ("   (any name, a key as the password)" if wanted else ""))
-    print_line(f"  API           {base}/v1   (OpenAI's; {_keys(keys, wanted, config)})")
+    print_line(f"  Web page      {base_url}/" + ("   (any name, a key as the password)" if key_required else ""))
+    print_line(f"  API           {base_url}/v1   (OpenAI's; {_describe_keys(keys, key_required, config)})")
     for pool in cluster.served_pools:
-        print_line(f"  Model         {pool.name}   ({_about(cluster, pool)})")
+        print_line(f"  Model         {pool.name}   ({_describe_pool(cluster, pool)})")
     if cluster.controller.expose_api:
-        print_line(f"  Operators     {base}/api/docs   (any name, the admin key as the password:")
+        print_line(f"  Operators     {base_url}/api/docs   (any name, the admin key as the password:")
         print_line(f"                {next_command('admin-key', config=config)})")
     if cluster.monitoring.enabled:
         if grafana:
-            print_line(f"  Dashboards    {base}/grafana/")
+            print_line(f"  Dashboards    {base_url}/grafana/")
         print_line(f"  Prometheus    http://127.0.0.1:{cluster.monitoring.prometheus_port}/")
     if cluster.tracing.starts_jaeger:
         print_line(f"  Traces        http://127.0.0.1:{cluster.tracing.jaeger_port}/")
     print_line()
-    print_line(f"  curl {trust}{base}/v1/chat/completions \\")
-    if wanted:
+    print_line(f"  curl {trust_option}{base_url}/v1/chat/completions \\")
+    if key_required:
         print_line("    -H 'Authorization: Bearer YOUR-KEY' \\")
     print_line("    -H 'Content-Type: application/json' \\")
     print_line(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
     print_line('         "messages": [{"role": "user", "content": "Hello"}]}\'')
     print_line()
-    if any(pool.is_tiny and not _emulated(cluster, pool) for pool in cluster.served_pools):
+    if any(pool.is_tiny and not _is_emulated(cluster, pool) for pool in cluster.served_pools):
         print_warning("the tiny model has random weights: vLLM is real, but its answers are random words")
-    if any(_emulated(cluster, pool) for pool in cluster.served_pools):
+    if any(_is_emulated(cluster, pool) for pool in cluster.served_pools):
         print_warning("engines are emulated: answers are fixed texts, and timings are simulated")
     for action, purpose in (
         ("status", "shows the cluster's state"),
@@ -174,37 +180,39 @@ def _first_pool(cluster: PlacedCluster) -> Pool:
 
 def _address_and_trust(cluster: PlacedCluster) -> tuple[str, str]:
     """Returns the base URL to print, and curl's option to trust its certificate."""
-    base = gateway_client.address(cluster)
-    own = secrets.certificate_path(cluster)
-    if own is None:
-        return base, ""
-    if secrets.is_self_signed(own):
-        return base, f"--cacert {from_checkout(own)} "
-    if name := secrets.host_name(own):
-        base = f"https://{name}:{cluster.gateway.port}"
-    return base, ""
+    base_url = gateway_client.address(cluster)
+    certificate = secrets.certificate_path(cluster)
+    if certificate is None:
+        return base_url, ""
+    if secrets.is_self_signed(certificate):
+        return base_url, f"--cacert {from_checkout(certificate)} "
+    if name := secrets.host_name(certificate):
+        base_url = f"https://{name}:{cluster.gateway.port}"
+    return base_url, ""
 
 
-def _keys(keys: ApiKeys, wanted: bool, config: Path) -> str:
+def _describe_keys(keys: ApiKeys, key_required: bool, config: Path) -> str:
     names = [key.name for key in keys.keys]
-    listed = ", ".join(names[:KEYS_SHOWN]) + (f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else "")
-    if wanted:
+    shown_names = ", ".join(names[:KEYS_SHOWN]) + (
+        f" and {len(names) - KEYS_SHOWN} more" if len(names) > KEYS_SHOWN else ""
+    )
+    if key_required:
         return (
-            f"keys: {listed}"
+            f"keys: {shown_names}"
             if names
             else f"a key is required, but there is none: {next_command('key', 'alice', config=config)}"
         )
-    return f"keys: {listed}; requests without a key are served too" if names else "any key is accepted"
+    return f"keys: {shown_names}; requests without a key are served too" if names else "any key is accepted"
 
 
-def _about(cluster: PlacedCluster, pool: Pool) -> str:
+def _describe_pool(cluster: PlacedCluster, pool: Pool) -> str:
     if pool.remote:
         return f"{pool.model}, at {pool.remote.host}"
     count = sum(engine.pool == pool.name for engine in cluster.engines)
     model = "random weights" if pool.is_tiny else pool.model.rsplit("/", 1)[-1]
-    kind = "emulated " if _emulated(cluster, pool) else ""
+    kind = "emulated " if _is_emulated(cluster, pool) else ""
     return f"{kind}{model}, {count} engine{'s' if count > 1 else ''}"
 
 
-def _emulated(cluster: PlacedCluster, pool: Pool) -> bool:
+def _is_emulated(cluster: PlacedCluster, pool: Pool) -> bool:
     return any(engine.flavour == "emulated" for engine in cluster.engines if engine.pool == pool.name)

@@ -29,91 +29,100 @@ class RequiredImage:
     reference: str
     build: Callable[[], None] | None = None
     """Builds the image on this host. None: it can only be pulled."""
-    after: tuple[str, ...] = ()
+    base_images: tuple[str, ...] = ()
     """Base images of the build."""
     inputs: str = ""
     """For images of this repository: a digest of the sources. The image is built again if the digest changes."""
     optional: bool = False
     """The cluster can start without the image."""
-    makes: str = ""
+    buildable_reference: str = ""
     """The only reference that the build can make; empty: any reference."""
-    only_when_asked: bool = False
+    needs_explicit_request: bool = False
     """Only `make images` builds the image; `make up` does not."""
 
     @property
     def can_be_built(self) -> bool:
-        return self.build is not None and (not self.makes or _plain(self.reference) == _plain(self.makes))
+        return self.build is not None and (
+            not self.buildable_reference
+            or _short_reference(self.reference) == _short_reference(self.buildable_reference)
+        )
 
 
 def required_images(cluster: PlacedCluster) -> list[RequiredImage]:
     """Returns all images of a placed cluster; images of this repository are first."""
     images = cluster.images
     flavours = {engine.flavour for engine in cluster.started_engines}
-    wanted = [
-        _own(images.controller, "docker/controller/Dockerfile", images.python, BUILT.controller),
-        _own(images.webui, "docker/webui/Dockerfile", images.python, BUILT.webui),
-        _debian(images.nginx, "nginx", BUILT.nginx),
+    required = [
+        _repository_image(images.controller, "docker/controller/Dockerfile", images.python, BUILT.controller),
+        _repository_image(images.webui, "docker/webui/Dockerfile", images.python, BUILT.webui),
+        _debian_image(images.nginx, "nginx", BUILT.nginx),
     ]
     if cluster.starts_adapter:
-        wanted.append(_own(images.adapter, "docker/openai-adapter/Dockerfile", images.python, BUILT.adapter))
+        required.append(
+            _repository_image(images.adapter, "docker/openai-adapter/Dockerfile", images.python, BUILT.adapter)
+        )
     if "emulated" in flavours:
-        wanted.append(_own(images.emulator, "docker/emulator/Dockerfile", images.python, BUILT.emulator))
+        required.append(_repository_image(images.emulator, "docker/emulator/Dockerfile", images.python, BUILT.emulator))
     if "cpu" in flavours:
-        wanted.append(
+        required.append(
             RequiredImage(
                 images.vllm_cpu,
                 lambda: _build_vllm_cpu(images.vllm_cpu, images.python),
                 (images.python,),
-                makes=BUILT.vllm_cpu,
+                buildable_reference=BUILT.vllm_cpu,
             )
         )
     if "cuda" in flavours:
-        wanted.append(
+        required.append(
             RequiredImage(
                 images.vllm_cuda,
                 lambda: _build_vllm_cuda(images.vllm_cuda, images.python),
                 (images.python,),
-                makes=BUILT.vllm_cuda,
-                only_when_asked=True,
+                buildable_reference=BUILT.vllm_cuda,
+                needs_explicit_request=True,
             )
         )
     if cluster.monitoring.enabled:
-        wanted.append(_debian(images.prometheus, "prometheus", BUILT.prometheus))
-        wanted.append(_debian(images.alertmanager, "alertmanager", BUILT.alertmanager))
-        wanted.append(_debian(images.node_exporter, "node-exporter", BUILT.node_exporter))
-        wanted.append(_debian(images.nginx_exporter, "nginx-exporter", BUILT.nginx_exporter))
+        required.append(_debian_image(images.prometheus, "prometheus", BUILT.prometheus))
+        required.append(_debian_image(images.alertmanager, "alertmanager", BUILT.alertmanager))
+        required.append(_debian_image(images.node_exporter, "node-exporter", BUILT.node_exporter))
+        required.append(_debian_image(images.nginx_exporter, "nginx-exporter", BUILT.nginx_exporter))
         if cluster.watches_gpus:
-            wanted.append(RequiredImage(images.dcgm_exporter, optional=True))
-        wanted.append(RequiredImage(images.grafana, optional=True))
+            required.append(RequiredImage(images.dcgm_exporter, optional=True))
+        required.append(RequiredImage(images.grafana, optional=True))
     if cluster.logs.loki.enabled:
-        wanted += [RequiredImage(images.loki, optional=True), RequiredImage(images.alloy, optional=True)]
+        required += [RequiredImage(images.loki, optional=True), RequiredImage(images.alloy, optional=True)]
     if cluster.tracing.starts_jaeger:
-        wanted.append(RequiredImage(images.jaeger, optional=True))
-    return wanted
+        required.append(RequiredImage(images.jaeger, optional=True))
+    return required
 
 
 def ca_certificates() -> Path | None:
     """Returns the CA bundle for builds behind TLS inspection: CA_CERTIFICATES, else the host's if it has local CAs."""
-    if chosen := os.environ.get("CA_CERTIFICATES"):
-        if not Path(chosen).is_file():
+    if configured := os.environ.get("CA_CERTIFICATES"):
+        if not Path(configured).is_file():
             raise CliError(
-                f"CA_CERTIFICATES: expected a PEM file, got {chosen}. Set another file, or remove the variable."
+                f"CA_CERTIFICATES: expected a PEM file, got {configured}. Set another file, or remove the variable."
             )
-        return Path(chosen)
+        return Path(configured)
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
-    own = Path("/usr/local/share/ca-certificates")
-    return bundle if bundle.is_file() and own.is_dir() and any(own.rglob("*.crt")) else None
+    local_folder = Path("/usr/local/share/ca-certificates")
+    return bundle if bundle.is_file() and local_folder.is_dir() and any(local_folder.rglob("*.crt")) else None
 
 
-def _plain(reference: str) -> str:
+def _short_reference(reference: str) -> str:
     """docker.io/library/nginx:1.30 -> nginx:1.30."""
     return reference.removeprefix("docker.io/").removeprefix("library/")
 
 
-def _own(reference: str, dockerfile: str, python: str, makes: str) -> RequiredImage:
+def _repository_image(reference: str, dockerfile: str, python: str, buildable_reference: str) -> RequiredImage:
     digest = sources_digest(ROOT / dockerfile, python)
     return RequiredImage(
-        reference, lambda: _build_own(reference, dockerfile, python, digest), (python,), inputs=digest, makes=makes
+        reference,
+        lambda: _build_own(reference, dockerfile, python, digest),
+        (python,),
+        inputs=digest,
+        buildable_reference=buildable_reference,
     )
 
 
@@ -131,22 +140,22 @@ def sources_digest(dockerfile: Path, python: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _debian(reference: str, target: str, makes: str) -> RequiredImage:
+def _debian_image(reference: str, target: str, buildable_reference: str) -> RequiredImage:
     def build() -> None:
         base = ["--build-arg", f"BASE={BASES['sid']}"]
         run(["docker", "build", "-t", reference, "--target", target, *base, "docker/debian"])
 
-    return RequiredImage(reference, build, (BASES["sid"],), makes=makes)
+    return RequiredImage(reference, build, (BASES["sid"],), buildable_reference=buildable_reference)
 
 
-def _secret() -> list[str]:
+def _ca_secret_options() -> list[str]:
     bundle = ca_certificates()
     return ["--secret", f"id=ca-certificates,src={bundle}"] if bundle else []
 
 
 def _build_own(reference: str, dockerfile: str, python: str, digest: str) -> None:
     arguments = ["--build-arg", f"PYTHON_IMAGE={python}", "--label", f"{INPUTS_LABEL}={digest}"]
-    run(["docker", "build", "-t", reference, "-f", dockerfile, *arguments, *_secret(), "."])
+    run(["docker", "build", "-t", reference, "-f", dockerfile, *arguments, *_ca_secret_options(), "."])
 
 
 def build_base(suite: str, reference: str) -> None:
@@ -158,9 +167,9 @@ def build_base(suite: str, reference: str) -> None:
 
 
 def build_python(reference: str) -> None:
-    own = Path("/usr/local/share/ca-certificates")
-    trusted = ["--build-context", f"local-ca={own}"] if own.is_dir() else []
-    run(["docker", "build", "-t", reference, "--build-arg", f"BASE={BASES['bookworm']}", *trusted, "docker/python"])
+    local_folder = Path("/usr/local/share/ca-certificates")
+    context = ["--build-context", f"local-ca={local_folder}"] if local_folder.is_dir() else []
+    run(["docker", "build", "-t", reference, "--build-arg", f"BASE={BASES['bookworm']}", *context, "docker/python"])
 
 
 def _build_vllm_cpu(reference: str, python: str) -> None:
@@ -172,8 +181,22 @@ def _build_vllm_cpu(reference: str, python: str) -> None:
             pip = [sys.executable, "-m", "pip"]
             run([*pip, "download", "-q", "--no-deps", "-d", str(wheels), TORCH_WHEEL], timeout_s=600)
     context = ["--build-context", f"wheels={wheels}"]
-    run(["docker", "build", "-t", reference, "--build-arg", f"BASE={python}", *context, *_secret(), "docker/vllm-cpu"])
+    run(
+        [
+            "docker",
+            "build",
+            "-t",
+            reference,
+            "--build-arg",
+            f"BASE={python}",
+            *context,
+            *_ca_secret_options(),
+            "docker/vllm-cpu",
+        ]
+    )
 
 
 def _build_vllm_cuda(reference: str, python: str) -> None:
-    run(["docker", "build", "-t", reference, "--build-arg", f"BASE={python}", *_secret(), "docker/vllm-cuda"])
+    run(
+        ["docker", "build", "-t", reference, "--build-arg", f"BASE={python}", *_ca_secret_options(), "docker/vllm-cuda"]
+    )

@@ -22,31 +22,34 @@ GATEWAY_USER = 101
 """User and group of nginx in its image. Compose adds the group of the secrets folder."""
 
 
-def of_pools(cluster: PlacedCluster) -> dict[str, str]:
+def list_pool_secrets(cluster: PlacedCluster) -> dict[str, str]:
     """Returns {setting: file} of remote pools and endpoints, with file names inside the secrets folder."""
-    named: dict[str, str] = {}
+    files: dict[str, str] = {}
     for pool in cluster.served_pools:
         if pool.remote and pool.remote.key_file:
-            named[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
+            files[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
         if pool.remote and pool.remote.ca_file:
-            named[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
+            files[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
     for engine in cluster.engines:
         for name in engine.endpoint.secret_files if engine.endpoint else ():
-            named[f"engines[{engine.name}].endpoint ({name})"] = name
-    return named
+            files[f"engines[{engine.name}].endpoint ({name})"] = name
+    return files
 
 
-def of_alerting(cluster: Cluster) -> dict[str, str]:
+def list_alerting_secrets(cluster: Cluster) -> dict[str, str]:
     """Returns {setting: file} of Alertmanager's receivers."""
     alerting = cluster.monitoring.alerting
-    files = [(f"webhooks[{number}].url_file", one.url_file) for number, one in enumerate(alerting.webhooks, start=1)]
+    files = [
+        (f"webhooks[{number}].url_file", webhook.url_file) for number, webhook in enumerate(alerting.webhooks, start=1)
+    ]
     files += [
-        (f"emails[{number}].password_file", one.password_file) for number, one in enumerate(alerting.emails, start=1)
+        (f"emails[{number}].password_file", email.password_file)
+        for number, email in enumerate(alerting.emails, start=1)
     ]
     return {f"monitoring.alerting.{place}": name for place, name in files if name}
 
 
-def of_certificate(cluster: Cluster) -> dict[str, str]:
+def list_certificate_files(cluster: Cluster) -> dict[str, str]:
     """Returns {setting: file} of the gateway's certificate; empty without TLS."""
     tls = cluster.gateway.tls
     return {"gateway.tls.certificate": tls.certificate, "gateway.tls.key": tls.key} if tls else {}
@@ -59,19 +62,19 @@ def state(name: str) -> tuple[str, str]:
         return "missing", f"Put the file there: {path}"
     if not path.resolve().is_relative_to(secrets_folder().resolve()):
         return "a link out of the folder", f"Containers cannot follow the link. Copy the file to {path}"
-    if not _lets_in(secrets_folder(), 0o111):
+    if not _gateway_has_permission(secrets_folder(), 0o111):
         return "in an unreadable folder", f"chmod g+x {secrets_folder()}"
-    if not _lets_in(path, 0o444):
+    if not _gateway_has_permission(path, 0o444):
         return "not readable by the gateway", f"chgrp {secrets_group()} {path} && chmod g+r {path}"
     return "present", ""
 
 
-def _lets_in(path: Path, bits: int) -> bool:
+def _gateway_has_permission(path: Path, bits: int) -> bool:
     """Whether the gateway's user or its groups have one of the permission bits."""
     return checkout.has_access(path, GATEWAY_USER, (GATEWAY_USER, secrets_group()), bits)
 
 
-def of_configuration(path: Path) -> tuple[str, str]:
+def check_container_access(path: Path) -> tuple[str, str]:
     """Returns what was found at the API keys file or the users file, and how to fix it if its container cannot read
     it."""
     if not path.exists():
@@ -137,16 +140,16 @@ def certificate_path(cluster: Cluster) -> Path | None:
 
 def ensure_certificate(cluster: Cluster) -> None:
     """Creates a self-signed certificate and key, if TLS is on and neither file exists. Raises CliError."""
-    names = list(of_certificate(cluster).values())
+    names = list(list_certificate_files(cluster).values())
     if not names or any((secrets_folder() / name).exists() for name in names):
         return
     crt, key = (secrets_folder() / name for name in names)
     subjects = _subjects(cluster)
     try:
-        with tempfile.TemporaryDirectory(dir=secrets_folder()) as made:
-            _make(Path(made), cluster.name, subjects)
+        with tempfile.TemporaryDirectory(dir=secrets_folder()) as temporary:
+            _create_pair(Path(temporary), cluster.name, subjects)
             for file, target in (("key", key), ("crt", crt)):
-                (Path(made) / file).rename(target)
+                (Path(temporary) / file).rename(target)
     except CommandFailed as error:
         raise CliError(f"openssl could not create a certificate: {error.last_line}", details=error.output) from error
     except OSError as error:
@@ -159,9 +162,9 @@ def ensure_certificate(cluster: Cluster) -> None:
 
 def is_self_signed(certificate: Path) -> bool:
     """Whether issuer and subject of the certificate are the same."""
-    told = _openssl(certificate, "-subject", "-issuer", "-nameopt", "RFC2253")
-    found = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
-    return bool(found) and found.get("subject") == found.get("issuer")
+    output = _openssl(certificate, "-subject", "-issuer", "-nameopt", "RFC2253")
+    fields = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    return bool(fields) and fields.get("subject") == fields.get("issuer")
 
 
 def has_expired(certificate: Path) -> bool:
@@ -178,13 +181,15 @@ def host_name(certificate: Path) -> str:
 
 def _subjects(cluster: Cluster) -> list[str]:
     """Returns the names and addresses of this host for the certificate."""
-    listens = cluster.gateway.host
-    own = [] if listens.is_unspecified else [str(listens)]
-    return list(dict.fromkeys(["localhost", "127.0.0.1", host_info.host_name(), *own, *host_info.addresses()]))
+    host = cluster.gateway.host
+    listen_addresses = [] if host.is_unspecified else [str(host)]
+    return list(
+        dict.fromkeys(["localhost", "127.0.0.1", host_info.host_name(), *listen_addresses, *host_info.addresses()])
+    )
 
 
-def _make(folder: Path, name: str, subjects: list[str]) -> None:
-    alternatives = ",".join(f"{'IP' if parse_address(one) else 'DNS'}:{one}" for one in subjects)
+def _create_pair(folder: Path, name: str, subjects: list[str]) -> None:
+    alternatives = ",".join(f"{'IP' if parse_address(subject) else 'DNS'}:{subject}" for subject in subjects)
     request = folder / "request"
     request.write_text(REQUEST.format(name=name, alternatives=alternatives), encoding="ascii")
     command = ["openssl", "req", "-x509", "-config", str(request), "-days", str(DAYS), "-nodes"]

@@ -15,10 +15,10 @@ from manyeyes.observability.log_lines import COLOURS
 
 LINES = 400
 """vLLM prints some hundred lines of consequences after the root cause."""
-AROUND = 6
+LINES_BEFORE_CAUSE = 6
 """Number of lines shown before the root cause."""
 FOLDER = ROOT / "build/logs"
-TAIL = re.compile(
+CONSEQUENCES = re.compile(
     r"Engine core initialization failed|See root cause above|Failed core proc|cancelled|CancelledError|KeyboardInterrupt"
     r"|SystemExit|WorkerProc initialization failed"
 )
@@ -26,7 +26,7 @@ TAIL = re.compile(
 EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)\b(?:: .*)?$")
 PREFIX = re.compile(r"^(?:\([\w ,=.]+\)\s*)*(?:(?:ERROR|CRITICAL)\s+[\d: .-]+\[[\w.]+:\d+\]\s*)?")
 """The prefix of vLLM's log lines, such as (EngineCore pid=71) ERROR 11-30 03:12:44 [core.py:1104]."""
-KNOWN = (
+KNOWN_CAUSES = (
     (
         r"Free memory on device .* is less than desired",
         "Another program uses this GPU (nvidia-smi shows it). Stop it, or lower --gpu-memory-utilization in vllm_flags.",
@@ -89,40 +89,40 @@ KILLED = 137
 OUT_OF_MEMORY = "Linux killed it because it used all memory of the host or of its container (exit code 137)"
 
 
-def explained(compose: Compose, service: str, what: str) -> CliError:
-    """Returns an error for a failure `what` of this service, with its root cause, a fix, and the path of its log."""
-    log = kept_log(compose, service)
+def explain_failure(compose: Compose, service: str, failure: str) -> CliError:
+    """Returns an error for a `failure` of this service, with its root cause, a fix, and the path of its log."""
+    log = save_log(compose, service)
     lines = _lines(log.read_text(encoding="utf-8", errors="replace") if log else "")
     cause, at = root_cause(lines)
     if _was_killed(compose, service):
         cause = OUT_OF_MEMORY
-    said = f"{what}: {cause}" if cause else what
-    where = f"The whole log: {from_checkout(log)}." if log else f"`make logs PART={service}` shows the log."
-    around = lines[max(0, at - AROUND) : at + 2] if cause and at >= 0 else lines[-25:]
+    summary = f"{failure}: {cause}" if cause else failure
+    log_hint = f"The whole log: {from_checkout(log)}." if log else f"`make logs PART={service}` shows the log."
+    excerpt = lines[max(0, at - LINES_BEFORE_CAUSE) : at + 2] if cause and at >= 0 else lines[-25:]
     return CliError(
-        " ".join(part for part in (_sentence(said), remedy(cause), where) if part), details="\n".join(around)
+        " ".join(part for part in (_sentence(summary), remedy(cause), log_hint) if part), details="\n".join(excerpt)
     )
 
 
-def cause_of(compose: Compose, service: str) -> str:
+def find_cause(compose: Compose, service: str) -> str:
     """Returns the root cause and its fix; empty if none is found."""
-    log = kept_log(compose, service)
+    log = save_log(compose, service)
     cause, _ = root_cause(_lines(log.read_text(encoding="utf-8", errors="replace") if log else ""))
     return " ".join(part for part in (_sentence(cause), remedy(cause)) if part) if cause else ""
 
 
-def keep_logs(compose: Compose, services: Iterable[str]) -> list[Path]:
+def save_logs(compose: Compose, services: Iterable[str]) -> list[Path]:
     """Saves the logs of the services, before their containers are removed. Returns the paths."""
-    return [path for service in services if (path := kept_log(compose, service))]
+    return [path for service in services if (path := save_log(compose, service))]
 
 
-def kept_log(compose: Compose, service: str) -> Path | None:
+def save_log(compose: Compose, service: str) -> Path | None:
     """Saves the whole log of a service in build/. Returns its path; None if the log cannot be read or written."""
     try:
-        said = compose("logs", "--no-log-prefix", "--no-color", service, timeout_s=60)
+        output = compose("logs", "--no-log-prefix", "--no-color", service, timeout_s=60)
         path = FOLDER / f"{compose.project}-{STAMP}" / f"{service}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, said)
+        atomic_write(path, output)
     except (CommandFailed, OSError):
         return None
     return path
@@ -141,12 +141,12 @@ def root_cause(lines: list[str]) -> tuple[str, int]:
     lines, first = lines[-LINES:], max(0, len(lines) - LINES)
     known = any_core = any_other = -1
     for number, line in enumerate(lines):
-        words = PREFIX.sub("", line).strip()
-        if TAIL.search(words):
+        text = PREFIX.sub("", line).strip()
+        if CONSEQUENCES.search(text):
             continue
-        if remedy(words) and not words.startswith(("File ", "raise ", "^", '"', "'", 'f"')):
+        if remedy(text) and not text.startswith(("File ", "raise ", "^", '"', "'", 'f"')):
             known = number
-        if EXCEPTION.match(words):
+        if EXCEPTION.match(text):
             any_other = number
             if "EngineCore" in line or "Worker" in line:
                 any_core = number
@@ -158,34 +158,34 @@ def remedy(cause: str) -> str:
     """Returns a fix; empty for an unknown cause."""
     if cause == OUT_OF_MEMORY:
         return "Raise memory_gb of the engine, use a smaller model, or run fewer engines."
-    return next((what for pattern, what in KNOWN if re.search(pattern, cause, re.IGNORECASE)), "")
+    return next((fix for pattern, fix in KNOWN_CAUSES if re.search(pattern, cause, re.IGNORECASE)), "")
 
 
 def _lines(log: str) -> list[str]:
     """Returns the lines of a log. A JSON line becomes its message and its traceback."""
-    found: list[str] = []
+    lines: list[str] = []
     for text in log.splitlines():
         text = COLOURS.sub("", text).rstrip()
         try:
-            said = json.loads(text) if text.startswith("{") else None
+            entry = json.loads(text) if text.startswith("{") else None
         except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            found.append(text)
+            entry = None
+        if not isinstance(entry, dict):
+            lines.append(text)
             continue
-        who = "(EngineCore) " if "vllm.v1.engine" in str(said.get("logger", "")) else ""
-        told = [said.get(key) for key in ("message", "sentence", "msg", "exception")]
-        found += [f"{who}{line}" for one in told if one for line in str(one).splitlines()]
-    return [line for line in found if line.strip()]
+        source = "(EngineCore) " if "vllm.v1.engine" in str(entry.get("logger", "")) else ""
+        values = [entry.get(key) for key in ("message", "sentence", "msg", "exception")]
+        lines += [f"{source}{line}" for value in values if value for line in str(value).splitlines()]
+    return [line for line in lines if line.strip()]
 
 
 def _was_killed(compose: Compose, service: str) -> bool:
     """Whether Linux killed the service because memory ran out."""
     try:
-        states = [one["State"] for one in compose.inspect(service)]
+        states = [container["State"] for container in compose.inspect(service)]
     except CliError:
         return False
-    return any(one["OOMKilled"] or one["ExitCode"] == KILLED for one in states)
+    return any(state["OOMKilled"] or state["ExitCode"] == KILLED for state in states)
 
 
 def _sentence(text: str) -> str:

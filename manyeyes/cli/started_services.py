@@ -43,7 +43,7 @@ def usable_file(config: Path) -> Path:
         load(config)
     except ConfigError as error:
         for folder in sorted((ROOT / "compose/rendered").glob("host-*")):
-            if (folder / CONFIGURATION).exists() and _is_of(folder, config):
+            if (folder / CONFIGURATION).exists() and _is_rendered_from(folder, config):
                 for problem in error.problems:
                     print_warning(f"{config}: {problem}")
                 print_warning(f"{config} is invalid: using the configuration with which the cluster was started")
@@ -52,7 +52,7 @@ def usable_file(config: Path) -> Path:
     return config
 
 
-def _is_of(folder: Path, config: Path) -> bool:
+def _is_rendered_from(folder: Path, config: Path) -> bool:
     """Whether the files in `folder` were rendered from this configuration file."""
     try:
         lines = (folder / "compose.env").read_text(encoding="utf-8").splitlines()
@@ -71,40 +71,40 @@ def rendered_services(folder: Path) -> dict[str, Any]:
     return _services(folder / "engines.yaml")
 
 
-def differ_in_names_only(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def differ_in_names_only(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two definitions of an engine differ only in the names of the engine and its pool, which the gateway
     translates."""
-    return _without_names(one) == _without_names(other)
+    return _without_names(old) == _without_names(new)
 
 
 def _without_names(service: dict[str, Any]) -> dict[str, Any]:
-    kept = dict(service)
+    result = dict(service)
     command = [str(word) for word in service.get("command", ())]
     del command[served_names_slice(command)]
-    kept["command"] = command
+    result["command"] = command
     for key in ("labels", "environment"):
-        kept[key] = {name: value for name, value in service.get(key, {}).items() if name not in NAMED_AFTER_POOL}
-    return kept
+        result[key] = {name: value for name, value in service.get(key, {}).items() if name not in NAMED_AFTER_POOL}
+    return result
 
 
 def record(folder: Path, names: Iterable[str]) -> None:
     """Records that `names` were started with their rendered definitions."""
-    is_wanted = rendered_services(folder)
-    _write(folder, services(folder) | {name: is_wanted[name] for name in names if name in is_wanted})
+    rendered = rendered_services(folder)
+    _write(folder, services(folder) | {name: rendered[name] for name in names if name in rendered})
 
 
 def keep_only(folder: Path, names: Iterable[str]) -> None:
     """Removes all engines except `names` from the record."""
-    kept = set(names)
-    _write(folder, {name: service for name, service in services(folder).items() if name in kept})
+    remaining = set(names)
+    _write(folder, {name: service for name, service in services(folder).items() if name in remaining})
 
 
 def _services(path: Path) -> dict[str, Any]:
     """Reads the definitions. A damaged file counts as empty; the next start writes it again."""
     try:
         document = documents.read(path)
-        found = document.get("services") if document is not None else None
-        return {str(name): service for name, service in (found or {}).items() if isinstance(service, dict)}
+        definitions = document.get("services") if document is not None else None
+        return {str(name): service for name, service in (definitions or {}).items() if isinstance(service, dict)}
     except FileNotFoundError:
         return {}
     except (DocumentError, AttributeError) as error:
@@ -112,6 +112,6 @@ def _services(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _write(folder: Path, kept: dict[str, Any]) -> None:
-    text = HEAD + yaml.safe_dump({"services": kept}, sort_keys=False)
+def _write(folder: Path, definitions: dict[str, Any]) -> None:
+    text = HEAD + yaml.safe_dump({"services": definitions}, sort_keys=False)
     atomic_write(folder / NAME, text, mode=0o644, fsync=True)  # fsync: the file survives a power failure

@@ -27,7 +27,7 @@ from manyeyes.monitoring.prometheus_client import PrometheusClient, PrometheusEr
 from manyeyes.monitoring.report.figures import query_report_data
 from manyeyes.monitoring.report.page import render_report
 
-EVERY_S = 2.0
+REFRESH_INTERVAL_S = 2.0
 TIMEOUT_S = 5.0
 
 
@@ -35,32 +35,32 @@ def status(config: Path, watch: bool, controller_url: str = "", prometheus_url: 
     """Prints the status and returns the exit code. Default controller: of this host's Compose cluster. Raises
     CliError."""
     cluster = started_services.configuration(config)
-    asked, beside = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
+    controller, prometheus = controller_of(cluster, controller_url), prometheus_of(cluster, prometheus_url)
 
-    def seen() -> cluster_status.ClusterStatus:
-        return cluster_status.collect_status(asked, beside)
+    def collect() -> cluster_status.ClusterStatus:
+        return cluster_status.collect_status(controller, prometheus)
 
     console = Console(width=min(columns(), cluster_status.WIDTH) if not watch else None, highlight=False)
     if watch:
-        return _watch(seen, console)
-    now = seen()
-    console.print(cluster_status.render_status(now))
-    if not controller_url and (odd := _not_well(Compose(cluster.name))):
-        print_line(f"\nunhealthy: {', '.join(odd)}")
-    return 1 if now.empty_pools or not now.pools else 0
+        return _watch(collect, console)
+    current = collect()
+    console.print(cluster_status.render_status(current))
+    if not controller_url and (unhealthy := _list_unhealthy(Compose(cluster.name))):
+        print_line(f"\nunhealthy: {', '.join(unhealthy)}")
+    return 1 if current.empty_pools or not current.pools else 0
 
 
-def _watch(seen: Callable[[], cluster_status.ClusterStatus], console: Console) -> int:
+def _watch(collect: Callable[[], cluster_status.ClusterStatus], console: Console) -> int:
     """Updates the status until Ctrl-C, and returns 0. An error is shown, and the next update tries again."""
     try:
         with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
             while True:
                 try:
-                    shown = cluster_status.render_status(seen())
-                except CliError as trouble:
-                    shown = "\n".join(trouble.problems)
-                live.update(shown, refresh=True)
-                time.sleep(EVERY_S)
+                    content = cluster_status.render_status(collect())
+                except CliError as error:
+                    content = "\n".join(error.problems)
+                live.update(content, refresh=True)
+                time.sleep(REFRESH_INTERVAL_S)
     except KeyboardInterrupt:
         return 0
 
@@ -80,9 +80,9 @@ def controller_of(cluster: Cluster, url: str) -> cluster_status.Controller:
     """Returns a function that queries the controller at `url`, or in this host's Compose cluster. Both raise
     CliError."""
     if url:
-        return lambda: _at(url)
+        return lambda: _query_url(url)
     compose = _compose(cluster)
-    return lambda: _inside(compose, cluster)
+    return lambda: _query_compose(compose, cluster)
 
 
 def prometheus_of(cluster: Cluster, url: str) -> PrometheusClient | None:
@@ -92,39 +92,39 @@ def prometheus_of(cluster: Cluster, url: str) -> PrometheusClient | None:
     return PrometheusClient(url or f"http://127.0.0.1:{cluster.monitoring.prometheus_port}", TIMEOUT_S)
 
 
-def _inside(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def _query_compose(compose: Compose, cluster: Cluster) -> tuple[dict[str, Any], list[dict[str, str]]]:
     try:
         return gateway_client.status_and_events(compose, cluster)
     except (CommandFailed, TimeoutError, ValueError) as error:
-        why = error.last_line if isinstance(error, CommandFailed) else str(error)
-        odd = _not_well(compose)
+        reason = error.last_line if isinstance(error, CommandFailed) else str(error)
+        unhealthy = _list_unhealthy(compose)
         raise CliError(
-            f"the controller does not answer: {why}. The gateway continues with the last known engines.",
-            *([f"unhealthy: {', '.join(odd)}"] if odd else []),
+            f"the controller does not answer: {reason}. The gateway continues with the last known engines.",
+            *([f"unhealthy: {', '.join(unhealthy)}"] if unhealthy else []),
         ) from error
 
 
-def _at(url: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def _query_url(url: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        told = []
+        documents = []
         for path in ("/status", "/api/events"):
-            with opener.open(url.rstrip("/") + path, timeout=TIMEOUT_S) as reply:
-                told.append(json.load(reply))
-        return told[0], told[1]
+            with opener.open(url.rstrip("/") + path, timeout=TIMEOUT_S) as response:
+                documents.append(json.load(response))
+        return documents[0], documents[1]
     except (OSError, ValueError) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise CliError(f"the controller does not answer at {url}: {why}") from error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise CliError(f"the controller does not answer at {url}: {reason}") from error
 
 
-def _not_well(compose: Compose) -> list[str]:
+def _list_unhealthy(compose: Compose) -> list[str]:
     """Returns the containers that should run but do not, or that fail their health check."""
-    odd = []
+    unhealthy = []
     for row in compose.containers():
-        ended_well = row["State"] == "exited" and "(0)" in row["Status"]  # as the downloader does
-        if (row["State"] != "running" and not ended_well) or "(unhealthy)" in row["Status"]:
-            odd.append(f"{row['Service']} ({row['Status'].lower()})")
-    return odd
+        exited_normally = row["State"] == "exited" and "(0)" in row["Status"]  # as the downloader does
+        if (row["State"] != "running" and not exited_normally) or "(unhealthy)" in row["Status"]:
+            unhealthy.append(f"{row['Service']} ({row['Status'].lower()})")
+    return unhealthy
 
 
 NO_PROMETHEUS = (
@@ -142,23 +142,24 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
         raise CliError(NO_PROMETHEUS.format(config=config))
     end_s = time.time()
     try:
-        about = query_report_data(prometheus, end_s - 3600 * hours, end_s)
+        report_data = query_report_data(prometheus, end_s - 3600 * hours, end_s)
     except PrometheusError as error:
         raise CliError(f"{error}. Is the cluster up? (`make status`)") from error
     notices: list[str] = []
     events: list[tuple[datetime, str]] = []
     try:
-        said, told = controller_of(cluster, controller_url)()
-        notices = _notices(said)
-        events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in told]
-    except CliError as trouble:
+        current, recent_events = controller_of(cluster, controller_url)()
+        notices = _notices(current)
+        events = [(datetime.fromisoformat(event["at"]), event["sentence"]) for event in recent_events]
+    except CliError as error:
         # The measurements are useful without events, also for a cluster that was just stopped.
-        print_warning(f"the report has no events: {trouble.problems[0]}")
+        print_warning(f"the report has no events: {error.problems[0]}")
     file = Path(out) if out else ROOT / "build/report" / f"{time.strftime('%Y%m%d-%H%M')}.html"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(
-            render_report(about, cluster.name, events, notices, f"manyeyes report --hours {hours:g}"), encoding="utf-8"
+            render_report(report_data, cluster.name, events, notices, f"manyeyes report --hours {hours:g}"),
+            encoding="utf-8",
         )
     except OSError as error:
         raise CliError(f"{file} could not be written: {error.strerror}") from error
@@ -166,10 +167,10 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
     return file
 
 
-def _notices(said: dict[str, Any]) -> list[str]:
+def _notices(current: dict[str, Any]) -> list[str]:
     """Returns each notice once, with its pools."""
-    about: dict[str, list[str]] = {}
-    for pool in said["pools"]:
+    pools_by_notice: dict[str, list[str]] = {}
+    for pool in current["pools"]:
         if pool.get("notice"):
-            about.setdefault(pool["notice"], []).append(pool["name"])
-    return [f"{', '.join(names)}: {notice}." for notice, names in about.items()]
+            pools_by_notice.setdefault(pool["notice"], []).append(pool["name"])
+    return [f"{', '.join(names)}: {notice}." for notice, names in pools_by_notice.items()]

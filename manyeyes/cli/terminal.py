@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 
-from manyeyes.cli.process import CommandFailed, end_all
+from manyeyes.cli.process import CommandFailed, stop_all
 from manyeyes.config.credentials import KeysError, UsersError
 from manyeyes.config.loader import ConfigError
 from manyeyes.config.placement import PlacementError
 
-QUIET_EVERY_S = 15.0
+PROGRESS_INTERVAL_S = 15.0
 """Seconds between progress lines of a long step, if the output is not a terminal."""
 
 
@@ -34,18 +34,18 @@ def print_line(text: str = "") -> None:
 
 
 def print_ok(text: str) -> None:
-    _marked("ok", text)
+    _print_marked("ok", text)
 
 
 def print_warning(text: str) -> None:
-    _marked("!!", text)
+    _print_marked("!!", text)
 
 
 def print_error(text: str) -> None:
-    _marked("no", text)
+    _print_marked("no", text)
 
 
-def _marked(mark: str, text: str) -> None:
+def _print_marked(mark: str, text: str) -> None:
     """Prints one message. It is wrapped on a terminal, and is a single line in a log, so that it can be searched."""
     lines = textwrap.wrap(text, columns() - 7, break_long_words=False, break_on_hyphens=False) or [""]
     print_line(f"  {mark}  " + "\n      ".join(lines if sys.stdout.isatty() else [text]))
@@ -67,27 +67,27 @@ def step(title: str) -> Iterator[Step]:
         done.set()
         ticker.join()
         _clear_line()
-        took = time.monotonic() - started
-        seconds = f" ({took:.0f} s)" if took >= 1 else ""
+        elapsed_s = time.monotonic() - started
+        duration = f" ({elapsed_s:.0f} s)" if elapsed_s >= 1 else ""
         if not failed:
-            print_ok(f"{current.outcome or current.title}{seconds}")
+            print_ok(f"{current.outcome or current.title}{duration}")
         elif not current.may_fail:
-            print_error(f"{current.title}{seconds}")
+            print_error(f"{current.title}{duration}")
 
 
 def _tick(current: Step, started: float, done: threading.Event) -> None:
     tty = sys.stdout.isatty()
-    said = started
+    printed_s = started
     shown_note = ""
     while not done.wait(0.5 if tty else 1.0):
-        now = time.monotonic()
-        line = f"  ..  {current.title}, {now - started:.0f} s" + (f": {current.note}" if current.note else "")
+        now_s = time.monotonic()
+        line = f"  ..  {current.title}, {now_s - started:.0f} s" + (f": {current.note}" if current.note else "")
         if tty:
             _clear_line()
             print(line[: columns() - 1], end="", flush=True)
-        elif now - said >= QUIET_EVERY_S or (current.note != shown_note and now - said >= 5):
+        elif now_s - printed_s >= PROGRESS_INTERVAL_S or (current.note != shown_note and now_s - printed_s >= 5):
             print_line(line[:160])
-            said, shown_note = now, current.note
+            printed_s, shown_note = now_s, current.note
 
 
 def _clear_line() -> None:
@@ -140,7 +140,7 @@ def print_known_error(error: BaseException) -> int | None:
 
 def print_interrupted() -> int:
     """Stops all running programs, prints a message, and returns the exit code."""
-    end_all()
+    stop_all()
     print_error("interrupted")
     return EXIT_INTERRUPTED
 

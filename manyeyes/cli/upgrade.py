@@ -43,34 +43,38 @@ def upgrade(config: Path, image: str) -> None:
             f"Change `images:` in {config}, then run `make up`."
         )
     key = IMAGE_OF[flavours[0]]
-    before, old = config.read_text(encoding="utf-8"), getattr(cluster.images, key)
-    if old == image:
+    old_text, old_image = config.read_text(encoding="utf-8"), getattr(cluster.images, key)
+    if old_image == image:
         raise CliError(f"images.{key} is already {image}. `make restart-rolling` restarts its engines.")
-    text = with_image(before, config, key, image)
+    text = with_image(old_text, config, key, image)
     names = _without_drained(cluster, compose)
     print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
-    print_line(f"  from {old}\n  to   {image}")
+    print_line(f"  from {old_image}\n  to   {image}")
     images.provide(cluster.model_copy(update={"images": parse(text, config).images}))
     _write(config, text)
     try:
         cluster, compose = running_cluster(config)
         restart_one_by_one(cluster, compose, names[:1])
     except BaseException:
-        _write(config, before)
-        print_warning(f"{config} was reverted to {old}")
+        _write(config, old_text)
+        print_warning(f"{config} was reverted to {old_image}")
         cluster, compose = running_cluster(config)
         if changed := compose.would_recreate(names[:1]):
             restart_one_by_one(cluster, compose, changed)
         raise
     restart_one_by_one(cluster, compose, names[1:])
     gateway_client.print_pending_changes(compose, cluster)
-    print_ok(f"{config} has {key}: {image}. To revert: {next_command('upgrade', old, config=config)}")
+    print_ok(f"{config} has {key}: {image}. To revert: {next_command('upgrade', old_image, config=config)}")
 
 
 def _without_drained(cluster: PlacedCluster, compose: Compose) -> list[str]:
     """Returns the engines that are not drained. A drained engine gets the image by `make up` or a later restart."""
-    looks = EngineContainers(cluster, compose).look()
-    names = [one.name for one in cluster.started_engines if one.name in looks and looks[one.name].state != DRAINING]
+    statuses = EngineContainers(cluster, compose).query_engines()
+    names = [
+        engine.name
+        for engine in cluster.started_engines
+        if engine.name in statuses and statuses[engine.name].state != DRAINING
+    ]
     if not names:
         raise CliError("no running engine can test the image. Run `make up` first.")
     return names
@@ -89,18 +93,18 @@ def with_image(text: str, config: Path, key: str, image: str) -> str:
         if place is not None:
             changed = text[: place.start_mark.index] + image + text[place.end_mark.index :]
         else:
-            at, indent = section.start_mark.index, " " * section.start_mark.column
-            fresh = f"{key}: {image}"
+            index, indent = section.start_mark.index, " " * section.start_mark.column
+            setting = f"{key}: {image}"
             changed = (
-                f"{text[: at + 1]}{fresh}, {text[at + 1 :]}"
+                f"{text[: index + 1]}{setting}, {text[index + 1 :]}"
                 if section.flow_style
-                else f"{text[:at]}{fresh}\n{indent}{text[at:]}"
+                else f"{text[:index]}{setting}\n{indent}{text[index:]}"
             )
     else:
         raise CliError(f"{config}: `images:` is not a section. Set images.{key}: {image} yourself.")
-    before = parse(text, config)
-    images = before.images.model_copy(update={key: image.strip('"')})
-    if parse(changed, config) != before.model_copy(update={"images": images}):
+    old_cluster = parse(text, config)
+    images = old_cluster.images.model_copy(update={key: image.strip('"')})
+    if parse(changed, config) != old_cluster.model_copy(update={"images": images}):
         raise CliError(f"{config} could not be changed. Set images.{key}: {image} yourself, then run `make up`.")
     return changed
 
@@ -110,42 +114,42 @@ def _write(config: Path, text: str) -> None:
     load(config)
 
 
-OWN = "manyeyes/"
+OWN_PREFIX = "manyeyes/"
 """Prefix of images of this repository. They have no digest until they are pushed to a registry."""
-ASK_S = 60.0
+REGISTRY_TIMEOUT_S = 60.0
 
 
 def pin_images(config: Path) -> None:
     """Writes digests to `images:` in the configuration. Raises CliError if no registry returns a digest."""
     cluster = load(config)
-    wanted = third_party_images(cluster)
-    found: dict[str, str] = {}
+    references = third_party_images(cluster)
+    digests: dict[str, str] = {}
     with step("querying registries") as current:
-        for key, reference in wanted.items():
+        for key, reference in references.items():
             current.note = reference
             if digest := digest_of(reference):
-                found[key] = f"{tag_of(reference)}@{digest}"
-        current.outcome = f"{len(found)} of {len(wanted)} images have a digest"
-    if not found:
+                digests[key] = f"{tag_of(reference)}@{digest}"
+        current.outcome = f"{len(digests)} of {len(references)} images have a digest"
+    if not digests:
         raise CliError(
             f"no registry is reachable (docker buildx imagetools). {config} is unchanged, and images are used by tag."
         )
     text = config.read_text(encoding="utf-8")
-    for key, pinned in found.items():
-        if pinned == wanted[key]:
+    for key, pinned in digests.items():
+        if pinned == references[key]:
             print_ok(f"{key}: {pinned}, unchanged")
             continue
         text = with_image(text, config, key, f'"{pinned}"')
         print_ok(f"{key}: {pinned}")
     atomic_write(config, text)
-    for key in wanted.keys() - found.keys():
-        print_warning(f"{key}: no registry returned a digest for {wanted[key]}, so it is unchanged")
+    for key in references.keys() - digests.keys():
+        print_warning(f"{key}: no registry returned a digest for {references[key]}, so it is unchanged")
 
 
 def third_party_images(cluster: Cluster) -> dict[str, str]:
     """Returns {setting: reference} of third-party images."""
     references = {key: str(getattr(cluster.images, key)) for key in Images.model_fields}
-    return {key: reference for key, reference in references.items() if not reference.startswith(OWN)}
+    return {key: reference for key, reference in references.items() if not reference.startswith(OWN_PREFIX)}
 
 
 def tag_of(reference: str) -> str:
@@ -155,9 +159,9 @@ def tag_of(reference: str) -> str:
 
 def digest_of(reference: str) -> str:
     """Returns the current digest of the tag, for all platforms; empty if no registry returns it."""
-    ask = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", tag_of(reference)]
+    command = ["docker", "buildx", "imagetools", "inspect", "--format", "{{json .Manifest}}", tag_of(reference)]
     try:
-        digest = str(json.loads(run(ask, timeout_s=ASK_S))["digest"])
+        digest = str(json.loads(run(command, timeout_s=REGISTRY_TIMEOUT_S))["digest"])
     except (CommandFailed, TimeoutError, ValueError, KeyError, TypeError):
         return ""
     return digest if digest.startswith("sha256:") else ""

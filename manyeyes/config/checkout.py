@@ -33,11 +33,11 @@ CONTAINER_USER = 10001
 
 def has_access(path: Path, user: int, groups: tuple[int, ...], bits: int = 0o444) -> bool:
     """Whether a non-root user with these groups has one of the permission bits on `path`."""
-    found = path.stat()
-    mode = found.st_mode & bits
-    if found.st_uid == user:
+    status = path.stat()
+    mode = status.st_mode & bits
+    if status.st_uid == user:
         return bool(mode & 0o700)
-    if found.st_gid in groups:
+    if status.st_gid in groups:
         return bool(mode & 0o070)
     return bool(mode & 0o007)
 
@@ -47,7 +47,7 @@ def is_readable_by_containers(path: Path) -> bool:
     return has_access(path, CONTAINER_USER, (CONTAINER_USER, secrets_group()))
 
 
-def grant_container_access(path: Path, new: bool = False) -> None:
+def grant_container_access(path: Path, is_new: bool = False) -> None:
     """Lets the controller and the web page, and no other user, read a private file.
 
     A file of root changes owner to the container user and its mode is unchanged. A file of another user is changed
@@ -58,7 +58,7 @@ def grant_container_access(path: Path, new: bool = False) -> None:
     is_root, owner = os.geteuid() == 0, path.stat().st_uid
     if is_root and owner == 0:
         os.chown(path, CONTAINER_USER, CONTAINER_USER)
-    elif new:
+    elif is_new:
         with contextlib.suppress(PermissionError):
             os.chown(path, -1, CONTAINER_USER if is_root else secrets_group())
         path.chmod(0o640)

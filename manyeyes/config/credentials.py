@@ -19,7 +19,7 @@ from manyeyes.config import checkout, documents
 from manyeyes.config.documents import DocumentError, FileProblems
 from manyeyes.config.fields import Section
 
-Whole = TypeVar("Whole", bound=Section)
+FileModel = TypeVar("FileModel", bound=Section)
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 NAME = "1 to 64 letters, digits and . _ @ -, starting with a letter or digit"
 KEYS_HEAD = "# API keys by name, with the SHA-256 of each key. Keys are not stored. `manyeyes key NAME` adds a key.\n"
@@ -48,7 +48,7 @@ class ApiKeys(Section):
     keys: tuple[ApiKey, ...] = ()
 
 
-WANTED_OF_KEYS = {
+EXPECTED_IN_KEYS = {
     "keys": "a list of keys",
     "name": NAME,
     "sha256": "64 hexadecimal digits, the SHA-256 of the key",
@@ -59,8 +59,8 @@ WANTED_OF_KEYS = {
 
 def load_keys(path: Path) -> ApiKeys:
     """Reads the keys in `path`; no keys if the file does not exist. Raises KeysError."""
-    found = documents.load_file(_parse_keys, KeysError, path)
-    return ApiKeys() if found is None else found
+    keys = documents.load_file(_parse_keys, KeysError, path)
+    return ApiKeys() if keys is None else keys
 
 
 def parse_keys(text: str, path: Path) -> ApiKeys:
@@ -70,7 +70,7 @@ def parse_keys(text: str, path: Path) -> ApiKeys:
 
 
 def _parse_keys(text: str, path: Path) -> ApiKeys:
-    keys = _validated(text, path, ApiKeys, ApiKey, KeysError, WANTED_OF_KEYS)
+    keys = _validate(text, path, ApiKeys, ApiKey, KeysError, EXPECTED_IN_KEYS)
     if problems := list(_repetitions(keys)):
         raise KeysError(path, problems)
     return keys
@@ -86,14 +86,14 @@ def add_key(path: Path, name: str, requests_per_minute: int | None, in_flight: i
     key = f"me-{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     try:
-        made = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
+        new_key = ApiKey(name=name, sha256=digest, requests_per_minute=requests_per_minute, in_flight=in_flight)
     except ValidationError as error:
         problems = [
-            f"{_problem(str(one['loc'][0]), one, ApiKey, WANTED_OF_KEYS, 'keys')}, got {one['input']!r}"
-            for one in error.errors()
+            f"{_problem(str(detail['loc'][0]), detail, ApiKey, EXPECTED_IN_KEYS, 'keys')}, got {detail['input']!r}"
+            for detail in error.errors()
         ]
         raise KeysError(path, problems) from error
-    document = {"keys": [one.model_dump(exclude_none=True) for one in (*keys.keys, made)]}
+    document = {"keys": [entry.model_dump(exclude_none=True) for entry in (*keys.keys, new_key)]}
     _write(path, KEYS_HEAD, document)
     return key
 
@@ -103,8 +103,8 @@ def _repetitions(keys: ApiKeys) -> Iterator[str]:
     yield from find_repeated(names, "keys")
     yield from _case_collisions(names, "keys")
     for digest in sorted({digest for digest in digests if digests.count(digest) > 1}):
-        same = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
-        yield f"{same} have the same sha256; delete one of them"
+        entries = " and ".join(f"keys[{key.name}]" for key in keys.keys if key.sha256 == digest)
+        yield f"{entries} have the same sha256; delete one of them"
 
 
 USERS_HEAD = (
@@ -112,21 +112,21 @@ USERS_HEAD = (
 )
 LOG_N, R, P = 14, 8, 1
 """Cost of scrypt: 16 MiB of memory and some tens of milliseconds per password."""
-FORM = re.compile(r"scrypt\$([0-9]{2})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)")
-SHORTEST = 8
+HASH_FORMAT = re.compile(r"scrypt\$([0-9]{2})\$([0-9]{1,2})\$([0-9]{1,2})\$([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+)")
+MIN_PASSWORD_LENGTH = 8
 
 
 class UsersError(FileProblems):
     """The users file cannot be used."""
 
 
-def _of_scrypt(text: str) -> str:
+def _check_scrypt_hash(text: str) -> str:
     """Checks the form of a hash. Its cost is limited, so that a users file cannot overload the web page."""
-    found = FORM.fullmatch(text)
-    if not found or not 14 <= int(found[1]) <= 17 or not 1 <= int(found[2]) <= 8 or not 1 <= int(found[3]) <= 4:
+    match = HASH_FORMAT.fullmatch(text)
+    if not match or not 14 <= int(match[1]) <= 17 or not 1 <= int(match[2]) <= 8 or not 1 <= int(match[3]) <= 4:
         raise ValueError("is not an scrypt hash with an accepted cost")
     try:
-        sizes = [len(base64.b64decode(part, validate=True)) for part in (found[4], found[5])]
+        sizes = [len(base64.b64decode(part, validate=True)) for part in (match[4], match[5])]
     except binascii.Error:
         raise ValueError("is not base64") from None
     if sizes[0] < 16 or sizes[1] != 32:
@@ -139,7 +139,7 @@ class User(Section):
 
     name: EntryName
     """Login name."""
-    password: Annotated[str, AfterValidator(_of_scrypt)]
+    password: Annotated[str, AfterValidator(_check_scrypt_hash)]
     """scrypt$log2(N)$r$p$salt$hash, with salt and hash in base64."""
 
 
@@ -148,16 +148,16 @@ class Users(Section):
 
     users: tuple[User, ...] = ()
 
-    def named(self, name: str) -> User | None:
+    def find(self, name: str) -> User | None:
         return next((user for user in self.users if user.name == name), None)
 
 
-WANTED_OF_USERS = {
+EXPECTED_IN_USERS = {
     "users": "a list of users",
     "name": NAME,
     "password": "a hash in the format that `manyeyes user` writes",
 }
-NOBODY = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 32))
+UNKNOWN_USER_HASH = "scrypt$14$8$1$" + "$".join(base64.b64encode(bytes(size)).decode() for size in (16, 32))
 """The hash that a password is compared with if the user does not exist, so that the check takes the same time."""
 
 
@@ -169,18 +169,18 @@ def hash_password(password: str) -> str:
 
 def verify_password(password: str, user: User | None) -> bool:
     """Whether `password` is correct. Takes the same time for an unknown user (None). Call it in a thread."""
-    found = FORM.fullmatch(user.password if user else NOBODY)
-    assert found
-    log_n, r, p = (int(found[nth]) for nth in (1, 2, 3))
-    salt, wanted = base64.b64decode(found[4]), base64.b64decode(found[5])
-    same = hmac.compare_digest(_scrypt(password, salt, log_n, r, p), wanted)
-    return same and user is not None
+    match = HASH_FORMAT.fullmatch(user.password if user else UNKNOWN_USER_HASH)
+    assert match
+    log_n, r, p = (int(match[group]) for group in (1, 2, 3))
+    salt, expected = base64.b64decode(match[4]), base64.b64decode(match[5])
+    is_equal = hmac.compare_digest(_scrypt(password, salt, log_n, r, p), expected)
+    return is_equal and user is not None
 
 
 def load_users(path: Path) -> Users:
     """Reads the users in `path`; no users if the file does not exist. Raises UsersError."""
-    found = documents.load_file(_parse_users, UsersError, path)
-    return Users() if found is None else found
+    users = documents.load_file(_parse_users, UsersError, path)
+    return Users() if users is None else users
 
 
 def parse_users(text: str, path: Path) -> Users:
@@ -190,7 +190,7 @@ def parse_users(text: str, path: Path) -> Users:
 
 
 def _parse_users(text: str, path: Path) -> Users:
-    users = _validated(text, path, Users, User, UsersError, WANTED_OF_USERS)
+    users = _validate(text, path, Users, User, UsersError, EXPECTED_IN_USERS)
     if not users.users:
         raise UsersError(
             path, ["has no users. Add a user with `manyeyes user NAME`, or delete the file to disable the login"]
@@ -203,53 +203,62 @@ def _parse_users(text: str, path: Path) -> Users:
 def set_password(path: Path, name: str, password: str) -> bool:
     """Writes the hash of the password to `path`. Returns whether the user is new. Raises UsersError."""
     users = load_users(path)
-    if len(password) < SHORTEST:
-        raise UsersError(path, [f"the password is too short: expected at least {SHORTEST} characters"])
+    if len(password) < MIN_PASSWORD_LENGTH:
+        raise UsersError(path, [f"the password is too short: expected at least {MIN_PASSWORD_LENGTH} characters"])
     try:
-        made = User(name=name, password=hash_password(password))
+        new_user = User(name=name, password=hash_password(password))
     except ValidationError as error:
         raise UsersError(path, [f"name: expected {NAME}, got {name!r}"]) from error
-    others = [user for user in users.users if user.name != name]
-    document = {"users": [one.model_dump() for one in (*others, made)]}
+    other_users = [user for user in users.users if user.name != name]
+    document = {"users": [user.model_dump() for user in (*other_users, new_user)]}
     _write(path, USERS_HEAD, document)
-    return len(others) == len(users.users)
+    return len(other_users) == len(users.users)
 
 
 def _scrypt(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=2**log_n, r=r, p=p, maxmem=256 * 2**log_n * r * p, dklen=32)
 
 
-def _validated(
-    text: str, path: Path, whole: type[Whole], item: type[Section], error: type[FileProblems], wanted: Mapping[Any, str]
-) -> Whole:
-    """Parses a file whose only top-level key, the first key of `wanted`, is a list of named entries. Raises `error`."""
-    section = next(iter(wanted))
+def _validate(
+    text: str,
+    path: Path,
+    model: type[FileModel],
+    entry_type: type[Section],
+    error: type[FileProblems],
+    expected: Mapping[Any, str],
+) -> FileModel:
+    """Parses a file whose only top-level key, the first key of `expected`, is a list of named entries. Raises `error`."""
+    section = next(iter(expected))
     try:
         document = documents.parse(text)
-        return whole.model_validate({} if document is None and whole is ApiKeys else document)
+        return model.model_validate({} if document is None and model is ApiKeys else document)
     except DocumentError as problem:
         raise error(path, [f"cannot be read: {problem}"]) from problem
-    except ValidationError as wrong:
-        found = wrong.errors(include_url=False)
+    except ValidationError as validation_error:
+        details = validation_error.errors(include_url=False)
         raise error(
             path,
             [
-                _problem(documents.place_of(one["loc"], document) or "the file", one, item, wanted, section)
-                for one in found
+                _problem(
+                    documents.place_of(detail["loc"], document) or "the file", detail, entry_type, expected, section
+                )
+                for detail in details
             ],
-        ) from wrong
+        ) from validation_error
 
 
-def _problem(place: str, error: ErrorDetails, item: type[Section], wanted: Mapping[Any, str], section: str) -> str:
+def _problem(
+    place: str, error: ErrorDetails, entry_type: type[Section], expected: Mapping[Any, str], section: str
+) -> str:
     """Describes one error without the value, which may be a secret written in place of its hash."""
     if error["type"] == "missing":
         return f"{place} is missing"
     if error["type"] == "extra_forbidden":
-        return f"{place} is not a setting; the settings are {', '.join(item.model_fields)}"
+        return f"{place} is not a setting; the settings are {', '.join(entry_type.model_fields)}"
     last = error["loc"][-1] if error["loc"] else ""
     if isinstance(last, int):
-        return f"{place}: expected an entry with {', '.join(item.model_fields)}"
-    return f"{place}: expected {wanted.get(last, f'`{section}:` with a list of {section}')}"
+        return f"{place}: expected an entry with {', '.join(entry_type.model_fields)}"
+    return f"{place}: expected {expected.get(last, f'`{section}:` with a list of {section}')}"
 
 
 def find_repeated(names: Sequence[str], section: str) -> Iterator[str]:
@@ -260,17 +269,17 @@ def find_repeated(names: Sequence[str], section: str) -> Iterator[str]:
 
 def _case_collisions(names: Sequence[str], section: str) -> Iterator[str]:
     """Yields one sentence for each pair of names that differ only in case."""
-    first: dict[str, str] = {}
+    spellings: dict[str, str] = {}
     for name in dict.fromkeys(names):
-        if (other := first.setdefault(name.lower(), name)) != name:
+        if (earlier := spellings.setdefault(name.lower(), name)) != name:
             yield (
-                f"{section}[{other}] and {section}[{name}] differ only in case, and nginx ignores case; "
+                f"{section}[{earlier}] and {section}[{name}] differ only in case, and nginx ignores case; "
                 "choose a different name"
             )
 
 
 def _write(path: Path, head: str, document: Mapping[str, Any]) -> None:
     """Writes `document` below the comment `head`. The file is replaced atomically and is private."""
-    new = not path.exists()
+    is_new = not path.exists()
     atomic_write(path, head + yaml.safe_dump(document, sort_keys=False))
-    checkout.grant_container_access(path, new=new)
+    checkout.grant_container_access(path, is_new=is_new)

@@ -12,31 +12,31 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from manyeyes.config.fields import FileName, IsUrl, Section
 
 PLACEHOLDERS = ("USER_PROMPT", "MODEL_NAME", "MODEL_TEMPERATURE", "IMAGE_URL", "MAX_TOKENS", "STREAM")
-ALONE = frozenset({"MODEL_TEMPERATURE", "MAX_TOKENS", "STREAM"})
+WHOLE_VALUE_PLACEHOLDERS = frozenset({"MODEL_TEMPERATURE", "MAX_TOKENS", "STREAM"})
 """These placeholders become a number or true/false, so each must be a whole value."""
 PLACEHOLDER = re.compile(r"\{(" + "|".join(PLACEHOLDERS) + r")\}")
 _ANY_PLACEHOLDER = re.compile(r"\{([A-Z][A-Z_]+)\}")
 _STRING_OR_BARE = re.compile(r'"(?:[^"\\]|\\.)*"|\{[A-Z][A-Z_]+\}')
 SECRET = re.compile(r"\{SECRET:([A-Za-z0-9][A-Za-z0-9._-]*)\}")
 FORBIDDEN_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"})
-DEEPEST = 30
+MAX_LEVELS = 30
 
 
-def _parsed(value: Any) -> Any:
+def _parse_template(value: Any) -> Any:
     """Parses a template that is given as text. Placeholders may be written without quotes, like numbers."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(_STRING_OR_BARE.sub(lambda found: found[0] if found[0][0] == '"' else f'"{found[0]}"', value))
+        return json.loads(_STRING_OR_BARE.sub(lambda match: match[0] if match[0][0] == '"' else f'"{match[0]}"', value))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"a JSON document ({error})") from error
 
 
-def _checked(template: Any) -> Any:
+def _check_template(template: Any) -> Any:
     if not isinstance(template, dict | list):
         raise ValueError("a JSON document with {USER_PROMPT} in it")
-    if _depth(template) > DEEPEST:
-        raise ValueError(f"a JSON document of at most {DEEPEST} levels")
+    if _depth(template) > MAX_LEVELS:
+        raise ValueError(f"a JSON document of at most {MAX_LEVELS} levels")
     if not _is_json(template):
         raise ValueError("a JSON document: keys are text, and values text, numbers, true, false or null")
     texts = list(_texts(template))
@@ -44,9 +44,9 @@ def _checked(template: Any) -> Any:
         for name in _ANY_PLACEHOLDER.findall(text):
             if name not in PLACEHOLDERS:
                 raise ValueError(
-                    f"a template without {{{name}}} (placeholders: {', '.join(f'{{{one}}}' for one in PLACEHOLDERS)})"
+                    f"a template without {{{name}}} (placeholders: {', '.join(f'{{{placeholder}}}' for placeholder in PLACEHOLDERS)})"
                 )
-            if name in ALONE and text != f"{{{name}}}":
+            if name in WHOLE_VALUE_PLACEHOLDERS and text != f"{{{name}}}":
                 raise ValueError(f"{{{name}}} as a whole value, because it becomes a number or true/false")
     if not any("{USER_PROMPT}" in text for text in texts):
         raise ValueError("a JSON document with {USER_PROMPT} in it")
@@ -54,10 +54,10 @@ def _checked(template: Any) -> Any:
 
 
 def _depth(value: Any, level: int = 0) -> int:
-    if level > DEEPEST or not isinstance(value, dict | list):
+    if level > MAX_LEVELS or not isinstance(value, dict | list):
         return level
     return max(
-        (_depth(one, level + 1) for one in (value.values() if isinstance(value, dict) else value)), default=level
+        (_depth(child, level + 1) for child in (value.values() if isinstance(value, dict) else value)), default=level
     )
 
 
@@ -73,8 +73,8 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _texts(child)
 
 
 def _path(text: str) -> str:
@@ -85,7 +85,7 @@ def _path(text: str) -> str:
     return text
 
 
-Template = Annotated[Any, BeforeValidator(_parsed), AfterValidator(_checked)]
+Template = Annotated[Any, BeforeValidator(_parse_template), AfterValidator(_check_template)]
 AnswerPath = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_path)]
 EndpointUrl = Annotated[
     str,
@@ -152,11 +152,11 @@ class Endpoint(Section):
     @property
     def secret_files(self) -> list[str]:
         """Names of the files in the secrets folder that this endpoint uses."""
-        named = [name for value in self.headers.values() for name in SECRET.findall(value)]
-        return [*named, *([self.ca_file] if self.ca_file else [])]
+        names = [name for value in self.headers.values() for name in SECRET.findall(value)]
+        return [*names, *([self.ca_file] if self.ca_file else [])]
 
     @property
-    def takes_pictures(self) -> bool:
+    def accepts_images(self) -> bool:
         return any("{IMAGE_URL}" in text for text in _texts(self.template))
 
 

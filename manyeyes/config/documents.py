@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import yaml
 
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 """A configuration with 1,000 engines has 200 KB."""
-MOST_NODES = 100_000
+MAX_NODES = 100_000
 """Maximum number of values in a document. An alias counts each time it is used."""
-MOST_LEVELS = 60
-MOST_NUMBER = 2**63
+MAX_LEVELS = 60
+MAX_NUMBER = 2**63
 Parsed = TypeVar("Parsed")
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -43,15 +43,15 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(mode):
             raise DocumentError("is not a regular file")  # reading a pipe or a device might never return
         with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+            raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
         if isinstance(error, DocumentError):
             raise
         raise DocumentError(f"cannot be read: {_one_line(error)}") from error
-    if len(raw) > MOST_BYTES:
-        raise DocumentError(f"is larger than {MOST_BYTES >> 20} MiB")
+    if len(raw) > MAX_BYTES:
+        raise DocumentError(f"is larger than {MAX_BYTES >> 20} MiB")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -62,8 +62,8 @@ def parse(text: str) -> Any:
     """Parses a document; None if it is empty. A duplicate key is an error. Raises DocumentError, and no other
     exception."""
     try:
-        if len(text) > MOST_BYTES:
-            raise DocumentError(f"is larger than {MOST_BYTES >> 20} MiB")
+        if len(text) > MAX_BYTES:
+            raise DocumentError(f"is larger than {MAX_BYTES >> 20} MiB")
         loader = _StrictLoader(text)
         try:
             return loader.get_single_data()
@@ -74,7 +74,7 @@ def parse(text: str) -> Any:
     except yaml.YAMLError as error:
         raise DocumentError(_yaml_problem(error)) from error
     except RecursionError as error:
-        raise DocumentError(f"is nested more than {MOST_LEVELS} levels deep") from error
+        raise DocumentError(f"is nested more than {MAX_LEVELS} levels deep") from error
     except Exception as error:
         raise DocumentError(f"is not valid YAML: {type(error).__name__}: {_one_line(error)}") from error
 
@@ -146,46 +146,51 @@ class _StrictLoader(yaml.SafeLoader):
 
     def fetch_flow_collection_start(self, token: Any) -> None:
         # The scanner runs before the check below, and its time grows with the square of the depth.
-        if self.flow_level > MOST_LEVELS:
-            problem = f"nested more than {MOST_LEVELS} levels deep"
+        if self.flow_level > MAX_LEVELS:
+            problem = f"nested more than {MAX_LEVELS} levels deep"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
         super().fetch_flow_collection_start(token)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            made = super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise
         except Exception as error:
             kind = str(node.tag).rpartition(":")[2]
-            raise _marked(node, f"{_shown(node)} is not a valid !!{kind}; put it in quotes if it is text") from error
-        if isinstance(made, int) and abs(made) >= MOST_NUMBER:
-            raise _marked(node, "the number is too large")
-        return made
+            raise _marked_error(
+                node, f"{_shorten(node)} is not a valid !!{kind}; put it in quotes if it is text"
+            ) from error
+        if isinstance(value, int) and abs(value) >= MAX_NUMBER:
+            raise _marked_error(node, "the number is too large")
+        return value
 
 
 def _check(top: yaml.Node) -> None:
     """Raises a YAML error for a document that takes too much memory or time to build, or that YAML cannot represent."""
-    seen: dict[int, tuple[int, int]] = {}
+    sizes: dict[int, tuple[int, int]] = {}
     """(values, levels) of each node."""
-    begun: set[int] = set()
+    in_progress: set[int] = set()
 
     def measure(node: yaml.Node, level: int) -> tuple[int, int]:
-        if id(node) in begun:
-            raise _marked(node, "the alias refers to itself")
-        if id(node) not in seen:
-            if level > MOST_LEVELS:
-                raise _marked(node, f"nested more than {MOST_LEVELS} levels deep")
-            begun.add(id(node))
-            inside = [measure(child, level + 1) for child in _children(node)]
-            begun.discard(id(node))
-            values, levels = 1 + sum(one[0] for one in inside), 1 + max((one[1] for one in inside), default=0)
-            seen[id(node)] = values, levels
-        values, levels = seen[id(node)]
-        if values > MOST_NODES:
-            raise _marked(node, f"more than {MOST_NODES} values, with aliases expanded")
-        if level + levels > MOST_LEVELS + 1:
-            raise _marked(node, f"nested more than {MOST_LEVELS} levels deep")
+        if id(node) in in_progress:
+            raise _marked_error(node, "the alias refers to itself")
+        if id(node) not in sizes:
+            if level > MAX_LEVELS:
+                raise _marked_error(node, f"nested more than {MAX_LEVELS} levels deep")
+            in_progress.add(id(node))
+            child_sizes = [measure(child, level + 1) for child in _children(node)]
+            in_progress.discard(id(node))
+            values, levels = (
+                1 + sum(size[0] for size in child_sizes),
+                1 + max((size[1] for size in child_sizes), default=0),
+            )
+            sizes[id(node)] = values, levels
+        values, levels = sizes[id(node)]
+        if values > MAX_NODES:
+            raise _marked_error(node, f"more than {MAX_NODES} values, with aliases expanded")
+        if level + levels > MAX_LEVELS + 1:
+            raise _marked_error(node, f"nested more than {MAX_LEVELS} levels deep")
         return values, levels
 
     measure(top, 0)
@@ -195,33 +200,33 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     """Returns the children of a node. Raises a YAML error if the node itself is invalid."""
     if isinstance(node, yaml.ScalarNode):
         if any("\ud800" <= character <= "\udfff" for character in node.value):
-            raise _marked(node, "the text has a surrogate (\\ud800 to \\udfff), which is half of a character")
+            raise _marked_error(node, "the text has a surrogate (\\ud800 to \\udfff), which is half of a character")
         return []
     if not isinstance(node, yaml.MappingNode):
         return list(node.value)
     keys: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _marked(key, "a mapping or a list cannot be a key; put text such as {{ name }} in quotes")
+            raise _marked_error(key, "a mapping or a list cannot be a key; put text such as {{ name }} in quotes")
         if key.value in keys and key.tag != MERGE:
-            raise _marked(key, f"duplicate key {_shown(key)}")
+            raise _marked_error(key, f"duplicate key {_shorten(key)}")
         keys.add(key.value)
-    return [one for pair in node.value for one in pair]
+    return [child for pair in node.value for child in pair]
 
 
-def _marked(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+def _marked_error(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def _shown(node: yaml.Node) -> str:
+def _shorten(node: yaml.Node) -> str:
     text = repr(node.value) if isinstance(node, yaml.ScalarNode) else "the value"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or _one_line(error)}"
+    position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return f"{position}{getattr(error, 'problem', None) or _one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -97,8 +97,8 @@ def max_num_seqs(pool: Pool, engine: Engine) -> int:
     if engine.flavour == "cpu":
         return 16
     memory = (engine.gpu_memory_gb or DEFAULT_GPU_MEMORY_GB) * engine.gpu_fraction * engine.parallel
-    for at_least, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
-        if memory >= at_least:
+    for min_memory, sequences in ((140, 512), (70, 256), (40, 128), (22, 48), (15, 24)):
+        if memory >= min_memory:
             return sequences
     return 12
 
@@ -135,12 +135,14 @@ def _largest_item(pool: Pool) -> int:
     return -(-tokens // 1024) * 1024
 
 
-def nearest_rendered_capacity(pool: Pool, engine: Engine, written: tuple[Engine, ...]) -> int:
+def nearest_rendered_capacity(pool: Pool, engine: Engine, configured: tuple[Engine, ...]) -> int:
     """Returns the maximum concurrent requests of an engine that is not in the rendered gateway files.
 
     Those files group the members of a pool by capacity, so a new capacity would need new files. The engine gets the
     largest capacity of the pool's configured engines that does not exceed its own, else the smallest. A pool without
     configured engines has one capacity for all registered engines.
     """
-    there = sorted(set(capacities(pool, written).values())) or [in_flight(pool, Engine(name=pool.name, pool=pool.name))]
-    return max((one for one in there if one <= in_flight(pool, engine)), default=there[0])
+    rendered = sorted(set(capacities(pool, configured).values())) or [
+        in_flight(pool, Engine(name=pool.name, pool=pool.name))
+    ]
+    return max((capacity for capacity in rendered if capacity <= in_flight(pool, engine)), default=rendered[0])

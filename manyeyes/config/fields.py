@@ -29,7 +29,7 @@ ModelAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 ServedModel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$")]
 """A Hugging Face id, or the name of a model at an external endpoint. Clients may send it in `model`."""
 
-LONGEST_S = 31_536_000
+MAX_DURATION_S = 31_536_000
 """One year, because nginx rejects times without a limit."""
 
 ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9._/:@-]+$")]
@@ -42,7 +42,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 Address = IPv4Address | IPv6Address
-MOST_PORT = 65_535
+MAX_PORT = 65_535
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
@@ -58,10 +58,10 @@ class ResolverUnavailable(LookupFailed):
 def parse_address(host: str) -> Address | None:
     """Returns the address in `host`; None for a name or a non-standard notation of an address. Pure."""
     try:
-        found = ip_address(host)
+        address = ip_address(host)
     except ValueError:
         return None
-    return None if isinstance(found, IPv6Address) and found.scope_id else found
+    return None if isinstance(address, IPv6Address) and address.scope_id else address
 
 
 def host_problem(host: str) -> str:
@@ -78,39 +78,39 @@ def host_problem(host: str) -> str:
 
 def port_problem(port: str) -> str:
     """Returns why `port` is not a port; empty if it is valid. Pure."""
-    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MOST_PORT
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= MAX_PORT
     return "" if is_port else "is not a port from 1 to 65535"
 
 
-def _checked_address(text: str) -> str:
+def _check_address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if why := host_problem(host):
-        raise ValueError(f"an address such as host:8000 or 10.0.0.7:8000 ('{host[:100]}' {why})")
-    if why := port_problem(port):
-        raise ValueError(f"an address such as host:8000 ('{port}' {why})")
+    if problem := host_problem(host):
+        raise ValueError(f"an address such as host:8000 or 10.0.0.7:8000 ('{host[:100]}' {problem})")
+    if problem := port_problem(port):
+        raise ValueError(f"an address such as host:8000 ('{port}' {problem})")
     return text
 
 
-def _checked_url(text: str) -> str:
+def _check_url(text: str) -> str:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise ValueError("a URL such as https://api.example.com:8000 with a port from 1 to 65535") from None
-    if why := host_problem(host):
-        raise ValueError(f"a URL such as https://api.example.com ('{host[:100]}' {why})")
+    if problem := host_problem(host):
+        raise ValueError(f"a URL such as https://api.example.com ('{host[:100]}' {problem})")
     if port == 0:
         raise ValueError("a URL such as https://api.example.com:8000 with a port from 1 to 65535")
     return text
 
 
-def _checked_host(text: str) -> str:
-    if why := host_problem(text):
-        raise ValueError(f"a host such as images.example.com, without https:// and path ('{text[:100]}' {why})")
+def _check_host(text: str) -> str:
+    if problem := host_problem(text):
+        raise ValueError(f"a host such as images.example.com, without https:// and path ('{text[:100]}' {problem})")
     return text
 
 
-def _checked_domain(text: str) -> str:
+def _check_domain(text: str) -> str:
     if len(text) > 150 or not all(_LABEL.fullmatch(label) for label in text.split(".")):
         raise ValueError("a domain such as manyeyes.internal, of at most 150 characters")
     return text
@@ -122,28 +122,28 @@ def _text(value: Any) -> Any:
     return value
 
 
-IsWritten = BeforeValidator(_text)
+IsText = BeforeValidator(_text)
 """Rejects numbers as addresses and networks."""
-IsAddress = AfterValidator(_checked_address)
+IsAddress = AfterValidator(_check_address)
 """Checks host:port."""
-IsUrl = AfterValidator(_checked_url)
-IsHost = AfterValidator(_checked_host)
-IsDomain = AfterValidator(_checked_domain)
+IsUrl = AfterValidator(_check_url)
+IsHost = AfterValidator(_check_host)
+IsDomain = AfterValidator(_check_domain)
 Host = Annotated[str, IsHost]
 
 
 async def resolve_host(host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[Address]:
     """Returns all addresses of a host, at least one. Raises LookupFailed, or ResolverUnavailable if no DNS server
     answers."""
-    if (written := parse_address(host)) is not None:
-        if family == socket.AF_INET and written.version != 4:
+    if (literal := parse_address(host)) is not None:
+        if family == socket.AF_INET and literal.version != 4:
             raise LookupFailed(f"{host} is not an IPv4 address")
-        return [written]
-    if why := host_problem(host):
-        raise LookupFailed(f"{host[:100]!r} {why}")
+        return [literal]
+    if problem := host_problem(host):
+        raise LookupFailed(f"{host[:100]!r} {problem}")
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
-        addresses = [ip_address(str(one[4][0]).partition("%")[0]) for one in found]
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     except socket.gaierror as error:
         if error.errno in (socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_SYSTEM):
             raise ResolverUnavailable(f"the name {host} could not be looked up") from error

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from manyeyes.config.credentials import ApiKeys
-from manyeyes.config.fields import LONGEST_S, FileName, ImageReference, IsDomain, IsUrl, IsWritten, Port, Section
+from manyeyes.config.fields import MAX_DURATION_S, FileName, ImageReference, IsDomain, IsText, IsUrl, Port, Section
 
 
 class Tls(Section):
@@ -21,7 +21,7 @@ class Tls(Section):
 class Gateway(Section):
     """Settings of nginx, the single entry point of the cluster."""
 
-    host: Annotated[IPv4Address, IsWritten] = IPv4Address("0.0.0.0")
+    host: Annotated[IPv4Address, IsText] = IPv4Address("0.0.0.0")
     """Address of this host to listen on. With 127.0.0.1 the cluster is reachable only from this host."""
     port: Port = 8080
     """Port of the web page and the API."""
@@ -35,16 +35,16 @@ class Gateway(Section):
     """Maximum size of a request, in MiB. Images in a request are base64, which is a third larger than the file."""
     connect_timeout_s: float = Field(1, gt=0, le=60)
     """Timeout for connecting to an engine, in seconds."""
-    read_timeout_s: int = Field(600, ge=5, le=LONGEST_S)
+    read_timeout_s: int = Field(600, ge=5, le=MAX_DURATION_S)
     """Timeout between two reads from an engine, in seconds. It must exceed the duration of the longest answer that is
     not streamed."""
     tries: int = Field(2, ge=1, le=5)
     """Maximum number of engines tried for one request. There is no retry after the first byte of the answer."""
-    total_timeout_s: int = Field(900, ge=5, le=LONGEST_S)
+    total_timeout_s: int = Field(900, ge=5, le=MAX_DURATION_S)
     """No retry on another engine starts later than this, in seconds after the request arrived."""
-    retry_after_s: int = Field(5, ge=1, le=LONGEST_S)
+    retry_after_s: int = Field(5, ge=1, le=MAX_DURATION_S)
     """Value of the Retry-After header while no engine can answer, in seconds."""
-    conversation_timeout_s: int = Field(3600, ge=1, le=LONGEST_S)
+    conversation_timeout_s: int = Field(3600, ge=1, le=MAX_DURATION_S)
     """How long session affinity lasts after a turn, in seconds."""
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in
@@ -55,7 +55,7 @@ class Gateway(Section):
     anonymous: bool | None = None
     """Whether requests without a key are served. null: only if there are no keys."""
 
-    def wants_key(self, keys: ApiKeys) -> bool:
+    def requires_key(self, keys: ApiKeys) -> bool:
         """Whether requests without a valid key are rejected."""
         return bool(keys.keys) if self.anonymous is None else not self.anonymous
 
@@ -150,15 +150,15 @@ class Network(Section):
     """Settings of the cluster's network. The controller has a fixed address, because nginx needs its resolver by
     address."""
 
-    subnet: Annotated[IPv4Network, IsWritten] = IPv4Network("10.213.77.0/24")
+    subnet: Annotated[IPv4Network, IsText] = IPv4Network("10.213.77.0/24")
     """Subnet of the cluster. It must not overlap a network of this host."""
-    controller_ip: Annotated[IPv4Address, IsWritten] = IPv4Address("10.213.77.2")
+    controller_ip: Annotated[IPv4Address, IsText] = IPv4Address("10.213.77.2")
     """Address of the controller, in the lower half of the subnet. Docker assigns addresses from the upper half."""
     domain: Annotated[str, IsDomain] = Field("manyeyes.internal", pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     """Suffix of the DNS names that the controller serves: <pool>.pool.<domain>."""
 
     @property
-    def handed_out(self) -> IPv4Network:
+    def assigned_range(self) -> IPv4Network:
         """The half of the subnet from which Docker assigns addresses to containers."""
         return list(self.subnet.subnets(prefixlen_diff=1))[1]
 

@@ -58,41 +58,43 @@ def _parse(text: str, path: Path) -> Cluster:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:
         problems = describe_errors(error.errors(include_url=False), document)
-        problems += _rule_problems_beside(error, document)
+        problems += _rule_problems_of_valid_items(error, document)
         raise ConfigError(path, problems) from error
     if problems := validation.problems(cluster):
         raise ConfigError(path, problems)
     return cluster
 
 
-def _rule_problems_beside(error: ValidationError, document: dict[str, Any]) -> list[str]:
+def _rule_problems_of_valid_items(error: ValidationError, document: dict[str, Any]) -> list[str]:
     """Checks the rules for the items whose fields are valid, so that a single run reports both kinds of problem."""
-    wrong = {_item(detail["loc"]) for detail in error.errors(include_url=False)}
-    itemized = {section for section, number in wrong if number is not None}
-    sound = dict(document)
-    lost: set[str] = set()
-    for section, _ in wrong:
+    invalid_items = {_item_of(detail["loc"]) for detail in error.errors(include_url=False)}
+    sections_with_items = {section for section, number in invalid_items if number is not None}
+    valid_document = dict(document)
+    invalid_names: set[str] = set()
+    for section, _ in invalid_items:
         if section not in ("pools", "engines"):
-            sound.pop(section, None)
-        elif section not in itemized:
+            valid_document.pop(section, None)
+        elif section not in sections_with_items:
             return []  # the whole section is invalid, such as text in place of a list
     for section in ("pools", "engines"):
         if isinstance(items := document.get(section), list):
-            sound[section] = [item for number, item in enumerate(items) if (section, number) not in wrong]
-            lost |= {
+            valid_document[section] = [
+                item for number, item in enumerate(items) if (section, number) not in invalid_items
+            ]
+            invalid_names |= {
                 str(item.get("name"))
                 for number, item in enumerate(items)
-                if isinstance(item, dict) and (section, number) in wrong
+                if isinstance(item, dict) and (section, number) in invalid_items
             }
     try:
-        found = validation.problems(Cluster.model_validate(sound))
+        problems = validation.problems(Cluster.model_validate(valid_document))
     except ValidationError:
         return []
-    unknown = [f"{validation.EXPECTED_POOL}, got '{name}'" for name in lost]
-    return [problem for problem in found if not any(one in problem for one in unknown)]
+    consequences = [f"{validation.EXPECTED_POOL}, got '{name}'" for name in invalid_names]
+    return [problem for problem in problems if not any(text in problem for text in consequences)]
 
 
-def _item(location: tuple[int | str, ...]) -> tuple[str, int | None]:
+def _item_of(location: tuple[int | str, ...]) -> tuple[str, int | None]:
     """('engines', 'tuple[Engine, ...]', 2, 'gpus') -> ('engines', 2)."""
     return str(location[0]), next((step for step in location if isinstance(step, int)), None)
 
@@ -105,14 +107,16 @@ def describe_errors(
     `settings` is the document that lists all settings.
     """
     by_place: dict[str, list[ErrorDetails]] = {}
-    for detail in details[:MOST_DETAILS]:
+    for detail in details[:MAX_PROBLEMS]:
         by_place.setdefault(place_of(detail["loc"], document), []).append(detail)
     places = [
-        place for place in by_place if not any(other.startswith((place + ".", place + "[")) for other in by_place)
+        place
+        for place in by_place
+        if not any(longer_place.startswith((place + ".", place + "[")) for longer_place in by_place)
     ]
-    more = len(details) - MOST_DETAILS
-    rest = [f"{more} more problems are not listed; fix these first"] if more > 0 else []
-    return [*(_sentence(place, by_place[place], settings) for place in places), *rest]
+    omitted = len(details) - MAX_PROBLEMS
+    remainder = [f"{omitted} more problems are not listed; fix these first"] if omitted > 0 else []
+    return [*(_sentence(place, by_place[place], settings) for place in places), *remainder]
 
 
 def _last_key(location: tuple[int | str, ...]) -> str:
@@ -124,15 +128,15 @@ def _sentence(place: str, details: list[ErrorDetails], settings: str) -> str:
     detail = details[0]
     kind = detail["type"]
     if kind == "extra_forbidden":
-        return f"{place} is not a setting{_close_to(place)}. All settings are listed in {settings}."
+        return f"{place} is not a setting{_suggest(place)}. All settings are listed in {settings}."
     if kind == "missing":
         return f"{place} is missing"
-    wants = " or ".join(dict.fromkeys(_wanted(one) for one in details))
+    expected = " or ".join(dict.fromkeys(_expected(branch) for branch in details))
     start = f"{place}: " if place else ""
-    return f"{start}expected {wants}, got {_shown(detail['input'])}"
+    return f"{start}expected {expected}, got {_shorten(detail['input'])}"
 
 
-def _wanted(detail: ErrorDetails) -> str:
+def _expected(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     kind = detail["type"]
     if kind == "literal_error":
@@ -158,14 +162,16 @@ def _wanted(detail: ErrorDetails) -> str:
     return value + message[:1].lower() + message[1:]
 
 
-def _close_to(place: str) -> str:
+def _suggest(place: str) -> str:
     key = place.rsplit(".")[-1]
-    known = {name for _, section in sections() for name in section.model_fields} - {key}
-    return f"; did you mean {close[0]}" if (close := get_close_matches(key, sorted(known), n=1, cutoff=0.75)) else ""
+    names = {name for _, section in sections() for name in section.model_fields} - {key}
+    return (
+        f"; did you mean {matches[0]}" if (matches := get_close_matches(key, sorted(names), n=1, cutoff=0.75)) else ""
+    )
 
 
 HAS_LENGTH = ("String should have ", "Tuple should have ", "List should have ", "Dictionary should have ")
-MOST_DETAILS = 500
+MAX_PROBLEMS = 500
 """Maximum number of reported problems. A hostile file could have any number of them."""
 LISTS = {"gpus": "a list of GPU numbers", "pools": "a list of pools", "engines": "a list of engines"}
 PATTERNS = {
@@ -186,7 +192,7 @@ PATTERNS = {
 }
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -71,8 +71,8 @@ class PlacedCluster(Cluster):
     def watches_gpus(self) -> bool:
         """Whether NVIDIA's exporter runs, so that GPU metrics are available."""
         on_gpus = any(engine.flavour == "cuda" for engine in self.started_engines)
-        wanted = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
-        return wanted and self.monitoring.enabled
+        is_enabled = on_gpus if self.monitoring.gpu_exporter is None else self.monitoring.gpu_exporter
+        return is_enabled and self.monitoring.enabled
 
     @property
     def served_pools(self) -> tuple[Pool, ...]:
@@ -93,7 +93,7 @@ def place_engines(cluster: Cluster, inventory: Inventory) -> PlacedCluster:
 
     Raises PlacementError if the host has nothing to run engines on.
     """
-    engines = cluster.engines if cluster.engines != "auto" else _automatic(cluster, inventory)
+    engines = cluster.engines if cluster.engines != "auto" else _place_automatically(cluster, inventory)
     return with_engines(cluster, tuple(_with_gpu_memory(engine, inventory) for engine in engines))
 
 
@@ -116,7 +116,7 @@ def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:
     return name
 
 
-def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
+def _place_automatically(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
     flavour = inventory.flavour
     pools = _candidates(cluster, inventory)
     places: list[tuple[str, tuple[str, ...]]]
@@ -139,21 +139,21 @@ def _automatic(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
 
 
 def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
-    chosen: list[Pool] = []
-    stand_ins = {pool.if_weights_unavailable for pool in cluster.pools}
+    candidates: list[Pool] = []
+    replacements = {pool.if_weights_unavailable for pool in cluster.pools}
     for pool in cluster.pools:
-        if pool.remote or inventory.flavour not in pool.flavours or pool.gpu_weight == 0 or pool.name in stand_ins:
+        if pool.remote or inventory.flavour not in pool.flavours or pool.gpu_weight == 0 or pool.name in replacements:
             continue
         while pool.model in inventory.missing_models and pool.if_weights_unavailable:
             pool = cluster.pool(pool.if_weights_unavailable)
-        if pool not in chosen:
-            chosen.append(pool)
-    if not chosen:
+        if pool not in candidates:
+            candidates.append(pool)
+    if not candidates:
         raise PlacementError(
             f"no pool supports flavour {inventory.flavour}. "
             f"Add {inventory.flavour} to the `flavours` of a pool whose gpu_weight is above 0."
         )
-    return chosen
+    return candidates
 
 
 def distribute(places: int, weights: list[int]) -> list[int]:
@@ -165,16 +165,16 @@ def distribute(places: int, weights: list[int]) -> list[int]:
     counts = [1 if position < places else 0 for position in range(len(weights))]
     for _ in range(places - sum(counts)):
         total = sum(weights)
-        owed = [weight * places / total - count for weight, count in zip(weights, counts, strict=True)]
-        counts[owed.index(max(owed))] += 1
+        shortfalls = [weight * places / total - count for weight, count in zip(weights, counts, strict=True)]
+        counts[shortfalls.index(max(shortfalls))] += 1
     return counts
 
 
 def _with_gpu_memory(engine: Engine, inventory: Inventory) -> Engine:
     if engine.gpu_memory_gb is not None or not engine.gpus:
         return engine
-    known = {str(gpu.index): gpu.memory_gb for gpu in inventory.gpus} | {
+    memory_by_gpu = {str(gpu.index): gpu.memory_gb for gpu in inventory.gpus} | {
         gpu.uuid: gpu.memory_gb for gpu in inventory.gpus
     }
-    found = [known[gpu] for gpu in engine.gpus if gpu in known]
-    return engine.model_copy(update={"gpu_memory_gb": min(found)}) if found else engine
+    sizes = [memory_by_gpu[gpu] for gpu in engine.gpus if gpu in memory_by_gpu]
+    return engine.model_copy(update={"gpu_memory_gb": min(sizes)}) if sizes else engine

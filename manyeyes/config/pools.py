@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from manyeyes.config.fields import LONGEST_S, FileName, Host, IsUrl, ModelAlias, Name, Section
+from manyeyes.config.fields import MAX_DURATION_S, FileName, Host, IsUrl, ModelAlias, Name, Section
 from manyeyes.config.scaling import Scaling
 
 AUTO = "auto"
@@ -126,7 +126,7 @@ class Remote(Section):
 class Cache(Section):
     """Cache of answers to identical requests with `temperature: 0` that are not streamed."""
 
-    ttl_s: int = Field(3600, ge=1, le=LONGEST_S)
+    ttl_s: int = Field(3600, ge=1, le=MAX_DURATION_S)
     """How long an answer is valid, in seconds."""
     max_mb: int = Field(64, ge=1, le=1_048_576)
     """Maximum memory of the cache, in MiB. The least recently used answers are evicted first."""

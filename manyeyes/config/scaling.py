@@ -10,7 +10,7 @@ from manyeyes.config.fields import Section
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 
-def _clock(value: Any) -> Any:
+def _parse_clock(value: Any) -> Any:
     """Converts minutes to a time. YAML reads 18:00 without quotes as the number 1080, but 08:00 as text."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 24 * 60:
         return f"{value // 60:02}:{value % 60:02}"
@@ -20,13 +20,13 @@ def _clock(value: Any) -> Any:
 Hour = Annotated[
     str,
     StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$|^24:00$"),
-    BeforeValidator(_clock),
+    BeforeValidator(_parse_clock),
     WithJsonSchema({"type": ["string", "integer"]}),
 ]
 EVERY_DAY: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def _known_zone(name: str) -> str:
+def _check_time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:  # unknown zone: KeyError; folder of zones: OSError
@@ -113,7 +113,7 @@ class Scaling(Section):
     """How engines are removed."""
     schedule: tuple[ScheduledEngines, ...] = ()
     """Hours with more engines than `min`. If entries overlap, the larger number applies."""
-    time_zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    time_zone: Annotated[str, AfterValidator(_check_time_zone)] = "UTC"
     """Time zone of `schedule`, such as Europe/Berlin."""
     actuator: Literal["containers", "sleep"] = "containers"
     """How an engine is stopped. containers: its container stops, which frees the GPU; a start takes about a minute.

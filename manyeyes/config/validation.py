@@ -32,20 +32,20 @@ def client_names_are_unique(cluster: Cluster) -> Iterator[str]:
         for name in (pool.name, *pool.aliases):
             owners[name].append(pool.name)
     for name, pools in owners.items():
-        for other in pools[1:]:
-            if other != pools[0]:
-                yield f"pools[{pools[0]}] and pools[{other}] both use the name '{name}'"
+        for other_pool in pools[1:]:
+            if other_pool != pools[0]:
+                yield f"pools[{pools[0]}] and pools[{other_pool}] both use the name '{name}'"
 
 
 def client_names_differ_in_more_than_case(cluster: Cluster) -> Iterator[str]:
     """nginx's map ignores case. Names of the same pool may differ only in case."""
-    first: dict[str, tuple[str, str]] = {}
+    spellings: dict[str, tuple[str, str]] = {}
     for pool in cluster.pools:
         for name in pool.names:
-            other, owner = first.setdefault(name.lower(), (name, pool.name))
-            if other != name and owner != pool.name:
+            other_name, owner = spellings.setdefault(name.lower(), (name, pool.name))
+            if other_name != name and owner != pool.name:
                 yield (
-                    f"pools[{owner}] uses the name '{other}' and pools[{pool.name}] uses '{name}', which differ only "
+                    f"pools[{owner}] uses the name '{other_name}' and pools[{pool.name}] uses '{name}', which differ only "
                     "in case, and nginx ignores case; choose a different name"
                 )
 
@@ -62,7 +62,7 @@ def pools_exist(cluster: Cluster) -> Iterator[str]:
                 yield f"pools[{pool.name}].{field}: {EXPECTED_POOL}, got '{target}'; the pools are {', '.join(names)}"
 
 
-def routes_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+def routed_pools_exist(cluster: Cluster) -> Iterator[str]:
     names = [pool.name for pool in cluster.pools]
     for number, route in enumerate(cluster.auto, start=1):
         if route.pool not in names:
@@ -115,21 +115,21 @@ def gpus_fit_the_flavour(cluster: Cluster) -> Iterator[str]:
             yield f"engines[{engine.name}].gpus lists the same GPU twice"
 
 
-def gpus_are_not_taken_twice(cluster: Cluster) -> Iterator[str]:
-    takers: dict[str, list[Engine]] = defaultdict(list)
+def gpus_are_not_used_twice(cluster: Cluster) -> Iterator[str]:
+    users: dict[str, list[Engine]] = defaultdict(list)
     for engine in cluster.listed_engines:
         if engine.time_shares_with is not None:
             continue  # it runs only while the other engine does not
         for gpu in set(engine.gpus):
-            takers[gpu].append(engine)
-    for gpu, engines in takers.items():
+            users[gpu].append(engine)
+    for gpu, engines in users.items():
         shares = sum(engine.gpu_fraction for engine in engines)
         if shares <= 1 + 1e-9:
             continue
         names = " and ".join(f"engines[{engine.name}]" for engine in engines)
         if all(engine.gpu_fraction == 1 for engine in engines):
-            both = "both" if len(engines) == 2 else "all"
-            yield f"{names} {both} use all of GPU {gpu}"
+            quantifier = "both" if len(engines) == 2 else "all"
+            yield f"{names} {quantifier} use all of GPU {gpu}"
         else:
             yield f"{names} together use {shares:.2f} of GPU {gpu}; the sum of gpu_fraction must be at most 1"
 
@@ -152,13 +152,13 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
                 f"engines[{engine.name}].address: expected a port of the adapter, "
                 f"{cluster.adapter.first_port} to {last}, got {engine.port}"
             )
-        if (other := owners.setdefault(engine.address, engine.name)) != engine.name:
+        if (other_engine := owners.setdefault(engine.address, engine.name)) != engine.name:
             yield (
-                f"engines[{other}] and engines[{engine.name}] have endpoints at the same address {engine.address}; "
+                f"engines[{other_engine}] and engines[{engine.name}] have endpoints at the same address {engine.address}; "
                 "give each a separate port"
             )
         pool = next((pool for pool in cluster.pools if pool.name == engine.pool), None)
-        if pool and pool.media.images_per_prompt and not engine.endpoint.takes_pictures:
+        if pool and pool.media.images_per_prompt and not engine.endpoint.accepts_images:
             yield (
                 f"engines[{engine.name}].endpoint.template has no {{IMAGE_URL}}, but pools[{pool.name}] accepts "
                 "images; assign the engine to a pool with media.images_per_prompt 0"
@@ -171,25 +171,25 @@ def endpoints_are_the_adapters(cluster: Cluster) -> Iterator[str]:
 
 
 def ports_differ(cluster: Cluster) -> Iterator[str]:
-    taken = {"gateway.port": cluster.gateway.port}
+    ports = {"gateway.port": cluster.gateway.port}
     if cluster.monitoring.enabled:
-        taken["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
-        taken["monitoring.alertmanager_port"] = cluster.monitoring.alertmanager_port
+        ports["monitoring.prometheus_port"] = cluster.monitoring.prometheus_port
+        ports["monitoring.alertmanager_port"] = cluster.monitoring.alertmanager_port
     if cluster.tracing.starts_jaeger:
-        taken["tracing.jaeger_port"] = cluster.tracing.jaeger_port
-    for one, other in itertools.combinations(taken, 2):
-        if taken[one] == taken[other]:
-            yield f"{one} and {other} are both {taken[one]}"
+        ports["tracing.jaeger_port"] = cluster.tracing.jaeger_port
+    for key, other_key in itertools.combinations(ports, 2):
+        if ports[key] == ports[other_key]:
+            yield f"{key} and {other_key} are both {ports[key]}"
 
 
-def webhooks_lead_somewhere(cluster: Cluster) -> Iterator[str]:
+def webhooks_have_one_url(cluster: Cluster) -> Iterator[str]:
     for number, webhook in enumerate(cluster.monitoring.alerting.webhooks, start=1):
         if (webhook.url is None) == (webhook.url_file is None):
             got = "neither" if webhook.url is None else "both"
             yield f"monitoring.alerting.webhooks[{number}]: expected either url or url_file, got {got}"
 
 
-def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
+def controller_address_is_in_network(cluster: Cluster) -> Iterator[str]:
     network = cluster.network
     if network.subnet.num_addresses < 32:
         yield f"network.subnet {network.subnet} is too small; it needs at least 32 addresses (/27)"
@@ -198,9 +198,9 @@ def network_holds_the_controller(cluster: Cluster) -> Iterator[str]:
         yield f"network.controller_ip {network.controller_ip} is outside network.subnet {network.subnet}"
     elif network.controller_ip in (network.subnet.network_address, network.subnet.broadcast_address, network.subnet[1]):
         yield f"network.controller_ip {network.controller_ip} is reserved by the network; use {network.subnet[2]}"
-    elif network.controller_ip in network.handed_out:
+    elif network.controller_ip in network.assigned_range:
         yield (
-            f"network.controller_ip {network.controller_ip} is in {network.handed_out}, from which Docker assigns "
+            f"network.controller_ip {network.controller_ip} is in {network.assigned_range}, from which Docker assigns "
             f"addresses; use {network.subnet[2]}"
         )
 
@@ -230,19 +230,19 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
             )
 
 
-def fallbacks_take_as_many_media(cluster: Cluster) -> Iterator[str]:
+def fallbacks_accept_as_many_media(cluster: Cluster) -> Iterator[str]:
     """A fallback must accept every request that the pool itself accepts."""
     pools = {pool.name: pool for pool in cluster.pools}
     for pool in cluster.pools:
-        other = pools.get(pool.fallback or "")
-        if other is None:
+        fallback = pools.get(pool.fallback or "")
+        if fallback is None:
             continue
         for key in ("images_per_prompt", "videos_per_prompt"):
-            own, there = getattr(pool.media, key), getattr(other.media, key)
-            if there < own:
+            limit, fallback_limit = getattr(pool.media, key), getattr(fallback.media, key)
+            if fallback_limit < limit:
                 yield (
-                    f"pools[{other.name}].media.{key} is {there}, but pools[{pool.name}], which falls back to it, "
-                    f"accepts {own}; set at least {own} for {other.name}"
+                    f"pools[{fallback.name}].media.{key} is {fallback_limit}, but pools[{pool.name}], which falls back to it, "
+                    f"accepts {limit}; set at least {limit} for {fallback.name}"
                 )
 
 
@@ -268,7 +268,7 @@ OWN_FLAGS = {
 }
 
 
-def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
+def time_shared_gpus_are_in_pairs(cluster: Cluster) -> Iterator[str]:
     """`time_shares_with` joins two engines of two autoscaled pools; one uses GPUs of the other."""
     by_name = {engine.name: engine for engine in cluster.listed_engines}
     pools = {pool.name: pool for pool in cluster.pools}
@@ -277,30 +277,30 @@ def gpus_are_handed_over_in_pairs(cluster: Cluster) -> Iterator[str]:
         if engine.time_shares_with is None:
             continue
         place = f"engines[{engine.name}].time_shares_with"
-        other = by_name.get(engine.time_shares_with)
-        if other is None or other is engine:
+        partner = by_name.get(engine.time_shares_with)
+        if partner is None or partner is engine:
             yield f"{place}: expected the name of another engine, got '{engine.time_shares_with}'"
             continue
-        if other.time_shares_with is not None:
+        if partner.time_shares_with is not None:
             yield (
-                f"{place} is '{other.name}', which itself time-shares with '{other.time_shares_with}'; "
+                f"{place} is '{partner.name}', which itself time-shares with '{partner.time_shares_with}'; "
                 "only pairs are allowed"
             )
-        if other.pool == engine.pool:
-            yield f"{place} is '{other.name}' of the same pool; the two engines must be in different pools"
-        if not set(engine.gpus) <= set(other.gpus) or engine.gpu_fraction > other.gpu_fraction:
+        if partner.pool == engine.pool:
+            yield f"{place} is '{partner.name}' of the same pool; the two engines must be in different pools"
+        if not set(engine.gpus) <= set(partner.gpus) or engine.gpu_fraction > partner.gpu_fraction:
             yield (
-                f"{place} is '{other.name}', so the engine may use only GPUs of '{other.name}' "
+                f"{place} is '{partner.name}', so the engine may use only GPUs of '{partner.name}' "
                 "and no larger gpu_fraction"
             )
-        if other.name in taken:
-            yield f"{place} is '{other.name}', which already time-shares with engines[{taken[other.name]}]"
-        taken[other.name] = engine.name
-        for one in (engine, other):
-            scaling = pools[one.pool].scaling if one.pool in pools else None
-            if one.pool in pools and (scaling is None or scaling.actuator != "containers"):
+        if partner.name in taken:
+            yield f"{place} is '{partner.name}', which already time-shares with engines[{taken[partner.name]}]"
+        taken[partner.name] = engine.name
+        for member in (engine, partner):
+            scaling = pools[member.pool].scaling if member.pool in pools else None
+            if member.pool in pools and (scaling is None or scaling.actuator != "containers"):
                 yield (
-                    f"{place} requires pools[{one.pool}].scaling with the actuator containers, "
+                    f"{place} requires pools[{member.pool}].scaling with the actuator containers, "
                     "which starts and stops the two engines"
                 )
 
@@ -319,35 +319,35 @@ def scaling_fits_the_engines(cluster: Cluster) -> Iterator[str]:
         if scaling.max is not None and scaling.min > scaling.max:
             yield f"{place}.min {scaling.min} exceeds max {scaling.max}"
         if pool.remote is None and cluster.engines != "auto":
-            yield from _counts_can_be_had(cluster, pool.name, scaling)
+            yield from _check_engine_counts(cluster, pool.name, scaling)
         elif scaling.max is not None:
-            yield from _keeps_fit(place, scaling, scaling.max)
+            yield from _check_schedule(place, scaling, scaling.max)
 
 
-def _counts_can_be_had(cluster: Cluster, pool: str, scaling: Scaling) -> Iterator[str]:
+def _check_engine_counts(cluster: Cluster, pool: str, scaling: Scaling) -> Iterator[str]:
     place = f"pools[{pool}].scaling"
     engines = [engine for engine in cluster.listed_engines if engine.pool == pool]
-    handed = {engine.time_shares_with for engine in cluster.listed_engines}
-    own = [engine for engine in engines if engine.time_shares_with is None and engine.name not in handed]
+    time_shared = {engine.time_shares_with for engine in cluster.listed_engines}
+    dedicated = [engine for engine in engines if engine.time_shares_with is None and engine.name not in time_shared]
     if scaling.max is not None and scaling.max > len(engines):
-        yield f"{place}.max is {scaling.max}, but the pool has {_counted(len(engines))}"
-    if scaling.min > len(own):
-        shared = " without a GPU shared with another pool" if len(own) < len(engines) else ""
-        yield f"{place}.min is {scaling.min}, but the pool has {_counted(len(own))}{shared}"
+        yield f"{place}.max is {scaling.max}, but the pool has {_count_engines(len(engines))}"
+    if scaling.min > len(dedicated):
+        explanation = " without a GPU shared with another pool" if len(dedicated) < len(engines) else ""
+        yield f"{place}.min is {scaling.min}, but the pool has {_count_engines(len(dedicated))}{explanation}"
     if scaling.actuator == "sleep":
         for engine in engines:
             if engine.flavour == "cpu":
                 yield f"{place}.actuator is sleep, which vLLM supports only on GPUs; engines[{engine.name}] runs on cpu"
-    yield from _keeps_fit(place, scaling, min(scaling.max or len(engines), len(engines)))
+    yield from _check_schedule(place, scaling, min(scaling.max or len(engines), len(engines)))
 
 
-def _keeps_fit(place: str, scaling: Scaling, most: int) -> Iterator[str]:
-    for keep in scaling.schedule:
-        if keep.engines > most:
-            yield f"{place}.schedule requires {_counted(keep.engines)}, but the maximum is {most}"
+def _check_schedule(place: str, scaling: Scaling, max_engines: int) -> Iterator[str]:
+    for entry in scaling.schedule:
+        if entry.engines > max_engines:
+            yield f"{place}.schedule requires {_count_engines(entry.engines)}, but the maximum is {max_engines}"
 
 
-def _counted(count: int) -> str:
+def _count_engines(count: int) -> str:
     return f"{count} engine{'' if count == 1 else 's'}"
 
 
@@ -356,19 +356,19 @@ RULES: tuple[Rule, ...] = (
     client_names_are_unique,
     client_names_differ_in_more_than_case,
     pools_exist,
-    routes_lead_somewhere,
+    routed_pools_exist,
     remote_pools_have_no_engines,
     fallbacks_end,
     gpus_fit_the_flavour,
-    gpus_are_not_taken_twice,
+    gpus_are_not_used_twice,
     endpoints_are_the_adapters,
     ports_differ,
-    webhooks_lead_somewhere,
-    network_holds_the_controller,
+    webhooks_have_one_url,
+    controller_address_is_in_network,
     shutdown_leaves_time,
     media_limits_make_sense,
-    fallbacks_take_as_many_media,
+    fallbacks_accept_as_many_media,
     flags_are_flags,
-    gpus_are_handed_over_in_pairs,
+    time_shared_gpus_are_in_pairs,
     scaling_fits_the_engines,
 )

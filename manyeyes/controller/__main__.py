@@ -59,23 +59,23 @@ def _bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _cannot_listen(what: str, host: str, port: int, error: OSError) -> ListenError:
+def _cannot_listen(protocol: str, host: str, port: int, error: OSError) -> ListenError:
     return ListenError(
-        f"The controller cannot listen for {what} on {host} port {port}: {error.strerror or error}. "
+        f"The controller cannot listen for {protocol} on {host} port {port}: {error.strerror or error}. "
         "Stop the process that uses this port, or configure another port for the controller."
     )
 
 
 @contextlib.asynccontextmanager
 async def _or_cannot_listen(
-    what: str, host: str, port: int, opened: contextlib.AbstractAsyncContextManager[None]
+    protocol: str, host: str, port: int, opened: contextlib.AbstractAsyncContextManager[None]
 ) -> AsyncIterator[None]:
     """Enters `opened`. Raises ListenError when that fails with OSError."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened)
         except OSError as error:
-            raise _cannot_listen(what, host, port, error) from error
+            raise _cannot_listen(protocol, host, port, error) from error
         yield
 
 

@@ -155,7 +155,7 @@ def configuration_router(configuration: ConfigWatcher) -> APIRouter:
 
     @routes.get("/api/configuration")
     async def status() -> dict[str, Any]:
-        """Reports {applied: {at, digest}, judged: digest, refused: [problem], gateway: {wanted, in_force, trouble},
+        """Reports {applied: {at, digest}, validated: digest, refused: [problem], gateway: {desired, active, problem},
         needs: [sentence]}."""
         return configuration.status()
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import orjson
 
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 
 
 class RequestFailed(Exception):
@@ -34,7 +34,7 @@ async def bounded_request(
     url: str,
     timeout_s: float,
     body: Any = None,
-    most_bytes: int = MOST_BYTES,
+    max_bytes: int = MAX_BYTES,
 ) -> BoundedResponse:
     """Sends the request; `body` is sent as JSON. Raises only RequestFailed."""
     # A body that is compressed anyway is not decompressed: a few bytes may expand to gigabytes.
@@ -51,8 +51,8 @@ async def bounded_request(
             read = bytearray()
             async for part in reply.aiter_raw():
                 read += part
-                if len(read) > most_bytes:
-                    raise RequestFailed(f"the response is larger than {most_bytes >> 10} KiB")
+                if len(read) > max_bytes:
+                    raise RequestFailed(f"the response is larger than {max_bytes >> 10} KiB")
             return BoundedResponse(reply.status_code, bytes(read))
     except RequestFailed:
         raise

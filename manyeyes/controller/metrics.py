@@ -187,7 +187,7 @@ SLO_FIRST_S = Gauge(
 
 # Autoscaling
 
-SCALING_WANTED = Gauge("manyeyes_scaling_desired_replicas", "Desired number of engines of the pool.", ["pool"])
+SCALING_DESIRED = Gauge("manyeyes_scaling_desired_replicas", "Desired number of engines of the pool.", ["pool"])
 SCALING_STARTED = Gauge(
     "manyeyes_scaling_started_replicas",
     "Engines of the pool that are neither stopped nor asleep, whether they serve or not.",
@@ -218,10 +218,12 @@ SCALING_LOAD = Gauge(
 
 # Annotations
 
-MARK = Gauge("manyeyes_annotation", "1 while an annotation (docs/api.md) is active, such as a load test.", ["text"])
+ANNOTATION = Gauge(
+    "manyeyes_annotation", "1 while an annotation (docs/api.md) is active, such as a load test.", ["text"]
+)
 
-OneMetric = Counter | Gauge | Histogram
-ALL: tuple[OneMetric, ...] = tuple(
+AnyMetric = Counter | Gauge | Histogram
+ALL: tuple[AnyMetric, ...] = tuple(
     metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
 )
 """In the order of this file."""
@@ -308,13 +310,13 @@ def remove_remote(pool: str) -> None:
     _drop((REMOTE_REACHABLE,), {"pool": pool})
 
 
-def _drop(metrics: tuple[OneMetric, ...], labels: dict[str, str]) -> None:
+def _drop(metrics: tuple[AnyMetric, ...], labels: dict[str, str]) -> None:
     for metric in metrics:
         if labels.keys() <= set(metric._labelnames):
             metric.remove_by_labels(labels)
     # Cached series would count into objects that are no longer exported.
-    for kept in (counter, gauge, histogram):
-        kept.cache_clear()
+    for cached in (counter, gauge, histogram):
+        cached.cache_clear()
 
 
 HEAD = """# Metrics of the controller

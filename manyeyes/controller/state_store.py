@@ -40,13 +40,13 @@ class StateStore:
 
     def names(self, folder: str) -> list[str]:
         """The names of all documents in a subfolder, sorted, as `read` expects them."""
-        found = []
+        document_names = []
         with contextlib.suppress(OSError):
             for path in (self.folder / folder).glob("*.yaml"):
                 # Other names were not written by this class, and some are not printable.
                 if NAME.fullmatch(path.stem):
-                    found.append(f"{folder}/{path.stem}")
-        return sorted(found)
+                    document_names.append(f"{folder}/{path.stem}")
+        return sorted(document_names)
 
     def write(self, name: str, document: Any) -> bool:
         """Replaces the document. Returns False and logs the reason when the write fails."""

@@ -38,8 +38,8 @@ SHORT_INTERVALS = {"probe_interval_s": 0.25, "config_poll_interval_s": 0.2}
 
 def nginx_binary() -> str:
     """Path of nginx: $NGINX, or the program that manyeyes/devcluster/fetch/nginx unpacks."""
-    if named := os.environ.get("NGINX"):
-        return named
+    if configured := os.environ.get("NGINX"):
+        return configured
     subprocess.run([ROOT / "manyeyes/devcluster/fetch/nginx", ROOT / "build/nginx"], check=True, capture_output=True)
     return str(ROOT / "build/nginx/nginx")
 
@@ -110,13 +110,13 @@ class LocalCluster:
                 start_new_session=True,
             )
 
-    def kill(self, part: str, number: int = signal.SIGKILL) -> None:
+    def kill(self, part: str, signal_number: int = signal.SIGKILL) -> None:
         process = self.processes.pop(part)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal_number)
         process.wait(timeout=20)
 
-    def start_engine(self, name: str, *more: str) -> None:
+    def start_engine(self, name: str, *extra_flags: str) -> None:
         engine = next(engine for engine in self.document["engines"] if engine["name"] == name)
         inventory = yaml.safe_load((self.folder / "rendered/inventory.yaml").read_text())
         cluster = place_engines(load(self.folder / "cluster.yaml"), Inventory.model_validate(inventory))
@@ -127,7 +127,7 @@ class LocalCluster:
             '--limit-mm-per-prompt={"image":4,"video":1}',
             "--enable-server-load-tracking",
         ]
-        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *QUICK, *self.engine_flags, *more]
+        command = [sys.executable, "-m", "manyeyes.emulator", *flags, *QUICK, *self.engine_flags, *extra_flags]
         self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
 
     @property
@@ -142,7 +142,7 @@ class LocalCluster:
         return ["webui", *(f"webui-{number}" for number in range(2, copies + 1))]
 
     @property
-    def places(self) -> NginxPaths:
+    def nginx_paths(self) -> NginxPaths:
         """Addresses and folders for nginx's files, in place of those of the containers."""
         return NginxPaths(
             controller="127.0.0.1",
@@ -156,13 +156,13 @@ class LocalCluster:
             caches=str(self.folder / "nginx/tmp"),
         )
 
-    def start_controller(self, more: dict[str, str] | None = None) -> None:
+    def start_controller(self, overrides: dict[str, str] | None = None) -> None:
         environment = {
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
             "MANYEYES_INVENTORY": str(self.folder / "rendered/inventory.yaml"),
             "MANYEYES_STATE": str(self.folder / "state"),
             "MANYEYES_NGINX_CONFIG_DIR": str(self.folder / "offered"),
-            "MANYEYES_NGINX_PATHS": json.dumps(dataclasses.asdict(self.places)),
+            "MANYEYES_NGINX_PATHS": json.dumps(dataclasses.asdict(self.nginx_paths)),
             "MANYEYES_GATEWAY_INTERNAL_URL": f"http://127.0.0.1:{self.ports['inside']}",
             "MANYEYES_SECRETS": str(self.folder / "secrets"),
             "MANYEYES_ADAPTER_NAME": "127.0.0.1",
@@ -170,7 +170,7 @@ class LocalCluster:
             "MANYEYES_CONTROLLER_HTTP_PORT": str(self.ports["controller"]),
             "MANYEYES_CONTROLLER_DNS_PORT": str(self.ports["dns"]),
             "MANYEYES_CONTROLLER_SYSLOG_PORT": str(self.ports["syslog"]),
-            **(more or {}),
+            **(overrides or {}),
         }
         self.start("controller", [sys.executable, "-m", "manyeyes.controller"], environment)
 
@@ -189,9 +189,9 @@ class LocalCluster:
     def configure(self, document: dict[str, Any]) -> None:
         """Replaces cluster.yaml as editors do: with a new file of the same name."""
         self.document = document
-        fresh = self.folder / "cluster.yaml.new"
-        fresh.write_text(yaml.safe_dump(document))
-        fresh.replace(self.folder / "cluster.yaml")
+        new_file = self.folder / "cluster.yaml.new"
+        new_file.write_text(yaml.safe_dump(document))
+        new_file.replace(self.folder / "cluster.yaml")
 
     def configuration(self) -> dict[str, Any]:
         """The controller's status of the configuration; empty while the controller does not answer."""
@@ -204,14 +204,14 @@ class LocalCluster:
         return self.log("nginx").count('"event":"configuration_applied"') - 1
 
     def restart_nginx(self) -> None:
-        etc = self.folder / "nginx"
+        nginx_folder = self.folder / "nginx"
         environment = {
             "NGINX_BINARY": nginx_binary(),
-            "NGINX_FILES": str(etc),
+            "NGINX_FILES": str(nginx_folder),
             "NGINX_GLOBALS": f"daemon off; {own_user()}",
             "NGINX_CONFIG_DIR": str(self.folder / "offered"),
-            "SECRETS": self.places.secrets,
-            "NGINX_ACTIVE_DIR": str(etc / "tmp/gateway"),
+            "SECRETS": self.nginx_paths.secrets,
+            "NGINX_ACTIVE_DIR": str(nginx_folder / "tmp/gateway"),
         }
         malloc = env_file.read(ROOT / "nginx/malloc.env")
         self.start("nginx", ["sh", str(ROOT / "nginx/start.sh")], malloc | environment)
@@ -229,8 +229,8 @@ class LocalCluster:
         self.start("adapter", [sys.executable, "-m", "manyeyes.openai_adapter"], environment)
         eventually(lambda: is_listening(self.ports["adapter"]), 20, 0.05, "the adapter listens")
 
-    def ask(self, model: str = "big", **more: Any) -> httpx.Response:
-        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | more
+    def ask(self, model: str = "big", **fields: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5} | fields
         return self.client.post(f"{self.url}/v1/chat/completions", json=body)
 
     def healthz(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class LocalCluster:
         """Waits until the gateway may send requests to each of `engines`."""
 
         def check() -> bool:
-            states = {one["name"]: one["state"] for pool in self.healthz()["pools"] for one in pool["engines"]}
+            states = {engine["name"]: engine["state"] for pool in self.healthz()["pools"] for engine in pool["engines"]}
             assert all((states.get(name) == "up") is up for name in engines), states
             return True
 
@@ -268,17 +268,17 @@ class LocalCluster:
             text = self.client.get(f"http://127.0.0.1:{self.ports['controller']}/metrics").text
         except httpx.TransportError as error:
             raise AssertionError(f"the controller: {error}") from error
-        answered: Counter[str] = Counter()
+        answers: Counter[str] = Counter()
         for pool, count in re.findall(r'^manyeyes_dns_answers_total\{.*name="([^"]*)".*\} (\S+)$', text, re.MULTILINE):
-            answered[pool] += int(float(count))
-        return answered
+            answers[pool] += int(float(count))
+        return answers
 
     def answers_from(self, model: str, engines: set[str], within_s: float = 30) -> None:
         """Waits until the gateway sends requests for `model` to exactly the engines in `engines`."""
 
         def check() -> bool:
-            seen = {self.ask(model).headers.get("X-ManyEyes-Engine") for _ in range(4 * len(engines))}
-            assert seen == engines, seen
+            engines_seen = {self.ask(model).headers.get("X-ManyEyes-Engine") for _ in range(4 * len(engines))}
+            assert engines_seen == engines, engines_seen
             return True
 
         eventually(check, within_s, 0.2, f"answers from exactly {sorted(engines)}")
@@ -311,8 +311,8 @@ def local_cluster(
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
     inventory = Inventory(flavour="emulated")
-    placed = place_engines(load(folder / "cluster.yaml"), inventory)
-    write_files(render(placed, inventory, Path("c.yaml"), Path("r")), folder / "rendered")
+    placed_cluster = place_engines(load(folder / "cluster.yaml"), inventory)
+    write_files(render(placed_cluster, inventory, Path("c.yaml"), Path("r")), folder / "rendered")
     try:
         for engine in document["engines"]:
             if not addresses and not engine["name"].startswith("late"):
@@ -330,21 +330,21 @@ def local_cluster(
 
 def start_nginx(running: LocalCluster) -> None:
     """Starts nginx as its container does, with the project's files and this host's paths and ports."""
-    etc = running.folder / "nginx"
-    shutil.copytree(ROOT / "nginx", etc)
-    (etc / "tmp").mkdir()
+    nginx_folder = running.folder / "nginx"
+    shutil.copytree(ROOT / "nginx", nginx_folder)
+    (nginx_folder / "tmp").mkdir()
     ports = running.ports
-    swaps = [
-        ("/tmp/", f"{etc}/tmp/"),
+    replacements = [
+        ("/tmp/", f"{nginx_folder}/tmp/"),
         ("/usr/lib/nginx/modules/", f"{modules_folder()}/"),
         ("listen 8079", f"listen 127.0.0.1:{ports['page']}"),
         ("listen 8088", f"listen 127.0.0.1:{ports['inside']}"),
-        ("/run/secrets/manyeyes", running.places.secrets),
+        ("/run/secrets/manyeyes", running.nginx_paths.secrets),
         ("/dev/stdout", f"{running.folder}/access.log"),
     ]
-    for file in (*etc.rglob("*.conf"), *etc.rglob("*.inc"), *etc.rglob("*.js")):
+    for file in (*nginx_folder.rglob("*.conf"), *nginx_folder.rglob("*.inc"), *nginx_folder.rglob("*.js")):
         text = file.read_text()
-        for before, after in swaps:
+        for before, after in replacements:
             text = text.replace(before, after)
         file.write_text(text)
     running.restart_nginx()

@@ -45,21 +45,24 @@ PARTS = ("gateway", "node", "alertmanager", "prometheus")
 @dataclass
 class AlertReceiver:
     port: int
-    got: list[dict[str, Any]] = field(default_factory=list)
-    refuses: bool = False
+    notifications: list[dict[str, Any]] = field(default_factory=list)
+    is_rejecting: bool = False
 
-    def told(self, status: str) -> set[str]:
+    def alert_names(self, status: str) -> set[str]:
         """Names of the alerts that it received as `firing` or `resolved`."""
         return {
-            alert["labels"]["alertname"] for one in self.got for alert in one["alerts"] if alert["status"] == status
+            alert["labels"]["alertname"]
+            for notification in self.notifications
+            for alert in notification["alerts"]
+            if alert["status"] == status
         }
 
 
 @dataclass
 class MonitoredCluster:
-    stand: LocalCluster
+    local_cluster: LocalCluster
     ports: dict[str, int]
-    pager: AlertReceiver
+    receiver: AlertReceiver
 
     @property
     def url(self) -> str:
@@ -67,23 +70,25 @@ class MonitoredCluster:
 
     @property
     def textfile(self) -> Path:
-        return self.stand.folder / "textfile"
+        return self.local_cluster.folder / "textfile"
 
     def ask(self, path: str, **parameters: str) -> Any:
-        answer = self.stand.client.get(f"{self.url}/api/v1/{path}", params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["data"]
+        response = self.local_cluster.client.get(f"{self.url}/api/v1/{path}", params=parameters)
+        assert response.status_code == 200, response.text
+        return response.json()["data"]
 
     def firing(self) -> set[tuple[str, str]]:
         """(alert, its pool, engine or other subject) of all firing alerts."""
         return {
-            (one["labels"]["alertname"], about(one["labels"])) for one in self._alerts() if one["state"] == "firing"
+            (alert["labels"]["alertname"], alert_subject(alert["labels"]))
+            for alert in self._alerts()
+            if alert["state"] == "firing"
         }
 
     def _alerts(self) -> list[dict[str, Any]]:
         return list(self.ask("alerts")["alerts"])
 
-    def wrong_rules(self) -> list[str]:
+    def failed_rules(self) -> list[str]:
         groups = self.ask("rules")["groups"]
         return [
             f"{rule['name']}: {rule['lastError']}"
@@ -95,8 +100,8 @@ class MonitoredCluster:
     def start(self, part: str) -> None:
         port = self.ports[part]
         listen = f"127.0.0.1:{port}"
-        folder = self.stand.folder / "monitoring"
-        inside = self.stand.ports["inside"]
+        folder = self.local_cluster.folder / "monitoring"
+        inside = self.local_cluster.ports["inside"]
         command = {
             "gateway": [
                 prometheus_program("prometheus-nginx-exporter"),
@@ -116,14 +121,14 @@ class MonitoredCluster:
                 f"--web.listen-address={listen}",
             ],
         }[part]  # fmt: skip
-        self.stand.start(f"watch-{part}", command)
+        self.local_cluster.start(f"watch-{part}", command)
         eventually(lambda: is_listening(port), 30, 0.1, f"{part} listens")
 
     def kill(self, part: str) -> None:
-        self.stand.kill(f"watch-{part}")
+        self.local_cluster.kill(f"watch-{part}")
 
 
-def about(labels: dict[str, str]) -> str:
+def alert_subject(labels: dict[str, str]) -> str:
     """The most specific label that names the subject of an alert."""
     names = ("engine", "pool", "gpu", "integration", "file", "job")
     return next((labels[name] for name in names if name in labels), "")
@@ -135,56 +140,61 @@ def monitored_cluster(running: LocalCluster) -> Iterator[MonitoredCluster]:
 
     Its processes stop with the cluster.
     """
-    with _alert_receiver() as pager:
+    with _alert_receiver() as receiver:
         ports = {part: free_port() for part in PARTS}
-        made = MonitoredCluster(running, ports, pager)
+        monitored = MonitoredCluster(running, ports, receiver)
         folder = running.folder / "monitoring"
         (folder / "samples").mkdir(parents=True)
-        made.textfile.mkdir()
+        monitored.textfile.mkdir()
         cluster = place_engines(load(running.folder / "cluster.yaml"), Inventory(flavour="emulated"))
         host = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
         targets = dataclasses.replace(Targets(), controller=f"127.0.0.1:{running.ports['controller']}", **host)
-        webhook = {"webhooks": [{"url": f"http://127.0.0.1:{pager.port}/"}]}
+        webhook = {"webhooks": [{"url": f"http://127.0.0.1:{receiver.port}/"}]}
         alerting = cluster.monitoring.alerting.model_validate(webhook)
-        told = cluster.model_copy(update={"monitoring": cluster.monitoring.model_copy(update={"alerting": alerting})})
+        alerting_cluster = cluster.model_copy(
+            update={"monitoring": cluster.monitoring.model_copy(update={"alerting": alerting})}
+        )
         (folder / "prometheus.yml").write_text(prometheus_yml(cluster, targets))
         (folder / "rules.yml").write_text(rules_yml(cluster))
-        (folder / "alertmanager.yml").write_text(_hurried(alertmanager_yml(told)))
+        (folder / "alertmanager.yml").write_text(_shorten_intervals(alertmanager_yml(alerting_cluster)))
         for part in PARTS:
-            made.start(part)
+            monitored.start(part)
         eventually(
-            lambda: httpx.get(f"{made.url}/-/ready", trust_env=False).status_code == 200, 30, 0.2, "Prometheus is ready"
+            lambda: httpx.get(f"{monitored.url}/-/ready", trust_env=False).status_code == 200,
+            30,
+            0.2,
+            "Prometheus is ready",
         )
-        yield made
+        yield monitored
 
 
-def _hurried(text: str) -> str:
+def _shorten_intervals(text: str) -> str:
     """alertmanager.yml with intervals of one second."""
-    for pause in ("group_wait: 10s", "group_interval: 1m"):
-        assert pause in text
-        text = text.replace(pause, pause.split()[0] + " 1s")
+    for setting in ("group_wait: 10s", "group_interval: 1m"):
+        assert setting in text
+        text = text.replace(setting, setting.split()[0] + " 1s")
     return text
 
 
 @contextlib.contextmanager
 def _alert_receiver() -> Iterator[AlertReceiver]:
-    pager = AlertReceiver(free_port())
+    receiver = AlertReceiver(free_port())
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            if not pager.refuses:
-                pager.got.append(json.loads(body))
-            self.send_response(404 if pager.refuses else 200)
+            if not receiver.is_rejecting:
+                receiver.notifications.append(json.loads(body))
+            self.send_response(404 if receiver.is_rejecting else 200)
             self.end_headers()
 
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", pager.port), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", receiver.port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield pager
+        yield receiver
     finally:
         server.shutdown()
         server.server_close()

@@ -41,7 +41,7 @@ def parse_proxy_request(head: bytes) -> ProxyRequest:
         raise InvalidProxyRequest(f"the method {method[:10]} is not allowed")
     try:
         parts = urlsplit(target)
-        host, wanted = parts.hostname or "", parts.port or 80
+        host, origin_port = parts.hostname or "", parts.port or 80
     except ValueError:
         raise InvalidProxyRequest("the URL is malformed") from None
     if parts.scheme != "http" or not host or parts.username is not None:
@@ -49,9 +49,9 @@ def parse_proxy_request(head: bytes) -> ProxyRequest:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     # One request per connection, so that a second request cannot name another host without a check.
     dropped = ("connection:", "proxy-", "host:", "keep-alive:", "transfer-encoding:", "content-length:", "upgrade:")
-    kept = [field for field in rest.split("\r\n") if field and not field.lower().startswith(dropped)]
-    lines = [f"{method} {path} {version}", f"Host: {parts.netloc}", *kept, "Connection: close", "", ""]
-    return ProxyRequest(host, _port(wanted), "\r\n".join(lines).encode())
+    headers = [field for field in rest.split("\r\n") if field and not field.lower().startswith(dropped)]
+    lines = [f"{method} {path} {version}", f"Host: {parts.netloc}", *headers, "Connection: close", "", ""]
+    return ProxyRequest(host, _port(origin_port), "\r\n".join(lines).encode())
 
 
 def _port(number: int) -> int:
@@ -114,58 +114,68 @@ async def _serve(
     async with asyncio.timeout(HEAD_S):
         head = await reader.readuntil(b"\r\n\r\n")
     try:
-        asked = parse_proxy_request(head)
+        request = parse_proxy_request(head)
     except InvalidProxyRequest as error:
         return await _refuse(writer, "", 400, str(error))
-    addresses, why = await _judged(asked, domains, find)
+    addresses, why = await _check_request(request, domains, find)
     if why:
-        return await _refuse(writer, asked.host, 403, why)
+        return await _refuse(writer, request.host, 403, why)
     try:
         async with asyncio.timeout(CONNECT_S):
-            there, back = await connect(str(addresses[0]), asked.port)
+            origin_reader, origin_writer = await connect(str(addresses[0]), request.port)
     except (OSError, TimeoutError) as error:
         return await _refuse(
-            writer, asked.host, 502, f"{asked.host} does not answer: {error or 'no connection in time'}"
+            writer, request.host, 502, f"{request.host} does not answer: {error or 'no connection in time'}"
         )
     try:
-        if asked.head:
-            back.write(asked.head)
-            await _copy(there, writer)  # further data from the client is not forwarded
+        if request.head:
+            origin_writer.write(request.head)
+            await _copy(origin_reader, writer)  # further data from the client is not forwarded
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await _both(reader, writer, there, back)
+            await _both(reader, writer, origin_reader, origin_writer)
     finally:
-        back.close()
+        origin_writer.close()
 
 
-async def _judged(asked: ProxyRequest, domains: Mapping[str, bool], find: Lookup) -> tuple[Sequence[Address], str]:
-    if why := deny_media_host(asked.host, domains):
+async def _check_request(
+    request: ProxyRequest, domains: Mapping[str, bool], find: Lookup
+) -> tuple[Sequence[Address], str]:
+    if why := deny_media_host(request.host, domains):
         return (), why
     try:
         async with asyncio.timeout(LOOKUP_S):
-            addresses = await find(asked.host, asked.port)
+            addresses = await find(request.host, request.port)
     except TimeoutError:
         return (), "the name lookup timed out"
-    return addresses, deny_media_addresses(addresses, asked.port, domains[asked.host.lower().rstrip(".")])
+    return addresses, deny_media_addresses(addresses, request.port, domains[request.host.lower().rstrip(".")])
 
 
 async def _both(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: asyncio.StreamReader, back: asyncio.StreamWriter
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    origin_reader: asyncio.StreamReader,
+    origin_writer: asyncio.StreamWriter,
 ) -> None:
     """Copies in both directions, each until its end: a client that has sent its request still waits for the answer."""
-    asking, answering = asyncio.create_task(_pass_on(reader, back)), asyncio.create_task(_pass_on(there, writer))
-    ways = {asking, answering}
+    sending, receiving = (
+        asyncio.create_task(_pass_on(reader, origin_writer)),
+        asyncio.create_task(_pass_on(origin_reader, writer)),
+    )
+    directions = {sending, receiving}
     try:
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        failed = any(way.exception() for way in done)
-        if not failed and answering in done:
-            await asyncio.wait({asking}, timeout=LINGER_S)  # the origin has closed; the client sees that and closes too
+        done, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+        failed = any(direction.exception() for direction in done)
+        if not failed and receiving in done:
+            await asyncio.wait(
+                {sending}, timeout=LINGER_S
+            )  # the origin has closed; the client sees that and closes too
         elif not failed:
-            await answering
+            await receiving
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        for direction in directions:
+            direction.cancel()
+        await asyncio.gather(*directions, return_exceptions=True)
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

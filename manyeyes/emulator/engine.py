@@ -55,10 +55,10 @@ class Preprocessor:
 
     async def _preprocess(self, job: EngineRequest) -> None:
         """A waiting job can be cancelled; a job that has begun occupies the thread until its end."""
-        asked = monotonic()
+        requested_at = monotonic()
         async with self._preprocessor:
             # A job that had to wait begins when the previous job ended, however late this process wakes.
-            begins = max(asked, self._preprocessor_free_at)
+            begins = max(requested_at, self._preprocessor_free_at)
             self._preprocessor_free_at = begins + sum(map(self._item_s, job.media))
             await asyncio.sleep(self._preprocessor_free_at - monotonic())
 
@@ -143,7 +143,7 @@ class EmulatedEngine:
     def frames_in_prefill(self) -> int:
         """Frames of all videos that wait for their first token: the frames that the vision encoder may hold at the same
         time."""
-        return sum(video_frames(one.job) for one in self.core.sequences if not one.generated)
+        return sum(video_frames(sequence.job) for sequence in self.core.sequences if not sequence.generated)
 
     def check_admission(self) -> None:
         """Raises RequestError if the queue is full. Requests in preprocessing do not count, as in vLLM."""
@@ -205,10 +205,10 @@ class EmulatedEngine:
         self._backlog += len(sequence.job.prompt)
         self.core.add(sequence, sequence.queued)
         self._arm()
-        told = 0
+        reported = 0
         try:
-            while told < len(sequence.job.answer):
-                if sequence.generated == told or not (sequence.job.stream or sequence.ended):
+            while reported < len(sequence.job.answer):
+                if sequence.generated == reported or not (sequence.job.stream or sequence.ended):
                     if sequence.ended and self.dead:
                         raise internal_error(ENGINE_DEAD)
                     if sequence.ended:
@@ -216,8 +216,8 @@ class EmulatedEngine:
                     sequence.waiter = loop.create_future()
                     await sequence.waiter
                     continue
-                told = sequence.generated
-                yield told
+                reported = sequence.generated
+                yield reported
         finally:
             if not sequence.ended:
                 self._end(sequence)
@@ -271,7 +271,7 @@ class EmulatedEngine:
             metrics.busy_s.inc(step.took_s)
         if step.queried:
             metrics.prefix_queries.inc(step.queried)
-            metrics.prefix_hits.inc(step.found)
+            metrics.prefix_hits.inc(step.cached_tokens)
         if step.preempted:
             metrics.preemptions.inc(step.preempted)
         if not step.produced:

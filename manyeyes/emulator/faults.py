@@ -59,17 +59,17 @@ class Faults:
     def __init__(self, changed: Callable[[str], None]) -> None:
         self.on: dict[str, Values] = {}
         self._changed = changed
-        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def begin(self, kind: str, values: Values) -> None:
         self.end(kind)
         self.on[kind] = values
         if values["for_s"]:
-            self._ends[kind] = asyncio.get_running_loop().call_later(values["for_s"], self.end, kind)
+            self._timers[kind] = asyncio.get_running_loop().call_later(values["for_s"], self.end, kind)
         self._changed(kind)
 
     def end(self, kind: str) -> None:
-        if alarm := self._ends.pop(kind, None):
+        if alarm := self._timers.pop(kind, None):
             alarm.cancel()
         if self.on.pop(kind, None) is not None:
             self._changed(kind)

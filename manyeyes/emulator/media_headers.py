@@ -26,8 +26,8 @@ def image_size(text: str) -> tuple[int, int]:
     for part in BASE64_PARTS:
         data = decode(text[:part])
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-                width, height = picture.size
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
         except (OSError, ValueError, EOFError):
             if part >= len(text):
                 break
@@ -77,8 +77,8 @@ class VideoClip:
     width: int  # pixels
     height: int  # pixels
 
-    def sampled_frames(self, most: int) -> int:
-        return min(most, max(MIN_FRAMES, int(self.seconds * FRAMES_PER_SECOND)))
+    def sampled_frames(self, max_frames: int) -> int:
+        return min(max_frames, max(MIN_FRAMES, int(self.seconds * FRAMES_PER_SECOND)))
 
 
 UNKNOWN_CLIP = VideoClip(8.0, 640, 480)

@@ -57,10 +57,10 @@ class CompletionHandler:
         if self.engine.options.log_requests:
             log("request_received", request=own_id, trace=trace_of(headers.get("traceparent", "")) or None)
         work = asyncio.create_task(self.answer(reply, arrived, send))
-        gone = asyncio.create_task(disconnected(receive))
+        disconnect = asyncio.create_task(disconnected(receive))
         with self.engine.busy():
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            gone.cancel()
+            await asyncio.wait({work, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+            disconnect.cancel()
             if not work.done():
                 work.cancel()
                 await asyncio.wait({work})

@@ -84,15 +84,15 @@ def answer_length(
             f"Please reduce the length of the input prompt. (parameter=input_tokens, value={prompt_tokens})",
             param="input_tokens",
         )
-    asked = whole_number(body, "max_completion_tokens", whole_number(body, "max_tokens", default or room))
-    if asked < 1:
-        raise wrong_value(f"max_tokens must be at least 1, got {asked}.", "max_tokens", asked)
-    if asked > options.max_model_len:
-        message = f"max_tokens={asked} cannot be greater than max_model_len={options.max_model_len}."
-        raise wrong_value(f"{message} Please request fewer output tokens.", "max_tokens", asked)
-    most = min(asked, room)
-    least = most if boolean(body, "ignore_eos") else min(most, whole_number(body, "min_tokens", 0))
-    return least, most
+    requested = whole_number(body, "max_completion_tokens", whole_number(body, "max_tokens", default or room))
+    if requested < 1:
+        raise wrong_value(f"max_tokens must be at least 1, got {requested}.", "max_tokens", requested)
+    if requested > options.max_model_len:
+        message = f"max_tokens={requested} cannot be greater than max_model_len={options.max_model_len}."
+        raise wrong_value(f"{message} Please request fewer output tokens.", "max_tokens", requested)
+    max_tokens = min(requested, room)
+    min_tokens = max_tokens if boolean(body, "ignore_eos") else min(max_tokens, whole_number(body, "min_tokens", 0))
+    return min_tokens, max_tokens
 
 
 @dataclass
@@ -105,9 +105,9 @@ class Prompt:
     def count(self, kind: str) -> int:
         return sum(medium.kind == kind for medium in self.media)
 
-    def add_text(self, words: str, per_word: float) -> None:
-        self.texts.append(words)
-        self.tokens += request.text_tokens(words, per_word)
+    def add_text(self, text: str, per_word: float) -> None:
+        self.texts.append(text)
+        self.tokens += request.text_tokens(text, per_word)
 
     def add_medium(self, medium: MediaItem) -> None:
         self.media.append(medium)
@@ -119,7 +119,7 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
     name = served_model(body, options)
     check_n(body, options)
     prompt = read_prompt(body.get("messages"), options)
-    least, most = answer_length(body, len(prompt.tokens), None, options)
+    min_tokens, max_tokens = answer_length(body, len(prompt.tokens), None, options)
     begun = responses.begun_answer(body)
     question = "\n".join(prompt.texts if begun is None else prompt.texts[:-1])
     form = responses.json_answer(body.get("response_format")) or responses.grounding_answer(
@@ -128,7 +128,7 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
     words = form.split(" ") if form else responses.canned_text(question, prompt.sizes, prompt.count("video"))
     if begun is not None:
         words = responses.continue_final_message(words, begun)
-    answer, finish_reason = responses.answer_text(words, least, most)
+    answer, finish_reason = responses.answer_text(words, min_tokens, max_tokens)
     if begun is not None and answer and begun and not begun[-1].isspace():
         answer[0] = f" {answer[0]}"
     return EngineRequest(
@@ -194,8 +194,8 @@ def read_part(part: object, prompt: Prompt, options: EmulatorOptions, per_word: 
     if isinstance(part, dict) and part.get("uuid") is not None:
         part = _cached(part)
     match part:
-        case str(words) | {"type": "text", "text": str(words)}:
-            prompt.add_text(words, per_word)
+        case str(text) | {"type": "text", "text": str(text)}:
+            prompt.add_text(text, per_word)
         case {"type": "image_url", "image_url": {"url": str(url)} | str(url)}:
             if prompt.count("image") >= options.images_per_prompt:
                 raise too_many_error("image", options.images_per_prompt)
@@ -210,11 +210,11 @@ def read_part(part: object, prompt: Prompt, options: EmulatorOptions, per_word: 
             raise RequestError("A part of a message must be a text, an image_url or a video_url with its content.")
 
 
-def check_pixels(what: str, width: int, height: int, options: EmulatorOptions) -> None:
+def check_pixels(medium: str, width: int, height: int, options: EmulatorOptions) -> None:
     """Checks the number of pixels before anything is decoded, as vLLM does. A limit of 0 means no limit."""
     if 0 < options.max_image_pixels < width * height:
         raise RequestError(
-            f"{what} dimensions {width}x{height} ({width * height} pixels) exceed the maximum of "
+            f"{medium} dimensions {width}x{height} ({width * height} pixels) exceed the maximum of "
             f"{options.max_image_pixels} pixels. Set VLLM_MAX_IMAGE_PIXELS to increase this limit."
         )
 
@@ -283,8 +283,8 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
         case _:
             message = "Either prompt or prompt_embeds must be provided and non-empty. (parameter=prompt)"
             raise RequestError(message, param="prompt")
-    least, most = answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
-    answer, finish_reason = responses.answer_text(responses.canned_text(prompt, [], 0), least, most)
+    min_tokens, max_tokens = answer_length(body, len(ids), DEFAULT_MAX_TOKENS, options)
+    answer, finish_reason = responses.answer_text(responses.canned_text(prompt, [], 0), min_tokens, max_tokens)
     return EngineRequest(
         model=name,
         prompt=ids,

@@ -82,8 +82,8 @@ class CompletionResponse:
 
     def whole(self, tokens: Sequence[str], finish_reason: str, cached_tokens: int) -> bytes:
         text = "".join(tokens)
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
+        content = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason, "stop_reason": None}
         body = self._body("chat.completion" if self.chat else "text_completion", [choice])
         body["usage"] = self._usage(len(tokens), cached_tokens)
         return orjson.dumps(body)
@@ -106,8 +106,8 @@ class CompletionResponse:
         return b"data: " + orjson.dumps(error.body()) + b"\n\n" + DONE
 
     def _choice(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
-        said = {"delta": delta} if self.chat else {"text": delta["content"]}
-        return {"index": 0, **said, "logprobs": None, "finish_reason": finish_reason}
+        content = {"delta": delta} if self.chat else {"text": delta["content"]}
+        return {"index": 0, **content, "logprobs": None, "finish_reason": finish_reason}
 
     def _event(self, choices: list[dict[str, Any]], **more: object) -> bytes:
         body = self._body("chat.completion.chunk" if self.chat else "text_completion", choices) | more
@@ -140,7 +140,7 @@ def models_body(options: EmulatorOptions) -> bytes:
     return orjson.dumps({"object": "list", "data": names})
 
 
-OPENING = "This answer is emulated: no model has seen your {what}."
+OPENING = "This answer is emulated: no model has seen your {content}."
 FILLERS = (
     "Only the time it took is meant to resemble that of a real engine.",
     "Start an engine with a real model to read a real answer here.",
@@ -164,7 +164,7 @@ def describe_request(images: int, videos: int) -> str:
 
 def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> list[str]:
     """The words of the whole answer. `images` are widths and heights in pixels."""
-    sentences = [OPENING.format(what=describe_request(len(images), videos))]
+    sentences = [OPENING.format(content=describe_request(len(images), videos))]
     if images:
         sizes = ", ".join(f"{width} x {height}" for width, height in images)
         sentences.append(f"You sent {plural(len(images), 'image')} of {sizes} pixels.")
@@ -176,15 +176,15 @@ def canned_text(question: str, images: list[tuple[int, int]], videos: int) -> li
     return " ".join(sentences).split()
 
 
-def answer_text(words: list[str], least: int, most: int) -> tuple[list[str], str]:
+def answer_text(words: list[str], min_tokens: int, max_tokens: int) -> tuple[list[str], str]:
     """The tokens to send, each with its leading space, and the finish reason.
 
-    The answer has between `least` and `most` tokens: a short answer is repeated from its beginning, a long answer is
+    The answer has between `min_tokens` and `max_tokens` tokens: a short answer is repeated from its beginning, a long answer is
     cut.
     """
-    length = min(max(len(words), least), most)
+    length = min(max(len(words), min_tokens), max_tokens)
     tokens = [(" " if n else "") + word for n, word in enumerate(islice(cycle(words), length))]
-    return tokens, "length" if length == most else "stop"
+    return tokens, "length" if length == max_tokens else "stop"
 
 
 DEPTH = 8
@@ -205,20 +205,20 @@ def json_answer(response_format: object) -> str | None:
     )
 
 
-def grounding_answer(question: str, pictures: int) -> str | None:
+def grounding_answer(question: str, images: int) -> str | None:
     """Boxes or points in Qwen3-VL's format, in thousandths of the image, if the question names that format."""
-    if not pictures or not any(word in question for word in ("bbox_2d", "point_2d", "coordinate")):
+    if not images or not any(word in question for word in ("bbox_2d", "point_2d", "coordinate")):
         return None
     seed = crc32(question.encode(errors="replace"))
     left, top = 80 + seed % 300, 120 + seed // 300 % 400
-    found: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
     if "bbox_2d" in question:
-        found.append({"bbox_2d": [left, top, left + 340, top + 180], "label": "emulated box"})
+        marks.append({"bbox_2d": [left, top, left + 340, top + 180], "label": "emulated box"})
     if "point_2d" in question:
-        found.append({"point_2d": [left + 170, top + 90], "label": "emulated point"})
+        marks.append({"point_2d": [left + 170, top + 90], "label": "emulated point"})
     if "coordinate" in question and "action" in question:
         return json.dumps({"action": "click", "coordinate": [left + 170, top + 90], "reason": "emulated"})
-    return json.dumps(found)
+    return json.dumps(marks)
 
 
 def continue_final_message(words: list[str], begun: str) -> list[str]:

@@ -34,7 +34,7 @@ class SleepMode:
         self.level: int | None = None
         self.awake: set[str] = set()
         """Tags of the parts that are awake."""
-        self.lost = False
+        self.weights_lost = False
         """Whether the weights are missing: level 2 discarded them, and they were not reloaded. vLLM would answer random
         text."""
 
@@ -53,7 +53,7 @@ class SleepMode:
             await engine.resting.wait()
         self.level = level
         self.awake.clear()
-        self.lost = self.lost or level == 2
+        self.weights_lost = self.weights_lost or level == 2
         if level:
             engine.core.forget()
             await asyncio.sleep(engine.options.profile.sleep_s)
@@ -63,7 +63,7 @@ class SleepMode:
         """Reloads the weights. False if there is no memory for them yet."""
         if self.level and "weights" not in self.awake:
             return False
-        self.lost = self.engine.weightless = False
+        self.weights_lost = self.engine.weightless = False
         return True
 
     async def end(self, tags: list[str]) -> bool:
@@ -77,7 +77,7 @@ class SleepMode:
         if self.level:
             await asyncio.sleep(self.engine.options.profile.wake_s)
         self.level = None
-        self.engine.weightless = self.lost
+        self.engine.weightless = self.weights_lost
         self.engine.resume()
         self.engine.metrics.show_sleep(None)
         return True
@@ -85,12 +85,12 @@ class SleepMode:
 
 def routes(engine: EmulatedEngine) -> list[Route]:
     """The optional routes that the command line enables."""
-    found = []
+    enabled = []
     if engine.options.sleep_mode:
-        found += sleep_routes(SleepMode(engine))
+        enabled += sleep_routes(SleepMode(engine))
     if engine.options.faults_on_command:
-        found += fault_routes(engine.faults)
-    return found
+        enabled += fault_routes(engine.faults)
+    return enabled
 
 
 def sleep_routes(sleep: SleepMode) -> list[Route]:
@@ -175,18 +175,18 @@ class HttpServer(uvicorn.Server):
 
 
 async def serve(options: EmulatorOptions) -> int:
-    told_to_stop = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told_to_stop.set)
+        loop.add_signal_handler(number, stop_requested.set)
 
-    if await wait_for_first(told_to_stop, options.start_s):
+    if await wait_for_first(stop_requested, options.start_s):
         return 0
     try:
         listener = listen(options.host, options.port)
     except OSError as error:
-        where = f"{options.host}:{options.port}"
-        print(f"Could not listen on {where}: {error.strerror}. Give another --host or --port.", file=sys.stderr)
+        address = f"{options.host}:{options.port}"
+        print(f"Could not listen on {address}: {error.strerror}. Give another --host or --port.", file=sys.stderr)
         return 1
 
     port = listener.getsockname()[1]
@@ -217,13 +217,13 @@ async def serve(options: EmulatorOptions) -> int:
         engine.faults.begin(kind, values)
     doors = asyncio.create_task(serve_until_stopped(engine, http, options.host, port))
     death = asyncio.create_task(engine.died.wait())
-    stop = asyncio.create_task(told_to_stop.wait())
+    stop = asyncio.create_task(stop_requested.wait())
     await asyncio.wait({death, stop}, return_when=asyncio.FIRST_COMPLETED)
     doors.cancel()
     aborted = 0
     if engine.dead:
         log("dead", "error")
-        await wait_for_first(told_to_stop, engine.exit_s)
+        await wait_for_first(stop_requested, engine.exit_s)
     else:
         log("draining", running=engine.running, waiting=engine.waiting)
         aborted = await drain(engine, options.shutdown_timeout_s)
@@ -251,9 +251,9 @@ async def drain(engine: EmulatedEngine, within_s: float) -> int:
     engine.draining = True
     if await wait_for_first(engine.idle, within_s):
         return 0
-    left = engine.running + engine.waiting
+    remaining = engine.running + engine.waiting
     engine.abort_all()
-    return left
+    return remaining
 
 
 def listen(host: str, port: int) -> socket.socket:

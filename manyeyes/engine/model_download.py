@@ -20,7 +20,7 @@ from typing import Any
 from manyeyes.observability.log_format import json_line
 
 PROGRESS_EVERY_S = 5.0
-LOOK_EVERY_S = 2.0
+POLL_INTERVAL_S = 2.0
 
 
 def main() -> int:
@@ -29,17 +29,17 @@ def main() -> int:
     if sys.argv[1:] == ["--wait"]:
         return _wait(json.loads(os.environ["MODELS"]), home)
     offline = os.environ.get("HF_HUB_OFFLINE") == "1"
-    for wanted in json.loads(os.environ["MODELS"]):
+    for spec in json.loads(os.environ["MODELS"]):
         try:
-            _bring(wanted, home, offline)
+            _provide(spec, home, offline)
         except DownloadError as error:
-            _say(str(error), "error")
+            _log(str(error), "error")
             return 1
-    _hand_over_cache()
+    _change_cache_owner()
     return 0
 
 
-def _hand_over_cache() -> None:
+def _change_cache_owner() -> None:
     """Makes the engines' user the owner of the cache volume, which belongs to root when it is new.
 
     If the cache is a folder of this host, ENGINE_USER is not set, and the folder is not changed.
@@ -66,35 +66,35 @@ def marker(home: Path, model: str, revision: str | None) -> Path:
 
 def _wait(models: list[dict[str, Any]], home: Path) -> int:
     """Waits until all models are present. Another process downloads them."""
-    for wanted in models:
-        said = False
-        while not _is_there(wanted, home):
-            if not said:
-                _say(f"{wanted['model']}: waiting for the download")
-                said = True
-            time.sleep(LOOK_EVERY_S)
-    _say("all models are present")
+    for spec in models:
+        is_reported = False
+        while not _is_present(spec, home):
+            if not is_reported:
+                _log(f"{spec['model']}: waiting for the download")
+                is_reported = True
+            time.sleep(POLL_INTERVAL_S)
+    _log("all models are present")
     return 0
 
 
-def _is_there(wanted: dict[str, Any], home: Path) -> bool:
-    if folder := wanted.get("folder"):
+def _is_present(spec: dict[str, Any], home: Path) -> bool:
+    if folder := spec.get("folder"):
         return (Path(folder) / "config.json").exists()  # the folder is created atomically (manyeyes/engine/tiny)
-    return marker(home, wanted["model"], wanted.get("revision")).exists()
+    return marker(home, spec["model"], spec.get("revision")).exists()
 
 
-def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
-    model, revision = wanted["model"], wanted.get("revision")
-    if folder := wanted.get("folder"):
+def _provide(spec: dict[str, Any], home: Path, offline: bool) -> None:
+    model, revision = spec["model"], spec.get("revision")
+    if folder := spec.get("folder"):
         from manyeyes.engine.tiny.__main__ import build
 
         started = time.monotonic()
         build(Path(folder), seed=0)
-        _say(f"{model}: built the random-weight model in {time.monotonic() - started:.0f} s")
+        _log(f"{model}: built the random-weight model in {time.monotonic() - started:.0f} s")
         return
-    done = marker(home, model, revision)
-    if done.exists():
-        _say(f"{model}: complete")
+    marker_file = marker(home, model, revision)
+    if marker_file.exists():
+        _log(f"{model}: complete")
         return
     if offline:
         raise DownloadError(
@@ -102,8 +102,8 @@ def _bring(wanted: dict[str, Any], home: Path, offline: bool) -> None:
             "Set it to false for one start, or set `model` to an absolute path."
         )
     _download(model, revision, home)
-    done.parent.mkdir(parents=True, exist_ok=True)
-    done.write_text(json.dumps(wanted), encoding="utf-8")
+    marker_file.parent.mkdir(parents=True, exist_ok=True)
+    marker_file.write_text(json.dumps(spec), encoding="utf-8")
 
 
 def _download(model: str, revision: str | None, home: Path) -> None:
@@ -114,10 +114,10 @@ def _download(model: str, revision: str | None, home: Path) -> None:
         info = HfApi().model_info(model, revision=revision, files_metadata=True, timeout=30)
         total = sum(file.size or 0 for file in info.siblings or [])
         free = shutil.disk_usage(home).free
-        have = _bytes_in(home, model)
-        if free < total - have:
+        present = _bytes_in(home, model)
+        if free < total - present:
             raise DownloadError(
-                f"{model} needs {_gb(total - have)} more disk and {_gb(free)} are free. "
+                f"{model} needs {_gb(total - present)} more disk and {_gb(free)} are free. "
                 "Free disk space, or set models.volume to a larger disk."
             )
         stop = threading.Event()
@@ -131,13 +131,13 @@ def _download(model: str, revision: str | None, home: Path) -> None:
             reporter.join()
     except GatedRepoError as error:
         raise DownloadError(
-            f"{model} requires a licence. Accept it on the hub, then set HF_TOKEN in .env ({_first(error)})"
+            f"{model} requires a licence. Accept it on the hub, then set HF_TOKEN in .env ({_first_line(error)})"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         # The hub's answer is the same for a wrong name and for a model that the token may not read.
         raise DownloadError(
             f"{model} (revision {revision or 'newest'}) is not on the hub: check its name, and HF_TOKEN in .env "
-            f"({_first(error)})"
+            f"({_first_line(error)})"
         ) from error
     except DownloadError:
         raise
@@ -153,26 +153,26 @@ def _download(model: str, revision: str | None, home: Path) -> None:
                 "Set HF_TOKEN in .env to a token that may read this model, then start again."
             ) from error
         raise DownloadError(
-            f"{model} could not be downloaded: {_first(error)}. "
+            f"{model} could not be downloaded: {_first_line(error)}. "
             "Check the network (HF_ENDPOINT in .env sets a mirror), then start again: the download resumes."
         ) from error
-    _say(f"{model}: complete, {_gb(total)}")
+    _log(f"{model}: complete, {_gb(total)}")
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """Returns the first line of the error's text, or its type if the text is empty."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def _report(model: str, home: Path, total: int, stop: threading.Event) -> None:
-    before, since = _bytes_in(home, model), time.monotonic()
+    previous, previous_s = _bytes_in(home, model), time.monotonic()
     while not stop.wait(PROGRESS_EVERY_S):
-        have, at = _bytes_in(home, model), time.monotonic()
-        speed = (have - before) / (at - since)
-        left = f", {(total - have) / speed / 60:.0f} min left" if speed > 0 and total > have else ""
-        percent = f" ({100 * have / total:.0f} %)" if total else ""
-        _say(f"{model}: {_gb(have)} of {_gb(total)}{percent}, {speed / 1e6:.0f} MB/s{left}")
-        before, since = have, at
+        present, now_s = _bytes_in(home, model), time.monotonic()
+        speed = (present - previous) / (now_s - previous_s)
+        time_left = f", {(total - present) / speed / 60:.0f} min left" if speed > 0 and total > present else ""
+        percent = f" ({100 * present / total:.0f} %)" if total else ""
+        _log(f"{model}: {_gb(present)} of {_gb(total)}{percent}, {speed / 1e6:.0f} MB/s{time_left}")
+        previous, previous_s = present, now_s
 
 
 def _bytes_in(home: Path, model: str) -> int:
@@ -184,7 +184,7 @@ def _gb(count: float) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def _say(sentence: str, level: str = "info") -> None:
+def _log(sentence: str, level: str = "info") -> None:
     event = "download_failed" if level == "error" else "download"
     print(json_line(time.time(), level, "models", event, {"sentence": sentence}), flush=True)
 

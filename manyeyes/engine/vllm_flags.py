@@ -26,7 +26,7 @@ def serve_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
     pool = cluster.pool_of(engine)
     if engine.flavour == "emulated":
         return [*_emulated(cluster, pool, engine), *engine.vllm_flags]
-    specific = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool, engine)
+    flavour_flags = _cuda(pool, engine) if engine.flavour == "cuda" else _cpu(pool, engine)
     return [
         model_path(pool),
         *_shared(cluster, pool),
@@ -35,14 +35,14 @@ def serve_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
         *_media(pool),
         *_sampling(pool),
         *_parsers(pool, engine),
-        *_structured(pool, engine),
-        *specific,
+        *_structured_outputs(pool, engine),
+        *flavour_flags,
         *pool.vllm_flags,
         *engine.vllm_flags,
     ]
 
 
-def sleeps(pool: Pool) -> bool:
+def uses_sleep_mode(pool: Pool) -> bool:
     """Whether autoscaling puts the pool's engines to sleep. vLLM then also requires VLLM_SERVER_DEV_MODE=1."""
     return pool.scaling is not None and pool.scaling.actuator == "sleep"
 
@@ -57,7 +57,7 @@ def model_path(pool: Pool) -> str:
 def served_names(cluster: PlacedCluster, pool: Pool) -> list[str]:
     """Returns all values of `model` that the pool's engines accept: its names, those of pools that fall back to it, and
     `auto`."""
-    return [*_names_and_those_before(cluster, pool), AUTO]
+    return [*_names_with_fallback_sources(cluster, pool), AUTO]
 
 
 def served_names_slice(command: Sequence[str]) -> slice:
@@ -66,15 +66,15 @@ def served_names_slice(command: Sequence[str]) -> slice:
     if SERVED_NAMES not in command:
         return slice(len(command), len(command))
     begin = command.index(SERVED_NAMES) + 1
-    end = next((place for place in range(begin, len(command)) if command[place].startswith("--")), len(command))
+    end = next((index for index in range(begin, len(command)) if command[index].startswith("--")), len(command))
     return slice(begin, end)
 
 
-def _names_and_those_before(cluster: PlacedCluster, pool: Pool) -> list[str]:
+def _names_with_fallback_sources(cluster: PlacedCluster, pool: Pool) -> list[str]:
     names = list(pool.names)
-    for other in cluster.pools:
-        if other.fallback == pool.name:
-            names += [name for name in _names_and_those_before(cluster, other) if name not in names]
+    for source in cluster.pools:
+        if source.fallback == pool.name:
+            names += [name for name in _names_with_fallback_sources(cluster, source) if name not in names]
     return names
 
 
@@ -119,15 +119,15 @@ def _media(pool: Pool) -> list[str]:
 
 def _sampling(pool: Pool) -> list[str]:
     sampling = pool.sampling
-    wanted = {
+    defaults = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
         # In vLLM this is the limit of every answer, not only a default.
         "max_new_tokens": sampling.max_tokens,
     }
-    given = {key: value for key, value in wanted.items() if value is not None}
-    return [f"--override-generation-config={_json(given)}"] if given else []
+    parameters = {key: value for key, value in defaults.items() if value is not None}
+    return [f"--override-generation-config={_json(parameters)}"] if parameters else []
 
 
 def _parsers(pool: Pool, engine: Engine) -> list[str]:
@@ -137,22 +137,22 @@ def _parsers(pool: Pool, engine: Engine) -> list[str]:
     if not (pool.is_tiny or QWEN3_VL.search(name)):
         return []
     flags = []
-    if not _sets(pool, engine, "--enable-auto-tool-choice", "--tool-call-parser", "--tool-parser-plugin"):
+    if not _is_set_by_operator(pool, engine, "--enable-auto-tool-choice", "--tool-call-parser", "--tool-parser-plugin"):
         flags += ["--enable-auto-tool-choice", "--tool-call-parser=hermes"]
-    if "thinking" in name and not _sets(pool, engine, "--reasoning-parser", "--reasoning-parser-plugin"):
+    if "thinking" in name and not _is_set_by_operator(pool, engine, "--reasoning-parser", "--reasoning-parser-plugin"):
         flags.append("--reasoning-parser=qwen3")
     return flags
 
 
-def _structured(pool: Pool, engine: Engine) -> list[str]:
+def _structured_outputs(pool: Pool, engine: Engine) -> list[str]:
     """Disables free whitespace in JSON. With it a model may write blanks until max_tokens (vllm-project/vllm#38696)."""
-    if _sets(pool, engine, "--structured-outputs-config"):
+    if _is_set_by_operator(pool, engine, "--structured-outputs-config"):
         return []
     # vLLM rejects the backend `auto` together with disable_any_whitespace.
     return [f"--structured-outputs-config={_json({'backend': 'xgrammar', 'disable_any_whitespace': True})}"]
 
 
-def _sets(pool: Pool, engine: Engine, *names: str) -> bool:
+def _is_set_by_operator(pool: Pool, engine: Engine, *names: str) -> bool:
     """Whether the operator's flags contain one of `names`, also with _ instead of -, with a subfield (`--x.y=1`), or
     negated."""
     for flag in (*pool.vllm_flags, *engine.vllm_flags):
@@ -171,7 +171,7 @@ def _cuda(pool: Pool, engine: Engine) -> list[str]:
         f"--max-num-queued-reqs={in_flight(pool, engine)}",
         "--mm-processor-cache-gb=4",
     ]
-    if sleeps(pool):
+    if uses_sleep_mode(pool):
         flags.append("--enable-sleep-mode")
     if pool.kv_cache_dtype != "auto":
         flags.append(f"--kv-cache-dtype={pool.kv_cache_dtype}")
@@ -210,7 +210,7 @@ def _emulated(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str]:
         f"--video-max-pixels={media.frame_max_pixels * media.video_frames}",
         f"--limit-mm-per-prompt={_json({'image': media.images_per_prompt, 'video': media.videos_per_prompt})}",
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
-        *(["--enable-sleep-mode"] if sleeps(pool) else []),
+        *(["--enable-sleep-mode"] if uses_sleep_mode(pool) else []),
         "--enable-server-load-tracking",
     ]
 

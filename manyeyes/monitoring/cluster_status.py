@@ -11,8 +11,8 @@ from rich.text import Text
 
 from manyeyes.monitoring.prometheus_client import ActiveAlert, InstantSample, PrometheusClient, PrometheusError
 
-SERVES = frozenset({"up", "suspect", "remote"})
-STATE_WORDS = {
+SERVING_STATES = frozenset({"up", "suspect", "remote"})
+STATE_TEXTS = {
     "unknown": "not yet known",
     "starting": "starting",
     "warming": "warming up",
@@ -46,12 +46,12 @@ class EngineStatus:
     """Its share of the requests that the pool's engines answered, 0 to 1."""
 
     @property
-    def serves(self) -> bool:
-        return self.state in SERVES
+    def is_serving(self) -> bool:
+        return self.state in SERVING_STATES
 
     @property
-    def words(self) -> str:
-        return STATE_WORDS.get(self.state, self.state)
+    def state_text(self) -> str:
+        return STATE_TEXTS.get(self.state, self.state)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ClusterStatus:
     alerts: tuple[ActiveAlert, ...]
     events: tuple[tuple[datetime, str], ...]
     """Newest first."""
-    trouble: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     """What could not be queried, one sentence each."""
 
     @property
@@ -113,56 +113,60 @@ def build_status(
     events: Sequence[Mapping[str, str]],
     numbers: Mapping[str, Sequence[InstantSample]],
     alerts: Sequence[ActiveAlert],
-    trouble: Sequence[str] = (),
+    problems: Sequence[str] = (),
 ) -> ClusterStatus:
     """`numbers`: the results of QUERIES; empty if Prometheus is off."""
-    by_pool = {name: {one.labels.get("pool", ""): one.value for one in found} for name, found in numbers.items()}
-    shares = {one.labels.get("engine", ""): one.value for one in numbers.get("share", ())}
-    gpus = {one.labels.get("gpu", ""): one.value for one in numbers.get("gpu", ())}
+    by_pool = {
+        name: {sample.labels.get("pool", ""): sample.value for sample in samples} for name, samples in numbers.items()
+    }
+    shares = {sample.labels.get("engine", ""): sample.value for sample in numbers.get("share", ())}
+    gpus = {sample.labels.get("gpu", ""): sample.value for sample in numbers.get("gpu", ())}
 
-    def engine(pool: str, one: Mapping[str, Any]) -> EngineStatus:
+    def engine(pool: str, document: Mapping[str, Any]) -> EngineStatus:
         # The last values of an engine that is down are out of date.
-        load = one if one["state"] != "down" else {}
-        used = [gpus[str(gpu)] for gpu in one["gpus"] if str(gpu) in gpus]
+        load = document if document["state"] != "down" else {}
+        gpu_uses = [gpus[str(gpu)] for gpu in document["gpus"] if str(gpu) in gpus]
         return EngineStatus(
-            name=one["name"],
+            name=document["name"],
             pool=pool,
-            state=one["state"],
-            since=datetime.fromisoformat(one["since"]),
-            reason=one.get("reason") or "",
+            state=document["state"],
+            since=datetime.fromisoformat(document["since"]),
+            reason=document.get("reason") or "",
             in_flight=load.get("in_flight"),
             hidden_queue=load.get("hidden_queue"),
             tokens_per_s=load.get("tokens_per_s"),
             kv_cache_share=load.get("kv_cache_share"),
-            gpu_share=sum(used) / len(used) if used else None,
-            request_share=shares.get(one["name"]),
+            gpu_share=sum(gpu_uses) / len(gpu_uses) if gpu_uses else None,
+            request_share=shares.get(document["name"]),
         )
 
-    def pool(one: Mapping[str, Any]) -> PoolStatus:
-        name = one["name"]
-        figures = {key: found.get(name) for key, found in by_pool.items()}
+    def pool(document: Mapping[str, Any]) -> PoolStatus:
+        name = document["name"]
+        figures = {key: values.get(name) for key, values in by_pool.items()}
         return PoolStatus(
             name=name,
-            model=one["model"],
-            notice=one.get("notice") or "",
-            up=one["up"],
-            total=one["total"],
-            fallback=one.get("fallback") or "",
+            model=document["model"],
+            notice=document.get("notice") or "",
+            up=document["up"],
+            total=document["total"],
+            fallback=document.get("fallback") or "",
             rps=figures.get("rps"),
             # Without Prometheus the controller's value is used.
-            p95_s=figures.get("p95") or (one["p95_ms"] / 1000 if one.get("p95_ms") else None),
+            p95_s=figures.get("p95") or (document["p95_ms"] / 1000 if document.get("p95_ms") else None),
             first_token_p95_s=figures.get("first_token"),
             error_share=figures.get("errors"),
             fallback_share=figures.get("fallbacks"),
-            engines=tuple(engine(name, each) for each in one["engines"]),
+            engines=tuple(engine(name, engine_document) for engine_document in document["engines"]),
         )
 
-    dated = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
+    dated_events = tuple((datetime.fromisoformat(event["at"]), event["sentence"]) for event in events)
     firing = tuple(alert for alert in alerts if alert.state == "firing")
-    return ClusterStatus(tuple(pool(one) for one in status["pools"]), firing, dated, tuple(trouble))
+    return ClusterStatus(
+        tuple(pool(pool_document) for pool_document in status["pools"]), firing, dated_events, tuple(problems)
+    )
 
 
-OFF = "Prometheus is off (monitoring.enabled: false): no rates, no alerts"
+PROMETHEUS_OFF = "Prometheus is off (monitoring.enabled: false): no rates, no alerts"
 
 Controller = Callable[[], tuple[dict[str, Any], list[dict[str, str]]]]
 """The controller's /status and /api/events, newest event first."""
@@ -176,16 +180,16 @@ def collect_status(controller: Controller, prometheus: PrometheusClient | None) 
     status, events = controller()
     numbers: dict[str, list[InstantSample]] = {}
     alerts: list[ActiveAlert] = []
-    trouble: list[str] = []
+    problems: list[str] = []
     if prometheus is None:
-        trouble.append(OFF)
+        problems.append(PROMETHEUS_OFF)
     else:
         try:
-            numbers = {name: prometheus.now(query) for name, query in QUERIES.items()}
+            numbers = {name: prometheus.query(query) for name, query in QUERIES.items()}
             alerts = prometheus.alerts()
         except PrometheusError as error:
-            trouble.append(f"{error}: no rates, no alerts")
-    return build_status(status, events, numbers, alerts, trouble)
+            problems.append(f"{error}: no rates, no alerts")
+    return build_status(status, events, numbers, alerts, problems)
 
 
 WIDTH = 80
@@ -205,11 +209,11 @@ def render_status(status: ClusterStatus, now: datetime | None = None) -> Rendera
     parts: list[RenderableType] = (
         [_pools(status), _engines(status)] if status.pools else [Text(NO_POOL, style="bold red")]
     )
-    reasons = _why_not_up(status, now)
+    reasons = _reasons_not_up(status, now)
     if reasons:
         parts.append(reasons)
     parts.append(_alerts(status, now))
-    parts += [Text(f"!!  {sentence}", style="yellow") for sentence in status.trouble]
+    parts += [Text(f"!!  {sentence}", style="yellow") for sentence in status.problems]
     if status.events:
         parts.append(_events(status))
     return Group(*[line for part in parts for line in (part, Text(""))][:-1])
@@ -229,7 +233,7 @@ def _pools(status: ClusterStatus) -> Table:
     )
     for pool in status.pools:
         table.add_row(
-            Text.assemble((pool.name, "bold"), ("\n" + _about(pool), "dim")),
+            Text.assemble((pool.name, "bold"), ("\n" + _describe_pool(pool), "dim")),
             Text(pool.state, COLOURS[pool.state]),
             f"{pool.up}/{pool.total}",
             _number(pool.rps, ".1f"),
@@ -240,15 +244,15 @@ def _pools(status: ClusterStatus) -> Table:
     return table
 
 
-def _about(pool: PoolStatus) -> str:
+def _describe_pool(pool: PoolStatus) -> str:
     """The model's short name, its notice and the fallback pool."""
-    words = [pool.model.rsplit("/", 1)[-1]]
+    parts = [pool.model.rsplit("/", 1)[-1]]
     if pool.notice:
-        words.append(pool.notice.split(",")[0])
+        parts.append(pool.notice.split(",")[0])
     if pool.fallback:
-        used = f" ({_percent(pool.fallback_share)} of requests)" if pool.fallback_share else ""
-        words.append(f"fallback {pool.fallback}{used}")
-    return ", ".join(words)
+        share = f" ({_percent(pool.fallback_share)} of requests)" if pool.fallback_share else ""
+        parts.append(f"fallback {pool.fallback}{share}")
+    return ", ".join(parts)
 
 
 def _engines(status: ClusterStatus) -> Table:
@@ -263,42 +267,47 @@ def _engines(status: ClusterStatus) -> Table:
         ("share", ">"),
     )
     for pool in status.pools:
-        for one in pool.engines:
-            full = (one.kv_cache_share or 0) >= KV_FULL
+        for engine in pool.engines:
+            is_full = (engine.kv_cache_share or 0) >= KV_FULL
             table.add_row(
-                one.name,
-                Text(one.words, ENGINE_COLOURS.get(one.state, "blue")),
-                _number(one.in_flight, "d"),
-                Text(_number(one.hidden_queue, "d"), "yellow" if one.hidden_queue else ""),
-                _number(one.tokens_per_s, ".0f"),
-                Text(_percent(one.kv_cache_share), "red" if full else ""),
-                _percent(one.gpu_share),
-                _percent(one.request_share),
+                engine.name,
+                Text(engine.state_text, ENGINE_COLOURS.get(engine.state, "blue")),
+                _number(engine.in_flight, "d"),
+                Text(_number(engine.hidden_queue, "d"), "yellow" if engine.hidden_queue else ""),
+                _number(engine.tokens_per_s, ".0f"),
+                Text(_percent(engine.kv_cache_share), "red" if is_full else ""),
+                _percent(engine.gpu_share),
+                _percent(engine.request_share),
             )
     return table
 
 
-def _why_not_up(status: ClusterStatus, now: datetime) -> Text | None:
+def _reasons_not_up(status: ClusterStatus, now: datetime) -> Text | None:
     lines = [
-        Text.assemble((one.name, "bold"), f" {one.reason or 'is ' + one.words} ({format_age(one.since, now)} ago)")
+        Text.assemble(
+            (engine.name, "bold"),
+            f" {engine.reason or 'is ' + engine.state_text} ({format_age(engine.since, now)} ago)",
+        )
         for pool in status.pools
-        for one in pool.engines
-        if not one.serves or one.state == "suspect"
+        for engine in pool.engines
+        if not engine.is_serving or engine.state == "suspect"
     ]
     return Text("\n").join(lines) if lines else None
 
 
 def _alerts(status: ClusterStatus, now: datetime) -> RenderableType:
     if not status.alerts:
-        known = not status.trouble
-        return Text("no alerts are firing" if known else "alerts are unknown", style="green" if known else "yellow")
+        is_known = not status.problems
+        return Text(
+            "no alerts are firing" if is_known else "alerts are unknown", style="green" if is_known else "yellow"
+        )
     table = _table(("firing", "<"), ("for", ">"), ("severity", ">"))
     for alert in status.alerts:
-        said = alert.annotations.get("summary") or alert.annotations.get("description") or ""
-        about = ", ".join(f"{key} {alert.labels[key]}" for key in ("pool", "engine") if key in alert.labels)
+        summary = alert.annotations.get("summary") or alert.annotations.get("description") or ""
+        subject = ", ".join(f"{key} {alert.labels[key]}" for key in ("pool", "engine") if key in alert.labels)
         severity = alert.labels.get("severity", "")
         table.add_row(
-            Text.assemble((alert.name, "bold red"), f" {said or about}"),
+            Text.assemble((alert.name, "bold red"), f" {summary or subject}"),
             format_age(alert.since, now),
             Text(severity, "red" if severity in ("critical", "page") else "yellow"),
         )
@@ -317,14 +326,14 @@ def _events(status: ClusterStatus) -> Table:
 def format_age(since: datetime, now: datetime) -> str:
     """12 s, 4 min, 3 h, 2 d: one unit is enough."""
     seconds = max(0.0, (now - since).total_seconds())
-    for most, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
-        if seconds < most:
-            return f"{seconds / size:.0f} {unit}"
+    for limit_s, unit_s, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
     return f"{seconds / 86400:.0f} d"
 
 
-def _number(value: float | None, form: str) -> str:
-    return UNKNOWN if value is None else format(value, form)
+def _number(value: float | None, format_spec: str) -> str:
+    return UNKNOWN if value is None else format(value, format_spec)
 
 
 def _seconds(value: float | None) -> str:

@@ -55,45 +55,47 @@ class PrometheusClient:
         # Proxies of the environment are for external hosts; Prometheus is on this host.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    def now(self, query: str) -> list[InstantSample]:
+    def query(self, query: str) -> list[InstantSample]:
         """The current result of a query, without series that are not a number (0/0)."""
-        found = self._ask("query", query=query)["result"]
-        numbers = [InstantSample(_labels(one), float(one["value"][1])) for one in found]
-        return [one for one in numbers if math.isfinite(one.value)]
+        results = self._ask("query", query=query)["result"]
+        samples = [InstantSample(_labels(result), float(result["value"][1])) for result in results]
+        return [sample for sample in samples if math.isfinite(sample.value)]
 
-    def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[TimeSeries]:
+    def query_range(self, query: str, start_s: float, end_s: float, step_s: float) -> list[TimeSeries]:
         """The result of a query from `start_s` to `end_s`, in Unix time."""
-        found = self._ask("query_range", query=query, start=f"{start_s}", end=f"{end_s}", step=f"{step_s}")["result"]
-        lines = []
-        for one in found:
-            points = tuple((float(at), float(value)) for at, value in one["values"])
-            lines.append(TimeSeries(_labels(one), tuple((at, value) for at, value in points if math.isfinite(value))))
-        return [line for line in lines if line.points]
+        results = self._ask("query_range", query=query, start=f"{start_s}", end=f"{end_s}", step=f"{step_s}")["result"]
+        series_list = []
+        for result in results:
+            points = tuple((float(at), float(value)) for at, value in result["values"])
+            series_list.append(
+                TimeSeries(_labels(result), tuple((at, value) for at, value in points if math.isfinite(value)))
+            )
+        return [series for series in series_list if series.points]
 
     def alerts(self) -> list[ActiveAlert]:
         """All firing and pending alerts, oldest first."""
-        made = [
+        alerts = [
             ActiveAlert(
-                one["labels"].get("alertname", "?"),
-                one["state"],
-                datetime.fromisoformat(one["activeAt"]),
-                {key: value for key, value in one["labels"].items() if key != "alertname"},
-                one.get("annotations", {}),
+                alert["labels"].get("alertname", "?"),
+                alert["state"],
+                datetime.fromisoformat(alert["activeAt"]),
+                {key: value for key, value in alert["labels"].items() if key != "alertname"},
+                alert.get("annotations", {}),
             )
-            for one in self._ask("alerts")["alerts"]
+            for alert in self._ask("alerts")["alerts"]
         ]
-        return sorted(made, key=lambda alert: alert.since)
+        return sorted(alerts, key=lambda alert: alert.since)
 
     def _ask(self, path: str, **parameters: str) -> dict[str, Any]:
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
-            with self._opener.open(url, timeout=self._timeout_s) as reply:
-                return dict(json.load(reply)["data"])
+            with self._opener.open(url, timeout=self._timeout_s) as response:
+                return dict(json.load(response)["data"])
         except urllib.error.HTTPError as error:
             raise PrometheusError(f"Prometheus rejected a query: {_reason(error)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            why = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise PrometheusError(f"Prometheus does not answer at {self.url}: {why}") from error
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise PrometheusError(f"Prometheus does not answer at {self.url}: {reason}") from error
 
 
 def _labels(series: dict[str, Any]) -> dict[str, str]:

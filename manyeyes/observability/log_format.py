@@ -36,9 +36,9 @@ def json_line(at_s: float, level: str, part: str, event: str, fields: Mapping[st
 
     Fields that are None are left out; a value that JSON cannot represent is written as its str().
     """
-    given = {name: value for name, value in fields.items() if value is not None}
-    told = {"at": format_time(at_s), "level": level, "part": part, "event": event, **given}
-    return _JSON.encode(told)
+    present = {name: value for name, value in fields.items() if value is not None}
+    record = {"at": format_time(at_s), "level": level, "part": part, "event": event, **present}
+    return _JSON.encode(record)
 
 
 class JsonFormatter(logging.Formatter):

@@ -64,64 +64,64 @@ class LogLine:
 
 def read_compose_line(text: str) -> LogLine:
     """Parses a line of `docker compose logs --timestamps`."""
-    found = PREFIX.match(text)
-    if not found:
+    match = PREFIX.match(text)
+    if not match:
         return read_line("compose", text)
-    return read_line(found["service"], found["text"], re.sub(r"(\.\d{3})\d*Z$", r"\1Z", found["at"] or ""))
+    return read_line(match["service"], match["text"], re.sub(r"(\.\d{3})\d*Z$", r"\1Z", match["at"] or ""))
 
 
 def read_line(service: str, text: str, at: str = "") -> LogLine:
     """Parses one line of a service. `at`: the time at which it was read, for lines without a time."""
     text = COLOURS.sub("", text).rstrip()
     try:
-        said = json.loads(text) if text.startswith("{") else None
+        record = json.loads(text) if text.startswith("{") else None
     except ValueError:
-        said = None
-    if isinstance(said, dict):
-        return _object(service, said, at)
-    return _words(service, text, at)
+        record = None
+    if isinstance(record, dict):
+        return _from_json(service, record, at)
+    return _from_text(service, text, at)
 
 
-def _object(service: str, said: dict[str, object], at: str) -> LogLine:
-    told = str(said.pop("at", None) or at or said.get("time") or said.get("t") or said.get("ts") or "")
-    level = LEVEL_SPELLINGS.get(str(said.pop("level", "info")).lower(), "info")
-    part = str(said.pop("part", "") or _part(service))
-    if "event" in said:
-        return LogLine(service, told, level, part, str(said.pop("event")), said)
-    for other in ("time", "t", "ts"):
-        said.pop(other, None)
-    message = str(said.pop("msg", "") or said.pop("message", ""))
-    return LogLine(service, told, level, part, "said", {"message": message, **said})
+def _from_json(service: str, record: dict[str, object], at: str) -> LogLine:
+    time = str(record.pop("at", None) or at or record.get("time") or record.get("t") or record.get("ts") or "")
+    level = LEVEL_SPELLINGS.get(str(record.pop("level", "info")).lower(), "info")
+    part = str(record.pop("part", "") or _part_of(service))
+    if "event" in record:
+        return LogLine(service, time, level, part, str(record.pop("event")), record)
+    for key in ("time", "t", "ts"):
+        record.pop(key, None)
+    message = str(record.pop("msg", "") or record.pop("message", ""))
+    return LogLine(service, time, level, part, "said", {"message": message, **record})
 
 
-def _words(service: str, text: str, at: str) -> LogLine:
-    fields: dict[str, object] = {"engine": service} if _part(service) == "engine" else {}
-    if found := NGINX_ERROR.match(text):
-        if found["connection"]:
-            fields["connection"] = int(found["connection"])
-        level = LEVEL_SPELLINGS.get(found["level"], "info")
+def _from_text(service: str, text: str, at: str) -> LogLine:
+    fields: dict[str, object] = {"engine": service} if _part_of(service) == "engine" else {}
+    if match := NGINX_ERROR.match(text):
+        if match["connection"]:
+            fields["connection"] = int(match["connection"])
+        level = LEVEL_SPELLINGS.get(match["level"], "info")
         return LogLine(
             service,
-            at or found["at"].replace("/", "-").replace(" ", "T") + "Z",
+            at or match["at"].replace("/", "-").replace(" ", "T") + "Z",
             level,
-            _part(service),
+            _part_of(service),
             "nginx",
-            {**fields, "message": found["text"]},
+            {**fields, "message": match["text"]},
         )
-    level_found, message = LOGFMT_LEVEL.search(text), LOGFMT_MESSAGE.search(text)
-    level = LEVEL_SPELLINGS.get(level_found[1].lower(), "info") if level_found else "info"
-    said = (message[1] or message[2] or text) if message else text
-    return LogLine(service, at, level, _part(service), "said", {**fields, "message": said})
+    level_match, message = LOGFMT_LEVEL.search(text), LOGFMT_MESSAGE.search(text)
+    level = LEVEL_SPELLINGS.get(level_match[1].lower(), "info") if level_match else "info"
+    content = (message[1] or message[2] or text) if message else text
+    return LogLine(service, at, level, _part_of(service), "said", {**fields, "message": content})
 
 
-def _part(service: str) -> str:
+def _part_of(service: str) -> str:
     """The part of a service. Every service that is not in the two lists is an engine."""
-    if service in PARTS or service in OTHERS:
+    if service in PARTS or service in OTHER_SERVICES:
         return service
     return "engine"
 
 
-OTHERS = frozenset({
+OTHER_SERVICES = frozenset({
     "compose", "containers", "mps", "loadtest", "locust", "prometheus", "grafana", "alertmanager", "nginx-exporter",
     "node-exporter", "dcgm-exporter", "loki", "alloy", "jaeger",
 })  # fmt: skip
@@ -129,20 +129,20 @@ OTHERS = frozenset({
 
 
 TINT = {"debug": "2", "warning": "33", "error": "31", "critical": "1;31"}
-WHO = 11
-QUIET = frozenset({"part", "engine", "pool", "connection"})
+NAME_WIDTH = 11
+HIDDEN_FIELDS = frozenset({"part", "engine", "pool", "connection"})
 """Fields that are already in the head of the line, or that are of no use to people."""
 
 
 def format_line(line: LogLine, columns: int | None, colours: bool) -> str:
     """The line as text, wrapped at `columns`; None: one line of any length."""
-    who = line.engine if line.part == "engine" and line.engine else line.service
-    head = f"{line.at[11:23] or '--:--:--.---':12} {who:{WHO}.{max(WHO, len(who))}} "
-    mark = "" if line.level in ("info", "debug") else f"{line.level.upper()} "
-    text = f"{mark}{format_sentence(line)}"
+    name = line.engine if line.part == "engine" and line.engine else line.service
+    head = f"{line.at[11:23] or '--:--:--.---':12} {name:{NAME_WIDTH}.{max(NAME_WIDTH, len(name))}} "
+    level_prefix = "" if line.level in ("info", "debug") else f"{line.level.upper()} "
+    text = f"{level_prefix}{format_sentence(line)}"
     if columns:
-        wide = max(columns - len(head), 20)
-        parts = textwrap.wrap(text, wide, break_on_hyphens=False) or [""]
+        width = max(columns - len(head), 20)
+        parts = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
         text = f"\n{' ' * len(head)}".join(parts)
     if not colours:
         return f"{head}{text}"
@@ -155,29 +155,33 @@ def format_sentence(line: LogLine) -> str:
     """The content of a line as a sentence."""
     fields = line.fields
     if line.event == "request" and line.part == "gateway":
-        return _request(fields)
-    if told := fields.get("sentence") or fields.get("message"):
-        rest = _rest(fields, {"sentence", "message", "logger", "state", "address", "source", "caller"})
-        return f"{told}{f' ({rest})' if rest else ''}"
-    return f"{line.event} {_rest(fields, set())}".rstrip()
+        return _format_request(fields)
+    if sentence := fields.get("sentence") or fields.get("message"):
+        other_fields = _format_other_fields(
+            fields, {"sentence", "message", "logger", "state", "address", "source", "caller"}
+        )
+        return f"{sentence}{f' ({other_fields})' if other_fields else ''}"
+    return f"{line.event} {_format_other_fields(fields, set())}".rstrip()
 
 
-def _request(fields: object) -> str:
-    f = fields if isinstance(fields, dict) else {}
-    by = f" by {f['engine']}" if f.get("engine") else ""
-    instead = f" instead of {f['fallback']}" if f.get("fallback") else ""
-    pool = f" of {f['pool']}" if f.get("pool") else ""
-    cache = ", from the cache" if f.get("cache") == "HIT" else ""
-    key = f", key {f['key']}" if f.get("key") else ""
+def _format_request(fields: object) -> str:
+    values = fields if isinstance(fields, dict) else {}
+    engine = f" by {values['engine']}" if values.get("engine") else ""
+    fallback = f" instead of {values['fallback']}" if values.get("fallback") else ""
+    pool = f" of {values['pool']}" if values.get("pool") else ""
+    cache = ", from the cache" if values.get("cache") == "HIT" else ""
+    key = f", key {values['key']}" if values.get("key") else ""
     return (
-        f"{f.get('status')} {f.get('method')} {f.get('path')}{by}{pool}{instead} in {f.get('total_s')} s"
-        f"{cache}{key}, request {f.get('request')}"
+        f"{values.get('status')} {values.get('method')} {values.get('path')}{engine}{pool}{fallback} in {values.get('total_s')} s"
+        f"{cache}{key}, request {values.get('request')}"
     )
 
 
-def _rest(fields: object, without: set[str]) -> str:
-    f = dict(fields) if isinstance(fields, dict) else {}
-    if failed := str(f.get("exception", "")).strip():
-        f["exception"] = failed.splitlines()[-1]  # RAW=1 shows all of it
-    kept = {key: value for key, value in f.items() if key not in QUIET | without and value not in ("", None)}
-    return ", ".join(f"{key} {value}" for key, value in kept.items())
+def _format_other_fields(fields: object, excluded: set[str]) -> str:
+    values = dict(fields) if isinstance(fields, dict) else {}
+    if exception := str(values.get("exception", "")).strip():
+        values["exception"] = exception.splitlines()[-1]  # RAW=1 shows all of it
+    shown = {
+        key: value for key, value in values.items() if key not in HIDDEN_FIELDS | excluded and value not in ("", None)
+    }
+    return ", ".join(f"{key} {value}" for key, value in shown.items())

@@ -12,9 +12,9 @@ from manyeyes.observability.log_format import JsonFormatter
 
 PROBES = frozenset({"/health", "/metrics", "/load", "/ping", "/version"})
 """Paths that the controller and Prometheus request every few seconds."""
-KINDS = "chatcmpl-", "cmpl-", "resp_", "generate-tokens-"
+ID_PREFIXES = "chatcmpl-", "cmpl-", "resp_", "generate-tokens-"
 """Prefixes that vLLM adds to the X-Request-Id, by the call."""
-ABOUT_REQUESTS = {
+REQUEST_MESSAGES = {
     "Received request %s: params": "request_received",
     "Request %s aborted": "request_aborted",
     "Request %s failed": "request_failed",
@@ -33,9 +33,9 @@ class VllmJsonFormatter(JsonFormatter):
 
     def read(self, record: logging.LogRecord) -> tuple[str, dict[str, object]]:
         template = str(record.msg)
-        for beginning, event in ABOUT_REQUESTS.items():
+        for beginning, event in REQUEST_MESSAGES.items():
             if template.startswith(beginning) and isinstance(record.args, tuple) and record.args:
-                return event, {"request": own_id(str(record.args[0]))}
+                return event, {"request": strip_id_prefix(str(record.args[0]))}
         if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) >= 5:
             client, method, path, _, status = record.args[:5]
             return "http", {"client": client, "method": method, "path": str(path).partition("?")[0], "status": status}
@@ -55,10 +55,10 @@ class PrivateLineFilter(logging.Filter):
         return not ("%" in template and record.name.startswith("vllm.entrypoints") and PROMPT.search(template))
 
 
-def own_id(vllm_id: str) -> str:
+def strip_id_prefix(vllm_id: str) -> str:
     """The X-Request-Id in an id of vLLM: chatcmpl-ID, cmpl-ID-0."""
-    for kind in KINDS:
-        if vllm_id.startswith(kind):
-            rest = vllm_id.removeprefix(kind)
-            return re.sub(r"-\d+$", "", rest) if kind == "cmpl-" else rest
+    for prefix in ID_PREFIXES:
+        if vllm_id.startswith(prefix):
+            rest = vllm_id.removeprefix(prefix)
+            return re.sub(r"-\d+$", "", rest) if prefix == "cmpl-" else rest
     return vllm_id

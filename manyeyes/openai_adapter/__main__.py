@@ -36,7 +36,7 @@ class EndpointServer(uvicorn.Server):
 
 @dataclass
 class OpenListener:
-    speaker: EndpointApp
+    app: EndpointApp
     server: EndpointServer
     task: asyncio.Task[None]
 
@@ -55,23 +55,23 @@ class EndpointListeners:
 
         False if another process uses a port: try again.
         """
-        wanted = {spoken.port: spoken for spoken in book.engines}
-        for port in [port for port in self.open if port not in wanted]:
+        engines = {engine.port: engine for engine in book.engines}
+        for port in [port for port in self.open if port not in engines]:
             self._close(port)
         complete = True
-        for port, spoken in wanted.items():
+        for port, engine in engines.items():
             if port in self.open:
-                self.open[port].speaker.take(book, spoken)
+                self.open[port].app.take(book, engine)
                 continue
-            speaker = EndpointApp(book, spoken, self.secrets)
+            app = EndpointApp(book, engine, self.secrets)
             try:
-                server, task = serve(speaker, self.host, port)
+                server, task = serve(app, self.host, port)
             except OSError as error:
-                log.error("port_unusable", engine=spoken.name, port=port, reason=str(error))
+                log.error("port_unusable", engine=engine.name, port=port, reason=str(error))
                 complete = False
                 continue
-            self.open[port] = OpenListener(speaker, server, task)
-            log.info("endpoint_started", engine=spoken.name, port=port, endpoint=spoken.endpoint.url.partition("?")[0])
+            self.open[port] = OpenListener(app, server, task)
+            log.info("endpoint_started", engine=engine.name, port=port, endpoint=engine.endpoint.url.partition("?")[0])
         return complete
 
     async def close(self) -> None:
@@ -81,18 +81,18 @@ class EndpointListeners:
         await asyncio.gather(*list(self._closing), return_exceptions=True)
 
     def _close(self, port: int) -> None:
-        one = self.open.pop(port)
-        one.server.should_exit = True
-        closing = asyncio.create_task(_end(one))
+        listener = self.open.pop(port)
+        listener.server.should_exit = True
+        closing = asyncio.create_task(_end(listener))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        log.info("endpoint_stopped", engine=one.speaker.spoken.name, port=port)
+        log.info("endpoint_stopped", engine=listener.app.engine.name, port=port)
 
 
-async def _end(one: OpenListener) -> None:
+async def _end(listener: OpenListener) -> None:
     """Waits for the running requests, then closes the connections to the endpoint."""
-    await asyncio.gather(one.task, return_exceptions=True)
-    await one.speaker.close()
+    await asyncio.gather(listener.task, return_exceptions=True)
+    await listener.app.close()
 
 
 def serve(app: ASGIApp, host: str, port: int) -> tuple[EndpointServer, asyncio.Task[None]]:
@@ -118,7 +118,7 @@ def serve(app: ASGIApp, host: str, port: int) -> tuple[EndpointServer, asyncio.T
     return server, asyncio.create_task(server.serve(sockets=[listening]))
 
 
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 
 
 async def live(scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +152,7 @@ async def run(settings: AdapterSettings) -> None:
             complete = True
             structlog.get_logger().exception("book_not_followed")
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await asyncio.wait_for(stop.wait(), POLL_INTERVAL_S)
     own.should_exit = True
     await asyncio.gather(ports.close(), own_task)
 

@@ -28,7 +28,7 @@ QUOTES = frozenset({"endpoint_failed", "endpoint_refuses_request"})
 """Error codes whose messages quote the endpoint."""
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The client disconnected."""
 
 
@@ -38,24 +38,24 @@ class EndpointApp:
     `take` changes its configuration; running requests finish with the previous configuration.
     """
 
-    def __init__(self, book: AdapterConfig, spoken: AdaptedEngine, secrets: Path) -> None:
+    def __init__(self, book: AdapterConfig, engine: AdaptedEngine, secrets: Path) -> None:
         self.secrets = secrets
         self.running = 0
         self.answered = 0
         self.tokens = 0
-        self.book, self.spoken = book, spoken
-        self.upstream = EndpointClient(spoken.endpoint, book.limits, secrets)
+        self.book, self.engine = book, engine
+        self.upstream = EndpointClient(engine.endpoint, book.limits, secrets)
         self._former: set[EndpointClient] = set()
         """Clients with requests that began before the last change."""
         self._closing: set[asyncio.Task[None]] = set()
 
-    def take(self, book: AdapterConfig, spoken: AdaptedEngine) -> None:
-        if (spoken, book.limits) != (self.spoken, self.book.limits):
+    def take(self, book: AdapterConfig, engine: AdaptedEngine) -> None:
+        if (engine, book.limits) != (self.engine, self.book.limits):
             # Running requests continue to use the client with which they began.
             asyncio.get_running_loop().call_later(self.book.limits.answer_timeout_s, self._close, self.upstream)
             self._former.add(self.upstream)
-            self.upstream = EndpointClient(spoken.endpoint, book.limits, self.secrets)
-        self.book, self.spoken = book, spoken
+            self.upstream = EndpointClient(engine.endpoint, book.limits, self.secrets)
+        self.book, self.engine = book, engine
 
     def _close(self, former: EndpointClient) -> None:
         """Closes a former client, after the time of its longest possible answer."""
@@ -67,19 +67,19 @@ class EndpointApp:
 
     async def close(self) -> None:
         """Closes its connections, after all requests have finished."""
-        open_ones, self._former = [self.upstream, *self._former], set()
-        await asyncio.gather(*(one.close() for one in open_ones), *self._closing, return_exceptions=True)
+        clients, self._former = [self.upstream, *self._former], set()
+        await asyncio.gather(*(client.close() for client in clients), *self._closing, return_exceptions=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         begun = False
-        tell = send
+        original_send = send
 
         async def send_on(message: Message) -> None:
             nonlocal begun
             begun = True
-            await tell(message)
+            await original_send(message)
 
         send = send_on
         try:
@@ -88,7 +88,7 @@ class EndpointApp:
             if refusal.status >= 500:
                 self._warn("request_failed", scope, refusal)
             await _respond(send, refusal.status, refusal.body)
-        except ClientLeft:
+        except ClientDisconnected:
             log.info("request_aborted", **self._of(scope))
         except Exception:
             # A bug. The client still gets an error in OpenAI's format, unless its answer has begun.
@@ -101,12 +101,12 @@ class EndpointApp:
 
     def _of(self, scope: Scope) -> dict[str, str]:
         """The first fields of a log line about this request."""
-        return {"request": request_id(scope), "engine": self.spoken.name, "pool": self.spoken.pool}
+        return {"request": request_id(scope), "engine": self.engine.name, "pool": self.engine.pool}
 
     def _warn(self, event: str, scope: Scope, refusal: ApiError) -> None:
         # A message from the endpoint may repeat the prompt, so it is sent to the client but not logged.
-        said = {} if refusal.code in QUOTES else {"reason": refusal.message}
-        log.warning(event, **self._of(scope), code=refusal.code, **said)
+        reason = {} if refusal.code in QUOTES else {"reason": refusal.message}
+        log.warning(event, **self._of(scope), code=refusal.code, **reason)
 
     async def _dispatch(self, method: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         match (method, path):
@@ -125,7 +125,7 @@ class EndpointApp:
 
     async def _health(self, send: Send) -> None:
         """Checks whether the endpoint accepts connections. It sends no request, because that would cost money."""
-        url = urlsplit(self.spoken.endpoint.url)
+        url = urlsplit(self.engine.endpoint.url)
         try:
             async with asyncio.timeout(min(HEALTH_TIMEOUT_S, self.book.limits.connect_timeout_s)):
                 _, writer = await asyncio.open_connection(
@@ -140,25 +140,25 @@ class EndpointApp:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         log.info("request_received", **self._of(scope))
-        asked = request_mapping.parse_chat_request(_parsed(await _body(receive, self.book.max_body_mb << 20)))
+        request = request_mapping.parse_chat_request(_parsed(await _body(receive, self.book.max_body_mb << 20)))
         self.running += 1
         try:
-            await _unless_client_leaves(receive, self._answer(asked, scope, send))
+            await _unless_client_leaves(receive, self._answer(request, scope, send))
         finally:
             self.running -= 1
 
-    async def _answer(self, asked: ChatRequest, scope: Scope, send: Send) -> None:
-        streams = asked.stream and self.spoken.endpoint.stream is not None
-        body = request_mapping.fill_template(self.spoken.endpoint, asked, self.spoken.model, streams)
-        reply = ChatCompletion(asked.model or self.spoken.pool)
+    async def _answer(self, request: ChatRequest, scope: Scope, send: Send) -> None:
+        streams = request.stream and self.engine.endpoint.stream is not None
+        body = request_mapping.fill_template(self.engine.endpoint, request, self.engine.model, streams)
+        reply = ChatCompletion(request.model or self.engine.pool)
         deadline = asyncio.get_running_loop().time() + self.book.limits.answer_timeout_s
-        if not asked.stream:
+        if not request.stream:
             piece = await _before(deadline, self.upstream.whole(body))
             self._count(piece.usage)
             whole = reply.whole(piece.text, piece.finish_reason or "stop", piece.usage)
             await _respond(send, 200, orjson.dumps(whole))
             return
-        async with contextlib.aclosing(self._streamed(asked, reply, body, streams)) as parts:
+        async with contextlib.aclosing(self._streamed(request, reply, body, streams)) as parts:
             # Until the endpoint has sent data, an error is sent with its status, and the gateway can retry on another
             # engine.
             part: bytes | None = await _before(deadline, anext(parts))
@@ -175,7 +175,7 @@ class EndpointApp:
             await _part(send, b"", more=False)
 
     async def _streamed(
-        self, asked: ChatRequest, reply: ChatCompletion, body: Any, streams: bool
+        self, request: ChatRequest, reply: ChatCompletion, body: Any, streams: bool
     ) -> AsyncGenerator[bytes, None]:
         usage, reason, began = None, None, False
         source = self.upstream.pieces(body) if streams else _once(self.upstream.whole(body))
@@ -187,7 +187,7 @@ class EndpointApp:
                     began = True
         self._count(usage)
         yield (b"" if began else reply.first()) + reply.last(reason or "stop")
-        if asked.include_usage and usage:
+        if request.include_usage and usage:
             yield reply.usage(usage)
         yield DONE
 
@@ -196,12 +196,12 @@ class EndpointApp:
         self.tokens += usage["completion_tokens"] if usage else 0
 
     def _models(self) -> dict[str, Any]:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "manyeyes"} for name in self.spoken.names]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "manyeyes"} for name in self.engine.names]
         return {"object": "list", "data": data}
 
     def _metrics(self) -> str:
         """The vLLM metrics that are known for an endpoint, under vLLM's names."""
-        label = f'{{model_name="{self.spoken.pool}"}}'
+        label = f'{{model_name="{self.engine.pool}"}}'
         return (
             f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{label} {self.running}\n"
             f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{label} 0\n"
@@ -224,17 +224,17 @@ async def _once(awaited: Awaitable[Any]) -> AsyncGenerator[Any, None]:
     yield await awaited
 
 
-async def _body(receive: Receive, most: int) -> bytes:
+async def _body(receive: Receive, max_bytes: int) -> bytes:
     parts, size = [], 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientDisconnected
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > most:
+        if size > max_bytes:
             raise ApiError(
-                413, "request_too_large", f"The request is larger than {most >> 20} MiB (gateway.max_body_mb)."
+                413, "request_too_large", f"The request is larger than {max_bytes >> 20} MiB (gateway.max_body_mb)."
             )
         if not message.get("more_body"):
             return b"".join(parts)
@@ -249,11 +249,11 @@ def _parsed(raw: bytes) -> Any:
 
 async def _unless_client_leaves(receive: Callable[[], Awaitable[Message]], work: Any) -> None:
     """Cancels `work`, and with it the request to the endpoint, if the client disconnects. Raises ClientLeft."""
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(receive))
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientLeft
+            raise ClientDisconnected
         working.result()
     finally:
         for task in (working, leaving):
@@ -261,7 +261,7 @@ async def _unless_client_leaves(receive: Callable[[], Awaitable[Message]], work:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _left(receive: Callable[[], Awaitable[Message]]) -> None:
+async def _wait_for_disconnect(receive: Callable[[], Awaitable[Message]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

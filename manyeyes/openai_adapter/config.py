@@ -56,7 +56,7 @@ class ConfigReader:
     def __init__(self, folder: Path) -> None:
         self.file = folder / "adapter.yaml"
         self._seen: tuple[int, int, int] | None = None
-        self._told = ""
+        self._reported = ""
 
     def changed(self) -> AdapterConfig | None:
         """The configuration if it changed, else None.
@@ -65,8 +65,8 @@ class ConfigReader:
         """
         seen = self._seen
         try:
-            found = self.file.stat()
-            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            status = self.file.stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
             if seen == self._seen:
                 return None
             book = AdapterConfig.model_validate(documents.read(self.file))
@@ -74,9 +74,9 @@ class ConfigReader:
             return None
         except (OSError, DocumentError, ValidationError) as error:
             reason = " ".join(str(error).split())[:500]
-            if seen == self._seen and reason == self._told:
+            if seen == self._seen and reason == self._reported:
                 return None
-            self._seen, self._told = seen, reason
+            self._seen, self._reported = seen, reason
             log.error("adapter_config_invalid", file=str(self.file), reason=reason)
             return None
         self._seen = seen

@@ -18,7 +18,7 @@ other, each after the name of its speaker, and the last line is for the assistan
 from dataclasses import dataclass
 from typing import Any
 
-from manyeyes.config.custom_endpoint import ALONE, PLACEHOLDER, Endpoint
+from manyeyes.config.custom_endpoint import PLACEHOLDER, WHOLE_VALUE_PLACEHOLDERS, Endpoint
 from manyeyes.openai_error import ApiError
 
 INSTRUCTING = ("system", "developer")
@@ -31,7 +31,7 @@ class ChatRequest:
 
     model: str
     prompt: str
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     """URLs of images, including `data:` URLs, in the order of the turns."""
     temperature: float | None
     max_tokens: int | None
@@ -56,7 +56,7 @@ def parse_chat_request(body: Any) -> ChatRequest:
     return ChatRequest(
         model=body["model"] if isinstance(body.get("model"), str) else "",
         prompt=_fold([(role, text) for role, text, _ in turns]),
-        pictures=tuple(url for _, _, pictures in turns for url in pictures),
+        images=tuple(url for _, _, images in turns for url in images),
         temperature=_number(body, "temperature"),
         max_tokens=_count(body, "max_completion_tokens") or _count(body, "max_tokens"),
         stream=body.get("stream") is True,
@@ -66,10 +66,10 @@ def parse_chat_request(body: Any) -> ChatRequest:
 
 def _fold(turns: list[tuple[str, str]]) -> str:
     instructions = [text for role, text in turns if role in INSTRUCTING and text]
-    spoken = [(role, text) for role, text in turns if role not in INSTRUCTING]
-    if len(spoken) == 1 and spoken[0][0] == "user":
-        return "\n\n".join([*instructions, spoken[0][1]])
-    lines = [f"{SPEAKERS[role]}: {text}" for role, text in spoken]
+    conversation = [(role, text) for role, text in turns if role not in INSTRUCTING]
+    if len(conversation) == 1 and conversation[0][0] == "user":
+        return "\n\n".join([*instructions, conversation[0][1]])
+    lines = [f"{SPEAKERS[role]}: {text}" for role, text in conversation]
     return "\n\n".join([*instructions, *lines, "Assistant:"])
 
 
@@ -85,20 +85,20 @@ def _turn(message: Any) -> tuple[str, str, list[str]]:
         return role, content, []
     if not isinstance(content, list):
         raise _wrong("The content of a message must be text or a list of parts.")
-    texts, pictures = [], []
+    texts, images = [], []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind == "image_url":
-            picture = part.get("image_url")
-            url = picture.get("url") if isinstance(picture, dict) else picture
+            image_url = part.get("image_url")
+            url = image_url.get("url") if isinstance(image_url, dict) else image_url
             if not isinstance(url, str):
                 raise _wrong("An image_url part must have a url.")
-            pictures.append(url)
+            images.append(url)
         else:
             raise _wrong(f"This model accepts text and images, not '{str(kind)[:40]}'.")
-    return role, "\n".join(texts), pictures
+    return role, "\n".join(texts), images
 
 
 def _number(body: dict[str, Any], key: str) -> float | None:
@@ -123,12 +123,12 @@ def _wrong(message: str) -> ApiError:
     return ApiError(400, "invalid_request", message)
 
 
-_LEFT_OUT: Any = object()
+_OMITTED: Any = object()
 
 
 def fill_template(endpoint: Endpoint, question: ChatRequest, model: str, stream: bool) -> Any:
     """The request body for the endpoint. Raises ApiError 400 if the template has no place for the images."""
-    if question.pictures and not endpoint.takes_pictures:
+    if question.images and not endpoint.accepts_images:
         raise ApiError(400, "no_pictures", "This model does not accept images.")
     values = {
         "USER_PROMPT": question.prompt,
@@ -137,41 +137,41 @@ def fill_template(endpoint: Endpoint, question: ChatRequest, model: str, stream:
         "MAX_TOKENS": question.max_tokens,
         "STREAM": stream,
     }
-    return _fill(endpoint.template, values, list(question.pictures))
+    return _fill(endpoint.template, values, list(question.images))
 
 
-def _fill(node: Any, values: dict[str, Any], pictures: list[str]) -> Any:
+def _fill(node: Any, values: dict[str, Any], images: list[str]) -> Any:
     if isinstance(node, str):
-        return _fill_text(node, values, pictures)
+        return _fill_text(node, values, images)
     if isinstance(node, dict):
-        filled = {key: _fill(value, values, pictures) for key, value in node.items()}
-        kept = {key: value for key, value in filled.items() if value is not _LEFT_OUT}
-        return kept if kept or not node else _LEFT_OUT
+        filled = {key: _fill(value, values, images) for key, value in node.items()}
+        present = {key: value for key, value in filled.items() if value is not _OMITTED}
+        return present if present or not node else _OMITTED
     if isinstance(node, list):
-        kept_items = []
+        items = []
         for item in node:
-            for shown in [[one] for one in pictures] if _is_for_each_picture(item) else [pictures]:
-                kept_items.append(_fill(item, values, shown))
-        kept_items = [item for item in kept_items if item is not _LEFT_OUT]
-        return kept_items if kept_items or not node else _LEFT_OUT
+            for item_images in [[image] for image in images] if _is_for_each_image(item) else [images]:
+                items.append(_fill(item, values, item_images))
+        items = [item for item in items if item is not _OMITTED]
+        return items if items or not node else _OMITTED
     return node
 
 
-def _fill_text(text: str, values: dict[str, Any], pictures: list[str]) -> Any:
+def _fill_text(text: str, values: dict[str, Any], images: list[str]) -> Any:
     names = set(PLACEHOLDER.findall(text))
-    if names & ALONE:
+    if names & WHOLE_VALUE_PLACEHOLDERS:
         value = values[names.pop()]
-        return _LEFT_OUT if value is None else value
+        return _OMITTED if value is None else value
     if "IMAGE_URL" in names:
-        if len(pictures) > 1:
+        if len(images) > 1:
             raise ApiError(400, "too_many_pictures", "This model accepts one image per request.")
-        if not pictures and "USER_PROMPT" not in names:
-            return _LEFT_OUT
-    texts = values | {"IMAGE_URL": pictures[0] if pictures else ""}
-    return PLACEHOLDER.sub(lambda found: str(texts[found[1]]), text)
+        if not images and "USER_PROMPT" not in names:
+            return _OMITTED
+    texts = values | {"IMAGE_URL": images[0] if images else ""}
+    return PLACEHOLDER.sub(lambda match: str(texts[match[1]]), text)
 
 
-def _is_for_each_picture(item: Any) -> bool:
+def _is_for_each_image(item: Any) -> bool:
     return _holds(item, "{IMAGE_URL}", into_lists=False) and not _holds(item, "{USER_PROMPT}", into_lists=True)
 
 

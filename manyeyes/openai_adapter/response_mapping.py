@@ -78,7 +78,7 @@ def _compiled(path: str) -> Any:
     return jsonpath.compile(path, strict=True)
 
 
-def _found(path: str, document: Any) -> list[Any]:
+def _find_all(path: str, document: Any) -> list[Any]:
     # The library would parse a text as JSON again.
     if not isinstance(document, dict | list):
         return []
@@ -88,10 +88,10 @@ def _found(path: str, document: Any) -> list[Any]:
         raise ExtractionError(f"{path} cannot be evaluated: {' '.join(str(error).split())[:200]}") from error
 
 
-def _found_if_any(path: str, document: Any) -> list[Any]:
+def _find_optional(path: str, document: Any) -> list[Any]:
     """For optional parts of an answer: empty if the path cannot be evaluated."""
     try:
-        return _found(path, document)
+        return _find_all(path, document)
     except ExtractionError:
         return []
 
@@ -101,36 +101,40 @@ def extract_text(path: str, document: Any) -> str | None:
 
     Raises ExtractionError if a match is not text.
     """
-    found = [value for value in _found(path, document) if value is not None]
-    if any(isinstance(value, dict | list) for value in found):
-        raise ExtractionError(f"{path} selects a {type(found[0]).__name__}, expected text")
-    return "".join(value if isinstance(value, str) else str(value) for value in found) if found else None
+    values = [value for value in _find_all(path, document) if value is not None]
+    if any(isinstance(value, dict | list) for value in values):
+        raise ExtractionError(f"{path} selects a {type(values[0]).__name__}, expected text")
+    return "".join(value if isinstance(value, str) else str(value) for value in values) if values else None
 
 
 def extract_usage(endpoint: Endpoint, document: Any) -> dict[str, int] | None:
     """OpenAI's usage; None unless both numbers are present."""
-    asked, answered = (
+    prompt_tokens, completion_tokens = (
         _number(path, document) for path in (endpoint.usage.prompt_tokens, endpoint.usage.completion_tokens)
     )
-    if asked is None or answered is None:
+    if prompt_tokens is None or completion_tokens is None:
         return None
-    return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def extract_finish_reason(endpoint: Endpoint, document: Any) -> str | None:
     """stop or length; None if the endpoint does not report a reason."""
     if endpoint.finish_reason is None:
         return None
-    said = [value for value in _found_if_any(endpoint.finish_reason, document) if isinstance(value, str)]
-    if not said:
+    reasons = [value for value in _find_optional(endpoint.finish_reason, document) if isinstance(value, str)]
+    if not reasons:
         return None
-    return "length" if any(word in said[0].lower() for word in ("length", "max")) else "stop"
+    return "length" if any(word in reasons[0].lower() for word in ("length", "max")) else "stop"
 
 
 def _number(path: str | None, document: Any) -> int | None:
-    found = _found_if_any(path, document) if path else []
-    one = found[0] if found else None
-    return one if isinstance(one, int) and not isinstance(one, bool) and one >= 0 else None
+    values = _find_optional(path, document) if path else []
+    value = values[0] if values else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 class ChatCompletion:

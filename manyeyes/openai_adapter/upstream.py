@@ -42,7 +42,7 @@ class EndpointClient:
 
     async def whole(self, body: Any) -> AnswerPart:
         """The complete answer. Raises ApiError."""
-        async with self._asked(self.endpoint.url, body) as response:
+        async with self._post(self.endpoint.url, body) as response:
             raw = b"".join([part async for part in self._bounded(response)])
         try:
             document = orjson.loads(raw)
@@ -65,7 +65,7 @@ class EndpointClient:
         assert stream
         events = StreamParser()
         spoke = False
-        async with self._asked(stream.url or self.endpoint.url, body) as response:
+        async with self._post(stream.url or self.endpoint.url, body) as response:
             try:
                 async for part in self._bounded(response):
                     for document in events.take(part):
@@ -91,7 +91,7 @@ class EndpointClient:
         )
 
     @asynccontextmanager
-    async def _asked(self, url: str, body: Any) -> AsyncIterator[httpx.Response]:
+    async def _post(self, url: str, body: Any) -> AsyncIterator[httpx.Response]:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": "ManyEyes",
@@ -121,10 +121,10 @@ class EndpointClient:
 
     async def _refuse(self, response: httpx.Response) -> None:
         status = response.status_code
-        said = b""
+        start = b""
         async for part in response.aiter_raw():
-            said += part
-            if len(said) >= SHOWN:
+            start += part
+            if len(start) >= SHOWN:
                 break
         if status in (401, 403):
             raise ApiError(
@@ -142,15 +142,15 @@ class EndpointClient:
             )
         if status in (400, 413, 422):
             raise ApiError(
-                400, "endpoint_refuses_request", f"The endpoint rejected the request ({status}): {_start(said)}"
+                400, "endpoint_refuses_request", f"The endpoint rejected the request ({status}): {_start(start)}"
             )
-        raise ApiError(502, "endpoint_failed", f"The endpoint answered {status}: {_start(said)}")
+        raise ApiError(502, "endpoint_failed", f"The endpoint answered {status}: {_start(start)}")
 
     async def _bounded(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        read, most = 0, self.limits.max_answer_mb << 20
+        read, max_bytes = 0, self.limits.max_answer_mb << 20
         async for part in response.aiter_bytes():
             read += len(part)
-            if read > most:
+            if read > max_bytes:
                 raise ApiError(
                     502,
                     "endpoint_answer_too_large",
@@ -160,7 +160,7 @@ class EndpointClient:
 
     def _headers(self) -> dict[str, str]:
         return {
-            name: SECRET.sub(lambda found: self._secret(found[1]), value)
+            name: SECRET.sub(lambda match: self._secret(match[1]), value)
             for name, value in self.endpoint.headers.items()
         }
 

@@ -26,7 +26,7 @@ from manyeyes.planner.report import (
     tables,
     verdict,
 )
-from manyeyes.planner.search import NoSufficientSize, good, plan, span
+from manyeyes.planner.search import NoSufficientSize, meets_request, plan, span
 from manyeyes.planner.workload import (
     MAX_TURNS,
     PlannedWorkload,
@@ -44,10 +44,10 @@ class WrongValue(Exception):
 
 def size(text: str) -> tuple[int, int]:
     """An argparse type: 1280x720."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not found or min(map(int, found.groups())) < 1:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match or min(map(int, match.groups())) < 1:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT in pixels, like 1280x720, got {text!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def parser() -> OneLineParser:
@@ -69,15 +69,17 @@ def parser() -> OneLineParser:
         "--goodput", type=NumberArgument(0.001, 1), default=0.99, help="fraction of requests that must be answered"
     )
     p.add_argument("--image", type=size, default=(1280, 720), help="WIDTHxHEIGHT of each image")
-    p.add_argument("--images", type=NumberArgument(0, 256, whole=True), default=1, help="images in a chat's first turn")
-    p.add_argument("--words", type=NumberArgument(0, 100_000, whole=True), default=30, help="words of each question")
     p.add_argument(
-        "--output-tokens", type=NumberArgument(1, 100_000, whole=True), default=150, help="mean tokens of an answer"
+        "--images", type=NumberArgument(0, 256, is_whole=True), default=1, help="images in a chat's first turn"
+    )
+    p.add_argument("--words", type=NumberArgument(0, 100_000, is_whole=True), default=30, help="words of each question")
+    p.add_argument(
+        "--output-tokens", type=NumberArgument(1, 100_000, is_whole=True), default=150, help="mean tokens of an answer"
     )
     p.add_argument(
         "--vary", type=NumberArgument(0, 1), default=0.5, help="answers are shorter or longer by up to this fraction"
     )
-    p.add_argument("--turns", type=NumberArgument(1, MAX_TURNS, whole=True), default=1, help="turns of each chat")
+    p.add_argument("--turns", type=NumberArgument(1, MAX_TURNS, is_whole=True), default=1, help="turns of each chat")
     p.add_argument(
         "--think-s", type=NumberArgument(0), default=8.0, help="mean seconds between an answer and the next turn"
     )
@@ -86,19 +88,19 @@ def parser() -> OneLineParser:
     p.add_argument("--config", type=Path, default=Path("config/cluster.yaml"))
     p.add_argument(
         "--gpus",
-        type=NumberArgument(1, 100_000, whole=True),
+        type=NumberArgument(1, 100_000, is_whole=True),
         help="simulate this number of GPUs instead of searching for it",
     )
     p.add_argument("--price", type=NumberArgument(0), help="price of one GPU for an hour, in any currency")
     p.add_argument("--policy", choices=tuple(POLICIES), default="sticky")
-    p.add_argument("--requests", type=NumberArgument(100, 1e8, whole=True), help="requests in each simulation")
-    p.add_argument("--seed", type=NumberArgument(0, 1e18, whole=True), default=1)
+    p.add_argument("--requests", type=NumberArgument(100, 1e8, is_whole=True), help="requests in each simulation")
+    p.add_argument("--seed", type=NumberArgument(0, 1e18, is_whole=True), default=1)
     p.add_argument(
-        "--engines", type=NumberArgument(1, 1_000_000, whole=True), default=10_000, help="engines, for policies"
+        "--engines", type=NumberArgument(1, 1_000_000, is_whole=True), default=10_000, help="engines, for policies"
     )
     p.add_argument(
         "--processes",
-        type=NumberArgument(1, 64, whole=True),
+        type=NumberArgument(1, 64, is_whole=True),
         default=os.cpu_count() or 1,
         help="processes, for policies",
     )
@@ -122,7 +124,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
+def read_request(a: argparse.Namespace, rps: float) -> PlanRequest:
     """Returns the plan request of the command line. Raises WrongValue, UnknownGpu, ConfigError."""
     cluster = load(a.config)
     pool = pool_named(cluster, a.pool)
@@ -149,27 +151,30 @@ def read_ask(a: argparse.Namespace, rps: float) -> PlanRequest:
             f"the last turn can have {work.longest_prompt} tokens, pool {pool.name} takes {pool.max_model_len} "
             "(max_model_len). Use fewer TURNS, OUTPUT_TOKENS, WORDS or IMAGES."
         )
-    wanted = gpu_spec_of(profile, pool)
+    gpu_spec = gpu_spec_of(profile, pool)
     tries = cluster.gateway.tries
-    return PlanRequest(work, wanted, rps, a.p95, a.first_p95, a.goodput, a.policy, tries, a.seed)
+    return PlanRequest(work, gpu_spec, rps, a.p95, a.first_p95, a.goodput, a.policy, tries, a.seed)
 
 
 def _plan(a: argparse.Namespace, arguments: list[str]) -> int:
     if a.rps is None:
         raise WrongValue("RPS= is missing. Set the number of requests a second.")
-    ask = read_ask(a, a.rps)
-    print(f"{request_line(ask)}.")
+    request = read_request(a, a.rps)
+    print(f"{request_line(request)}.")
     with progress_bar() as announce:
-        found = plan(ask, announce, a.gpus, a.requests)
-    shown = tables(found, a.price)
-    for one in shown:
-        print_table(one)
-    print(f"{verdict(found)}\n{caveat(ask)}")
+        capacity_plan = plan(request, announce, a.gpus, a.requests)
+    report_tables = tables(capacity_plan, a.price)
+    for table in report_tables:
+        print_table(table)
+    print(f"{verdict(capacity_plan)}\n{caveat(request)}")
     command = f"python -m manyeyes.planner {shlex.join(arguments)}"
-    _write(a.out, {"plan.md": markdown(found, a.price, command), "plan.html": html(found, a.price, command)})
-    if found.partial:
+    _write(
+        a.out,
+        {"plan.md": markdown(capacity_plan, a.price, command), "plan.html": html(capacity_plan, a.price, command)},
+    )
+    if capacity_plan.partial:
         return 130
-    return 0 if found.outcome and good(ask, found.outcome) else 1
+    return 0 if capacity_plan.outcome and meets_request(request, capacity_plan.outcome) else 1
 
 
 def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
@@ -177,24 +182,26 @@ def _policies(a: argparse.Namespace, arguments: list[str]) -> int:
     if unknown := [name for name in names if name not in POLICIES]:
         raise WrongValue(f"POLICIES={a.policies}: unknown policy {', '.join(unknown)}. Use {', '.join(POLICIES)}")
     requests = a.requests or 1_000_000
-    ask = read_ask(a, a.rps or 4.0 * a.engines)
-    over = span(ask, requests)
-    found, code = {}, 0
-    with progress_bars(names) as tell:
+    request = read_request(a, a.rps or 4.0 * a.engines)
+    simulated_span = span(request, requests)
+    results, code = {}, 0
+    with progress_bars(names) as on_progress:
         try:
-            for name, outcome in policies.compare(ask, a.engines, over, names, min(a.processes, len(names)), tell):
-                found[name] = outcome
+            for name, outcome in policies.compare(
+                request, a.engines, simulated_span, names, min(a.processes, len(names)), on_progress
+            ):
+                results[name] = outcome
         except KeyboardInterrupt:
             code = 130
-    shown = policies.table(ask, a.engines, [(name, found[name]) for name in names if name in found])
-    print_table(shown)
-    print(f"{request_line(ask)}.\n{caveat(ask)}")
+    table = policies.table(request, a.engines, [(name, results[name]) for name in names if name in results])
+    print_table(table)
+    print(f"{request_line(request)}.\n{caveat(request)}")
     if code:
-        left = [name for name in names if name not in found or found[name].partial]
-        print(f"Interrupted: {', '.join(left)} not finished.")
+        unfinished = [name for name in names if name not in results or results[name].partial]
+        print(f"Interrupted: {', '.join(unfinished)} not finished.")
     command = f"python -m manyeyes.planner {shlex.join(arguments)}"
-    body = markdown_table(shown.head, shown.rows)
-    text = f"# {shown.title}\n\n{request_line(ask)}.\n\n{caveat(ask)}\n\n{body}\nMade by `{command}`.\n"
+    body = markdown_table(table.head, table.rows)
+    text = f"# {table.title}\n\n{request_line(request)}.\n\n{caveat(request)}\n\n{body}\nMade by `{command}`.\n"
     _write(a.out, {"policies.md": text})
     return code
 

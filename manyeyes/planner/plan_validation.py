@@ -58,25 +58,25 @@ class ValidationCase:
     def span(self) -> MeasuredSpan:
         return MeasuredSpan(self.warm_s, self.measured_s)
 
-    def ask(self, seed: int) -> PlanRequest:
+    def plan_request(self, seed: int) -> PlanRequest:
         """The plan for the engines that loadtest/scaling_report/backends.py starts: a pool with default settings."""
         pool = Pool(name="qwen3-vl-4b", model="Qwen/Qwen3-VL-4B-Instruct")
-        card = gpu_spec_of(profile.load_profile(self.profile), pool)
-        return PlanRequest(self.work, card, self.rps, 5.0, None, 0.99, seed=seed)
+        gpu_spec = gpu_spec_of(profile.load_profile(self.profile), pool)
+        return PlanRequest(self.work, gpu_spec, self.rps, 5.0, None, 0.99, seed=seed)
 
 
 FOUR_B, EIGHT_B = "rtx4090-qwen3-vl-4b-fp8", "rtx4090-qwen3-vl-8b-fp8"
-ONE_PICTURE = PlannedWorkload(1280, 720, output_tokens=80)
-SMALLER_PICTURE = PlannedWorkload(896, 672, output_tokens=80)
+ONE_IMAGE = PlannedWorkload(1280, 720, output_tokens=80)
+SMALLER_IMAGE = PlannedWorkload(896, 672, output_tokens=80)
 CHAT = PlannedWorkload(1024, 768, turns=5, think_s=4.0, output_tokens=60)
-TWO_PICTURES = PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60)
-LARGE_PICTURE = PlannedWorkload(1920, 1080, output_tokens=12)
+TWO_IMAGES = PlannedWorkload(1024, 768, images=2, words=200, output_tokens=60)
+LARGE_IMAGE = PlannedWorkload(1920, 1080, output_tokens=12)
 VALIDATION_CASES = (
-    ValidationCase("one engine, single images, low load", FOUR_B, 1, 2.5, ONE_PICTURE),
-    ValidationCase("three engines, single images, high load", FOUR_B, 3, 15.0, SMALLER_PICTURE),
+    ValidationCase("one engine, single images, low load", FOUR_B, 1, 2.5, ONE_IMAGE),
+    ValidationCase("three engines, single images, high load", FOUR_B, 3, 15.0, SMALLER_IMAGE),
     ValidationCase("three engines, chats of five turns about an image", FOUR_B, 3, 12.0, CHAT, warm_s=35.0),
-    ValidationCase("two engines, 8B, two images, long questions", EIGHT_B, 2, 2.4, TWO_PICTURES),
-    ValidationCase("two engines, large images, short answers", FOUR_B, 2, 8.0, LARGE_PICTURE),
+    ValidationCase("two engines, 8B, two images, long questions", EIGHT_B, 2, 2.4, TWO_IMAGES),
+    ValidationCase("two engines, large images, short answers", FOUR_B, 2, 8.0, LARGE_IMAGE),
 )
 
 
@@ -93,10 +93,10 @@ class EmulatedResult:
     total_s: float
 
 
-def picture(work_number: int, width: int, height: int) -> str:
+def image_url(work_number: int, width: int, height: int) -> str:
     """A PNG with only a header and eight unique bytes: the emulator reads nothing else of an image."""
-    head = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data += struct.pack(">I4sQ", 8, b"IDAT", work_number)
     return "data:image/png;base64," + base64.b64encode(data).decode()
 
@@ -104,22 +104,22 @@ def picture(work_number: int, width: int, height: int) -> str:
 class ValidationUsers:
     """Starts each conversation when it is due, each in a separate thread."""
 
-    def __init__(self, held: ValidationCase, seed: int, url: str, slowdown: float) -> None:
-        self.held, self.seed, self.slowdown = held, seed, slowdown
-        self.to = parse_target(url)
-        self.told: list[EmulatedResult] = []
+    def __init__(self, case: ValidationCase, seed: int, url: str, slowdown: float) -> None:
+        self.case, self.seed, self.slowdown = case, seed, slowdown
+        self.target = parse_target(url)
+        self.results: list[EmulatedResult] = []
         self.failures: Counter[str] = Counter()
         self.latest_s = 0.0  # the longest delay of the start of a conversation
 
     def run(self) -> None:
-        span, work = self.held.span, self.held.work
+        span, work = self.case.span, self.case.work
         threads = []
         self.began = time.perf_counter()
-        until = span.warm_s + span.measured_s
-        for number, at in enumerate(arrivals(self.seed, self.held.rps / work.turns, until)):
-            time.sleep(max(0.0, self.began + at * self.slowdown - time.perf_counter()))
-            self.latest_s = max(self.latest_s, time.perf_counter() - self.began - at * self.slowdown)
-            threads.append(threading.Thread(target=self.talk, args=(number, until), daemon=True))
+        end_s = span.warm_s + span.measured_s
+        for number, arrival_s in enumerate(arrivals(self.seed, self.case.rps / work.turns, end_s)):
+            time.sleep(max(0.0, self.began + arrival_s * self.slowdown - time.perf_counter()))
+            self.latest_s = max(self.latest_s, time.perf_counter() - self.began - arrival_s * self.slowdown)
+            threads.append(threading.Thread(target=self.run_conversation, args=(number, end_s), daemon=True))
             threads[-1].start()
         for thread in threads:
             thread.join()
@@ -128,66 +128,75 @@ class ValidationUsers:
         """Converts a wall-clock time to seconds of the engines' clock since the start."""
         return (at - self.began) / self.slowdown
 
-    def talk(self, number: int, until: float) -> None:
-        work, conversation = self.held.work, SimulatedConversation(self.held.work, self.seed, number)
-        connection = StreamingConnection(self.to, TIMEOUT_S)
+    def run_conversation(self, number: int, end_s: float) -> None:
+        work, conversation = self.case.work, SimulatedConversation(self.case.work, self.seed, number)
+        connection = StreamingConnection(self.target, TIMEOUT_S)
         messages: list[dict[str, Any]] = []
         try:
             for turn in range(work.turns):
                 if turn:
                     time.sleep(work.pause_s(self.seed, number, turn - 1) * self.slowdown)
-                    if self.engines_s(time.perf_counter()) >= until:
+                    if self.engines_s(time.perf_counter()) >= end_s:
                         return
-                answer = len(conversation.next_job().answer)
+                answer_tokens = len(conversation.next_job().answer)
                 messages.append({"role": "user", "content": self.content(number, turn)})
-                said = self.ask(connection, messages, answer)
-                if said is None:
+                reply = self.ask(connection, messages, answer_tokens)
+                if reply is None:
                     return
-                messages.append({"role": "assistant", "content": said})
+                messages.append({"role": "assistant", "content": reply})
         finally:
             connection.close()
 
     def content(self, number: int, turn: int) -> list[dict[str, Any]]:
-        work = self.held.work
-        urls = [picture(number * work.images + n, work.width, work.height) for n in range(work.images * (turn == 0))]
-        words = " ".join(f"w{number}.{turn}.{n}" for n in range(work.words))
-        return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": words}]
+        work = self.case.work
+        urls = [
+            image_url(number * work.images + index, work.width, work.height)
+            for index in range(work.images * (turn == 0))
+        ]
+        text = " ".join(f"w{number}.{turn}.{index}" for index in range(work.words))
+        return [*({"type": "image_url", "image_url": {"url": url}} for url in urls), {"type": "text", "text": text}]
 
     def ask(self, connection: StreamingConnection, messages: list[dict[str, Any]], tokens: int) -> str | None:
         body = {"model": MODEL, "messages": messages, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-        asked = exchange(connection, orjson.dumps(body), HEADERS)
-        at = self.engines_s(asked.began)
-        if asked.failed:
-            self.failures[asked.failed] += 1
-            self.told.append(EmulatedResult(at, 0.0, 0.0))
+        result = exchange(connection, orjson.dumps(body), HEADERS)
+        arrived_s = self.engines_s(result.began)
+        if result.failed:
+            self.failures[result.failed] += 1
+            self.results.append(EmulatedResult(arrived_s, 0.0, 0.0))
             return None
-        first, ended = self.engines_s(asked.stream.tokens_s[0]), self.engines_s(asked.ended)
-        self.told.append(EmulatedResult(round(at, 4), round(first - at, 4), round(ended - at, 4)))
-        return "".join(asked.stream.text)
+        first_s, ended_s = self.engines_s(result.stream.tokens_s[0]), self.engines_s(result.ended)
+        self.results.append(
+            EmulatedResult(round(arrived_s, 4), round(first_s - arrived_s, 4), round(ended_s - arrived_s, 4))
+        )
+        return "".join(result.stream.text)
 
 
-def emulated(held: ValidationCase, seed: int, speed: float) -> ValidationUsers:
+def emulated(case: ValidationCase, seed: int, speed: float) -> ValidationUsers:
     """Runs the configuration on processes behind the real gateway."""
     with (
         tempfile.TemporaryDirectory(prefix="manyeyes-planner-") as folder,
-        ProcessBackend(speed, held.profile).at(held.engines, Path(folder)) as stood,
+        ProcessBackend(speed, case.profile).at(case.engines, Path(folder)) as backend,
     ):
-        users = ValidationUsers(held, seed, stood.url, stood.slowdown)
+        users = ValidationUsers(case, seed, backend.url, backend.slowdown)
         users.run()
     return users
 
 
-def figures(held: ValidationCase, told: Sequence[EmulatedResult]) -> dict[str, float]:
+def figures(case: ValidationCase, results: Sequence[EmulatedResult]) -> dict[str, float]:
     """The figures of a run, over the requests that arrived in the measured time."""
-    span = held.span
-    ends = span.warm_s + span.measured_s
-    mine = [one for one in told if span.warm_s <= one.arrived < ends and one.total_s]
-    in_time = [one for one in told if one.total_s and span.warm_s <= one.arrived + one.total_s < ends]
-    return _figures(len(in_time) / span.measured_s, [one.total_s for one in mine], [one.first_s for one in mine])
+    span = case.span
+    end_s = span.warm_s + span.measured_s
+    arrived = [result for result in results if span.warm_s <= result.arrived < end_s and result.total_s]
+    in_time = [
+        result for result in results if result.total_s and span.warm_s <= result.arrived + result.total_s < end_s
+    ]
+    return _figures(
+        len(in_time) / span.measured_s, [result.total_s for result in arrived], [result.first_s for result in arrived]
+    )
 
 
-def planned(held: ValidationCase, seed: int) -> tuple[SimulationResult, dict[str, float]]:
-    outcome = Simulation(held.ask(seed), held.engines, held.span).run()
+def planned(case: ValidationCase, seed: int) -> tuple[SimulationResult, dict[str, float]]:
+    outcome = Simulation(case.plan_request(seed), case.engines, case.span).run()
     return outcome, _figures(outcome.rps, list(outcome.total_s), list(outcome.first_s))
 
 
@@ -209,22 +218,24 @@ COMPARED = ("requests/s", "P50", "P95", "P99", "first token P50", "first token P
 def tables(lines: Sequence[dict[str, Any]]) -> str:
     """Markdown table: emulated and planned values, and the planner's error in each repeat."""
     rows = []
-    for held in VALIDATION_CASES:
-        if mine := [line for line in lines if line["name"] == held.name]:
-            requests = " + ".join(f"{line['emulated']['requests']:.0f}" for line in mine)
-            rows.append((held.name, requests, *(_cell(mine, what) for what in COMPARED)))
+    for case in VALIDATION_CASES:
+        if selected := [line for line in lines if line["name"] == case.name]:
+            requests = " + ".join(f"{line['emulated']['requests']:.0f}" for line in selected)
+            rows.append((case.name, requests, *(_cell(selected, figure) for figure in COMPARED)))
     return markdown_table(("configuration", "requests", *COMPARED), rows)
 
 
-def _cell(mine: Sequence[dict[str, Any]], what: str) -> str:
-    seen, said = (mean(line[side][what] for line in mine) for side in ("emulated", "planned"))
-    each = ", ".join(f"{line['planned'][what] / line['emulated'][what] - 1:+.1%}" for line in mine)
-    return f"{seen:.3g} / {said:.3g}<br>{each}"
+def _cell(selected: Sequence[dict[str, Any]], figure: str) -> str:
+    emulated_mean, planned_mean = (mean(line[side][figure] for line in selected) for side in ("emulated", "planned"))
+    errors = ", ".join(f"{line['planned'][figure] / line['emulated'][figure] - 1:+.1%}" for line in selected)
+    return f"{emulated_mean:.3g} / {planned_mean:.3g}<br>{errors}"
 
 
-def worst(lines: Sequence[dict[str, Any]]) -> float:
+def max_error(lines: Sequence[dict[str, Any]]) -> float:
     """The largest relative error of requests/s and P95 over all repeats."""
-    errors = [line["planned"][what] / line["emulated"][what] - 1 for line in lines for what in ("requests/s", "P95")]
+    errors = [
+        line["planned"][figure] / line["emulated"][figure] - 1 for line in lines for figure in ("requests/s", "P95")
+    ]
     return float(max(map(abs, errors)))
 
 
@@ -255,24 +266,24 @@ def main(arguments: Sequence[str]) -> int:
     lines = read(a.out)
     print(tables(lines))
     if lines:
-        print(f"Largest error of requests/s and P95: {worst(lines):.1%}. Written: {a.out}")
+        print(f"Largest error of requests/s and P95: {max_error(lines):.1%}. Written: {a.out}")
     return code
 
 
 def _run(a: argparse.Namespace) -> int:
     """Returns 0, or 130 on Ctrl-C. Finished runs are saved; `--resume` runs the others."""
-    done = {(line["name"], line["seed"]) for line in read(a.out)}
-    wanted = [
-        (repeat, number, held)
+    finished = {(line["name"], line["seed"]) for line in read(a.out)}
+    runs = [
+        (repeat, number, case)
         for repeat in range(a.repeats)
-        for number, held in enumerate(VALIDATION_CASES)
-        if (a.only is None or number in a.only) and (held.name, seed_of(repeat, number)) not in done
+        for number, case in enumerate(VALIDATION_CASES)
+        if (a.only is None or number in a.only) and (case.name, seed_of(repeat, number)) not in finished
     ]
-    here = read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}")
-    append_line(a.out, {"machine": asdict(here)})
+    host = read_host_info(f"python -m manyeyes.planner.plan_validation {' '.join(sys.argv[1:])}")
+    append_line(a.out, {"machine": asdict(host)})
     try:
-        for repeat, number, held in stepwise(wanted, lambda it: f"{it[2].name}, repeat {it[0] + 1}"):
-            append_line(a.out, _compare(held, seed_of(repeat, number), a.speed))
+        for repeat, number, case in stepwise(runs, lambda run: f"{run[2].name}, repeat {run[0] + 1}"):
+            append_line(a.out, _compare(case, seed_of(repeat, number), a.speed))
     except KeyboardInterrupt:
         return 130
     return 0
@@ -281,7 +292,7 @@ def _run(a: argparse.Namespace) -> int:
 def _replan(file: Path) -> None:
     """Plans all stored runs again, after a change of the planner."""
     lines = list(read_lines(file))
-    by_name = {held.name: held for held in VALIDATION_CASES}
+    by_name = {case.name: case for case in VALIDATION_CASES}
     for line in lines:
         if "name" in line:
             outcome, line["planned"] = planned(by_name[line["name"]], line["seed"])
@@ -293,22 +304,22 @@ def seed_of(repeat: int, number: int) -> int:
     return 100 * repeat + number + 1
 
 
-def _compare(held: ValidationCase, seed: int, speed: float) -> dict[str, Any]:
+def _compare(case: ValidationCase, seed: int, speed: float) -> dict[str, Any]:
     before = read_cpu_time()
-    users = emulated(held, seed, speed)
-    told = sorted(users.told, key=lambda one: one.arrived)
-    outcome, said = planned(held, seed)
+    users = emulated(case, seed, speed)
+    results = sorted(users.results, key=lambda result: result.arrived)
+    outcome, planned_figures = planned(case, seed)
     return {
-        "name": held.name,
+        "name": case.name,
         "seed": seed,
         "speed": speed,
         "machine_busy": round(read_cpu_time().share_since(before), 2),
         "latest_start_s": round(users.latest_s, 3),
         "failures": users.failures,
-        "emulated": figures(held, told),
-        "planned": said,
+        "emulated": figures(case, results),
+        "planned": planned_figures,
         "planned_failures": outcome.refused + outcome.failed,
-        "answers": [[one.arrived, one.first_s, one.total_s] for one in told],
+        "answers": [[result.arrived, result.first_s, result.total_s] for result in results],
     }
 
 

@@ -11,10 +11,10 @@ from manyeyes.planner.report import ReportTable, TextRow, seconds
 from manyeyes.planner.simulation import MeasuredSpan, Simulation
 from manyeyes.planner.workload import PlanRequest, SimulationResult
 
-LOOK_EVERY_S = 0.5
-GIVE_UP_S = 10.0  # after Ctrl-C; a simulation that is creating its engines needs some seconds to react
+POLL_INTERVAL_S = 0.5
+EXIT_TIMEOUT_S = 10.0  # after Ctrl-C; a simulation that is creating its engines needs some seconds to react
 
-WHATS = (
+ROW_NAMES = (
     "answered/s",
     "answered",
     "P50",
@@ -29,36 +29,36 @@ WHATS = (
 
 
 def compare(
-    ask: PlanRequest,
+    request: PlanRequest,
     engines: int,
     span: MeasuredSpan,
     names: Sequence[str],
     processes: int,
-    tell: Callable[[str, float], None],
+    on_progress: Callable[[str, float], None],
 ) -> Iterator[tuple[str, SimulationResult]]:
-    """Yields the result of each policy when it is finished. `tell` is called with the progress of each policy.
+    """Yields the result of each policy when it is finished. `on_progress` is called with the progress of each policy.
 
     On Ctrl-C yields the results so far of the running simulations, marked partial, and raises KeyboardInterrupt.
     """
     context = get_context("spawn")
     shares = context.Array("d", len(names), lock=False)
-    with ProcessPoolExecutor(processes, context, _take_shares, (shares,)) as pool:
+    with ProcessPoolExecutor(processes, context, _set_shares, (shares,)) as pool:
         waiting = {
-            pool.submit(simulate, replace(ask, policy=name), engines, span, number): name
+            pool.submit(simulate, replace(request, policy=name), engines, span, number): name
             for number, name in enumerate(names)
         }
         try:
             while waiting:
-                done, _ = wait(waiting, LOOK_EVERY_S, FIRST_COMPLETED)
+                done, _ = wait(waiting, POLL_INTERVAL_S, FIRST_COMPLETED)
                 for name, share in zip(names, shares, strict=True):
-                    tell(name, share)
+                    on_progress(name, share)
                 for future in done:
                     yield waiting.pop(future), future.result()
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             # The terminal has sent SIGINT to the other processes, too.
-            under_way = [future for future in waiting if not future.cancelled()]
-            for future in wait(under_way, GIVE_UP_S).done:
+            running = [future for future in waiting if not future.cancelled()]
+            for future in wait(running, EXIT_TIMEOUT_S).done:
                 if future.exception() is None:
                     yield waiting[future], future.result()
             raise
@@ -67,27 +67,29 @@ def compare(
 _shares: Any = ()
 
 
-def _take_shares(shares: Any) -> None:
+def _set_shares(shares: Any) -> None:
     """Sets, in each process, the array for its progress."""
     global _shares
     _shares = shares
 
 
-def simulate(ask: PlanRequest, engines: int, span: MeasuredSpan, number: int) -> SimulationResult:
+def simulate(request: PlanRequest, engines: int, span: MeasuredSpan, number: int) -> SimulationResult:
     def progress(share: float) -> None:
         _shares[number] = share
 
-    outcome = Simulation(ask, engines, span).run(progress)
+    outcome = Simulation(request, engines, span).run(progress)
     _shares[number] = 1.0
     return outcome
 
 
-def table(ask: PlanRequest, engines: int, found: Sequence[tuple[str, SimulationResult]]) -> ReportTable:
+def table(request: PlanRequest, engines: int, results: Sequence[tuple[str, SimulationResult]]) -> ReportTable:
     """A table with a column for each policy, in the order of the command line."""
-    title = f"Policies on {engines} engines at {ask.rps:g} requests/s"
-    names = [name + (", interrupted" if outcome.partial else "") for name, outcome in found]
-    columns = [_column(outcome) for _, outcome in found]
-    return ReportTable(title, ("", *names), [(what, *row) for what, *row in zip(WHATS, *columns, strict=True)])
+    title = f"Policies on {engines} engines at {request.rps:g} requests/s"
+    names = [name + (", interrupted" if outcome.partial else "") for name, outcome in results]
+    columns = [_column(outcome) for _, outcome in results]
+    return ReportTable(
+        title, ("", *names), [(row_name, *row) for row_name, *row in zip(ROW_NAMES, *columns, strict=True)]
+    )
 
 
 def _column(outcome: SimulationResult) -> TextRow:
@@ -99,6 +101,6 @@ def _column(outcome: SimulationResult) -> TextRow:
         *total,
         *first,
         f"{outcome.cached_share:.0%}",
-        f"{outcome.fewest_per_engine} - {outcome.most_per_engine}",
+        f"{outcome.min_per_engine} - {outcome.max_per_engine}",
         f"{outcome.cpu_s:.0f} s",
     )

@@ -14,8 +14,8 @@ MAX_ENGINES = 100_000
 MIN_REQUESTS, MAX_REQUESTS = 3_000, 40_000  # per simulation; the final simulation has twice as many
 SECONDS = 120  # of traffic per simulation, within the limits of the number of requests
 MIN_WARM_S = 10.0
-STEP = 1.15  # factor between rates in the search for the maximum rate
-NARROW = 0.02  # relative precision of the maximum rate
+RATE_FACTOR = 1.15  # factor between rates in the search for the maximum rate
+RATE_PRECISION = 0.02  # relative precision of the maximum rate
 
 Announce = Callable[[str], Progress]
 """Called with the title of the next simulation; returns the function that receives its progress."""
@@ -29,13 +29,13 @@ class NoSufficientSize(Exception):
 class CapacityPlan:
     """`tried`: the results at the requested rate, for each number of engines that was simulated."""
 
-    ask: PlanRequest
+    request: PlanRequest
     idle: SimulationResult
     engines: int = 0
     outcome: SimulationResult | None = None
     tried: dict[int, SimulationResult] = field(default_factory=dict)
     rates: dict[float, SimulationResult] = field(default_factory=dict)  # results with `engines`, by requests a second
-    breaks_at: float | None = None  # the highest rate that meets the objective
+    limit_rps: float | None = None  # the highest rate that meets the objective
     limit: str = ""  # the resource that costs most time just beyond that rate
     partial: bool = False  # stopped by Ctrl-C
 
@@ -44,82 +44,88 @@ class CapacityPlan:
         return sorted(self.tried.items())
 
 
-def good(ask: PlanRequest, outcome: SimulationResult) -> bool:
+def meets_request(request: PlanRequest, outcome: SimulationResult) -> bool:
     return (
         outcome.keeps_up
-        and outcome.goodput >= ask.goodput
-        and percentile(outcome.total_s, 0.95) <= ask.p95_s
-        and (ask.first_p95_s is None or percentile(outcome.first_s, 0.95) <= ask.first_p95_s)
+        and outcome.goodput >= request.goodput
+        and percentile(outcome.total_s, 0.95) <= request.p95_s
+        and (request.first_p95_s is None or percentile(outcome.first_s, 0.95) <= request.first_p95_s)
     )
 
 
-def span(ask: PlanRequest, requests: int | None = None) -> MeasuredSpan:
+def span(request: PlanRequest, requests: int | None = None) -> MeasuredSpan:
     """The time to simulate. Chats of several turns reach their full rate only after the duration of one chat."""
-    wanted = requests or max(MIN_REQUESTS, min(MAX_REQUESTS, ceil(ask.rps * SECONDS)))
-    work = ask.work
-    chat_s = (work.turns - 1) * (work.think_s * 1.2 + ask.p95_s)
-    return MeasuredSpan(max(MIN_WARM_S, 2 * ask.p95_s, chat_s), wanted / ask.rps)
+    request_count = requests or max(MIN_REQUESTS, min(MAX_REQUESTS, ceil(request.rps * SECONDS)))
+    work = request.work
+    chat_s = (work.turns - 1) * (work.think_s * 1.2 + request.p95_s)
+    return MeasuredSpan(max(MIN_WARM_S, 2 * request.p95_s, chat_s), request_count / request.rps)
 
 
-def idle(ask: PlanRequest) -> SimulationResult:
+def idle(request: PlanRequest) -> SimulationResult:
     """Simulates the same users at a rate so low that no two requests overlap."""
-    seldom = 0.01 * ask.work.turns
-    alone = replace(ask, rps=seldom)
-    return Simulation(alone, 1, MeasuredSpan(0.0, 60 * ask.work.turns / seldom)).run()
+    low_rps = 0.01 * request.work.turns
+    low_rate_request = replace(request, rps=low_rps)
+    return Simulation(low_rate_request, 1, MeasuredSpan(0.0, 60 * request.work.turns / low_rps)).run()
 
 
-def fewest(ask: PlanRequest) -> int:
+def lower_bound(request: PlanRequest) -> int:
     """A lower bound for the number of engines: the work for each conversation's images and first prompt, once."""
-    work, profile = ask.work, ask.card.profile
-    wide, high = work.fitted
-    preprocessing_s = work.images * (profile.preprocess_item_ms + profile.preprocess_ms * wide * high / 1e6) / 1e3
+    work, profile = request.work, request.gpu_spec.profile
+    fitted_width, fitted_height = work.fitted
+    preprocessing_s = (
+        work.images * (profile.preprocess_item_ms + profile.preprocess_ms * fitted_width * fitted_height / 1e6) / 1e3
+    )
     prompt = work.prompt_tokens([])
     first = ScheduledBatch(prefill_tokens=prompt, prefill_pairs=prompt * prompt // 2)
     gpu_s = prefill_s(first, profile) + encoding_s([work.vision_tokens] * work.images, profile)
-    return max(1, ceil(ask.rps / work.turns * max(preprocessing_s, gpu_s)))
+    return max(1, ceil(request.rps / work.turns * max(preprocessing_s, gpu_s)))
 
 
-Look = Callable[[int, float, float], SimulationResult]
+Simulate = Callable[[int, float, float], SimulationResult]
 """Simulates a number of engines at a number of requests a second, for a multiple of the usual time."""
 
 
-def plan(ask: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None) -> CapacityPlan:
+def plan(
+    request: PlanRequest, announce: Announce, engines: int | None = None, requests: int | None = None
+) -> CapacityPlan:
     """Searches for a plan. With `engines` simulates only that number, sufficient or not.
 
     Returns a partial plan on Ctrl-C. Raises NoSufficientSize if no number of engines is enough.
     """
-    found = CapacityPlan(ask, idle(ask))
-    if engines is None and not good(ask, replace(found.idle, backlog=(0, 0))):
-        raise NoSufficientSize(_never(ask, found.idle))
+    capacity_plan = CapacityPlan(request, idle(request))
+    if engines is None and not meets_request(request, replace(capacity_plan.idle, backlog=(0, 0))):
+        raise NoSufficientSize(_explain_impossible(request, capacity_plan.idle))
 
-    def look(engines: int, rps: float, times: float) -> SimulationResult:
-        asked = replace(ask, rps=rps)
-        once = span(asked, requests)
+    def simulate(engines: int, rps: float, times: float) -> SimulationResult:
+        request_at_rate = replace(request, rps=rps)
+        single_span = span(request_at_rate, requests)
         progress = announce(f"{engines} GPUs at {rps:.4g} requests/s" + (", for twice as long" if times > 1 else ""))
-        outcome = Simulation(asked, engines, MeasuredSpan(once.warm_s, times * once.measured_s)).run(progress)
+        outcome = Simulation(
+            request_at_rate, engines, MeasuredSpan(single_span.warm_s, times * single_span.measured_s)
+        ).run(progress)
         if outcome.partial:
             raise KeyboardInterrupt
         return outcome
 
     try:
-        found.engines = engines or _enough(found, look)
-        found.outcome = look(found.engines, ask.rps, 2)
-        found.tried[found.engines] = found.rates[ask.rps] = found.outcome
-        _break(found, found.outcome, look)
+        capacity_plan.engines = engines or _find_sufficient_size(capacity_plan, simulate)
+        capacity_plan.outcome = simulate(capacity_plan.engines, request.rps, 2)
+        capacity_plan.tried[capacity_plan.engines] = capacity_plan.rates[request.rps] = capacity_plan.outcome
+        _find_limit(capacity_plan, capacity_plan.outcome, simulate)
     except KeyboardInterrupt:
-        found.partial = True
-    return found
+        capacity_plan.partial = True
+    return capacity_plan
 
 
-def _enough(found: CapacityPlan, look: Look) -> int:
-    ask = found.ask
+def _find_sufficient_size(capacity_plan: CapacityPlan, simulate: Simulate) -> int:
+    request = capacity_plan.request
 
     def is_enough(engines: int) -> bool:
-        found.engines = engines
-        found.tried[engines] = found.outcome = look(engines, ask.rps, 1)
-        return good(ask, found.outcome)
+        capacity_plan.engines = engines
+        capacity_plan.tried[engines] = capacity_plan.outcome = simulate(engines, request.rps, 1)
+        return meets_request(request, capacity_plan.outcome)
 
-    low = fewest(ask) - 1
+    low = lower_bound(request) - 1
     high = low + 1
     while not is_enough(high):
         low, high = high, ceil(high * 1.4)
@@ -131,37 +137,37 @@ def _enough(found: CapacityPlan, look: Look) -> int:
     return high
 
 
-def _break(found: CapacityPlan, outcome: SimulationResult, look: Look) -> None:
-    ask = found.ask
+def _find_limit(capacity_plan: CapacityPlan, outcome: SimulationResult, simulate: Simulate) -> None:
+    request = capacity_plan.request
 
-    def holds(rps: float) -> bool:
-        found.rates[rps] = look(found.engines, rps, 1)
-        return good(ask, found.rates[rps])
+    def is_sufficient(rps: float) -> bool:
+        capacity_plan.rates[rps] = simulate(capacity_plan.engines, rps, 1)
+        return meets_request(request, capacity_plan.rates[rps])
 
-    rate = ask.rps
-    if good(ask, outcome):
-        while holds(rate * STEP):
-            rate *= STEP
-        low, high = rate, rate * STEP
+    rate = request.rps
+    if meets_request(request, outcome):
+        while is_sufficient(rate * RATE_FACTOR):
+            rate *= RATE_FACTOR
+        low, high = rate, rate * RATE_FACTOR
     else:
-        while not holds(rate / STEP):
-            rate /= STEP
-            if rate < ask.rps / 1000:
+        while not is_sufficient(rate / RATE_FACTOR):
+            rate /= RATE_FACTOR
+            if rate < request.rps / 1000:
                 return
-        low, high = rate / STEP, rate
-    while high / low - 1 > NARROW:
+        low, high = rate / RATE_FACTOR, rate
+    while high / low - 1 > RATE_PRECISION:
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    found.breaks_at = low
-    found.limit = first_bottleneck(found.rates[high], found.idle)
+        low, high = (middle, high) if is_sufficient(middle) else (low, middle)
+    capacity_plan.limit_rps = low
+    capacity_plan.limit = first_bottleneck(capacity_plan.rates[high], capacity_plan.idle)
 
 
-def _never(ask: PlanRequest, idle: SimulationResult) -> str:
-    total, begins = percentile(idle.total_s, 0.95), percentile(idle.first_s, 0.95)
-    what = f"a P95 of {ask.p95_s:g} s" + (
-        f" with a first token within {ask.first_p95_s:g} s" if ask.first_p95_s else ""
+def _explain_impossible(request: PlanRequest, idle: SimulationResult) -> str:
+    total_s, first_s = percentile(idle.total_s, 0.95), percentile(idle.first_s, 0.95)
+    objective = f"a P95 of {request.p95_s:g} s" + (
+        f" with a first token within {request.first_p95_s:g} s" if request.first_p95_s else ""
     )
     return (
-        f"No number of GPUs reaches {what}: even alone on an idle {ask.card.profile.gpu} such a request takes {total:.2f} s "
-        f"at P95, {begins:.2f} s to its first token. Use a larger P95 or fewer output tokens."
+        f"No number of GPUs reaches {objective}: even alone on an idle {request.gpu_spec.profile.gpu} such a request takes {total_s:.2f} s "
+        f"at P95, {first_s:.2f} s to its first token. Use a larger P95 or fewer output tokens."
     )

@@ -60,9 +60,9 @@ class PlannedWorkload:
 
     def prompt_tokens(self, answers: list[int]) -> int:
         """Prompt tokens of the turn that follows answers of these lengths."""
-        pictures = self.images * (self.vision_tokens + request.AROUND_VISION)
+        image_tokens = self.images * (self.vision_tokens + request.AROUND_VISION)
         questions = (len(answers) + 1) * (request.PER_MESSAGE + self.question_tokens)
-        return pictures + questions + sum(request.PER_MESSAGE + answer for answer in answers) + request.OPENING
+        return image_tokens + questions + sum(request.PER_MESSAGE + answer for answer in answers) + request.OPENING
 
     def answer_tokens(self, seed: int, conversation: int, turn: int) -> int:
         return max(1, round(self.output_tokens * (1 + self.vary * (2 * draw(seed, conversation, 2 * turn) - 1))))
@@ -95,19 +95,19 @@ class SimulatedConversation:
     def __init__(self, work: PlannedWorkload, seed: int, number: int) -> None:
         self.work, self.seed, self.number, self.turn = work, seed, number, 0
         self._prompt = work.prompt_tokens([])
-        wide, high = work.fitted if work.images else (0, 0)
-        each = work.vision_tokens if work.images else 0
+        fitted_width, fitted_height = work.fitted if work.images else (0, 0)
+        tokens_per_image = work.vision_tokens if work.images else 0
         self._media = tuple(
             MediaItem(
                 kind="image",
-                key=number * work.images + place,
-                offset=4 + place * (each + request.AROUND_VISION),  # 3 tokens open the message, 1 the image
-                tokens=each,
+                key=number * work.images + index,
+                offset=4 + index * (tokens_per_image + request.AROUND_VISION),  # 3 tokens open the message, 1 the image
+                tokens=tokens_per_image,
                 frames=1,
                 source_pixels=work.width * work.height,
-                fitted_pixels=wide * high,
+                fitted_pixels=fitted_width * fitted_height,
             )
-            for place in range(work.images)
+            for index in range(work.images)
         )
 
     @property
@@ -144,7 +144,7 @@ class PlanRequest:
     """What to plan for. Rates are requests a second, times are seconds, fractions are between 0 and 1."""
 
     work: PlannedWorkload
-    card: GpuSpec
+    gpu_spec: GpuSpec
     rps: float
     p95_s: float  # limit for the time from a request to its last token
     first_p95_s: float | None  # limit for the time to the first token; None: no limit
@@ -185,27 +185,27 @@ def profile_of(gpu: str, pool: Pool) -> TimingProfile:
     )
 
 
-def gpu_spec_of(wanted: TimingProfile, pool: Pool) -> GpuSpec:
+def gpu_spec_of(timing: TimingProfile, pool: Pool) -> GpuSpec:
     """Applies the settings of manyeyes/engine/vllm_flags.py for the GPU's memory."""
-    found = re.search(r"(\d+) ?GB", wanted.gpu)
-    memory = float(found[1]) if found else DEFAULT_GPU_MEMORY_GB
+    match = re.search(r"(\d+) ?GB", timing.gpu)
+    memory = float(match[1]) if match else DEFAULT_GPU_MEMORY_GB
     engine = Engine(name="planned", pool=pool.name, gpu_memory_gb=memory)
-    batched = max_num_batched_tokens(pool, engine)
+    batched_tokens = max_num_batched_tokens(pool, engine)
     video = pool.media.frame_max_pixels * pool.media.video_frames // 2 if pool.media.videos_per_prompt else 0
     return GpuSpec(
-        profile=wanted,
-        kv_cache_tokens=max(wanted.kv_cache_tokens, pool.max_model_len),
+        profile=timing,
+        kv_cache_tokens=max(timing.kv_cache_tokens, pool.max_model_len),
         max_num_seqs=max_num_seqs(pool, engine),
-        max_num_batched_tokens=batched,
+        max_num_batched_tokens=batched_tokens,
         in_flight=in_flight(pool, engine),
         mm_cache_bytes=4 * 1024**3,  # --mm-processor-cache-gb=4 in manyeyes/engine/vllm_flags.py
-        encoder_tokens=max(batched, pool.media.max_pixels // 1024, video // 1024),
+        encoder_tokens=max(batched_tokens, pool.media.max_pixels // 1024, video // 1024),
     )
 
 
 def _model_size(name: str) -> str | None:
-    found = re.search(r"(\d+)b\b", name.lower())
-    return found[1] if found else None
+    match = re.search(r"(\d+)b\b", name.lower())
+    return match[1] if match else None
 
 
 STAGES = ("render", "preprocessing wait", "preprocessing", "queue", "prefill", "answer")
@@ -226,7 +226,7 @@ class SimulationResult:
     refused: int = 0  # 429: every engine was full
     failed: int = 0  # 503, or an error in a stream whose status was 200
     tokens: int = 0
-    pictures: int = 0
+    images: int = 0
     ended_in_time: int = 0  # requests answered within the measured time, regardless of their arrival
     all_requests: int = 0  # including requests outside the measured time
     all_ended: int = 0
@@ -239,8 +239,8 @@ class SimulationResult:
     waited_s: dict[str, float] = field(default_factory=dict)  # in the engines' queues, by reason
     preempted: int = 0
     cached_share: float = 0.0  # fraction of prompt tokens found in the prefix cache
-    most_per_engine: int = 0
-    fewest_per_engine: int = 0
+    max_per_engine: int = 0
+    min_per_engine: int = 0
     cpu_s: float = 0.0  # CPU time of the simulation
     partial: bool = False  # stopped by Ctrl-C
 
@@ -293,7 +293,7 @@ def lost_time_by_resource(loaded: SimulationResult, idle: SimulationResult) -> d
 
     answer, idle_answer = loaded.stage_s("answer"), idle.stage_s("answer")
     by_prompts = max(0.0, min(prefill * answer, answer - idle_answer))
-    found = {
+    seconds_by_resource = {
         DECODING: loaded.stage_s("render") - idle.stage_s("render"),
         PREPROCESSING: loaded.stage_s("preprocessing wait") - idle.stage_s("preprocessing wait"),
         SEATS: queued("seats"),
@@ -306,8 +306,8 @@ def lost_time_by_resource(loaded: SimulationResult, idle: SimulationResult) -> d
         + by_prompts,
         DECODE: (1 - prefill) * queued("arrival") + answer - idle_answer - by_prompts,
     }
-    positive = {name: seconds for name, seconds in found.items() if seconds > 0}
-    return dict(sorted(positive.items(), key=lambda one: -one[1]))
+    positive = {name: seconds for name, seconds in seconds_by_resource.items() if seconds > 0}
+    return dict(sorted(positive.items(), key=lambda item: -item[1]))
 
 
 def first_bottleneck(loaded: SimulationResult, idle: SimulationResult) -> str:

@@ -19,18 +19,18 @@ from manyeyes.render.engine_container import (
     POD_DIR,
     USER,
     environment_of,
-    fetches,
     image_of,
     logging_environment,
     logging_flags,
+    may_fetch_media,
     media_domains,
     media_service,
     memory_gb,
+    models_to_download,
     proxy_environment,
     runs_vllm,
     shm_gb,
     uses_mps,
-    wanted_models,
 )
 from manyeyes.render.rendered_file import as_yaml
 
@@ -62,19 +62,19 @@ def _networks(cluster: PlacedCluster) -> dict[str, Any]:
     if media_domains(cluster):
         networks["media"] = {"internal": True}
         networks["media-outside"] = None
-    if any(_tells_outside(cluster, engine) for engine in cluster.started_engines):
+    if any(_sends_spans_outside(cluster, engine) for engine in cluster.started_engines):
         networks["tracing"] = None  # route to the operator's collector; it also reaches other hosts
     return networks
 
 
-def _tells_outside(cluster: PlacedCluster, engine: Engine) -> bool:
+def _sends_spans_outside(cluster: PlacedCluster, engine: Engine) -> bool:
     """Whether the engine sends its spans to a collector outside the cluster."""
     return cluster.tracing.enabled and not cluster.tracing.starts_jaeger and engine.flavour != "emulated"
 
 
 def _networks_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str]:
-    more = ["media"] if fetches(pool, engine) else []
-    return ["cluster", *more, *(["tracing"] if _tells_outside(cluster, engine) else [])]
+    media_network = ["media"] if may_fetch_media(pool, engine) else []
+    return ["cluster", *media_network, *(["tracing"] if _sends_spans_outside(cluster, engine) else [])]
 
 
 def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
@@ -83,15 +83,15 @@ def _is_root(cluster: PlacedCluster, engine: Engine) -> bool:
     Folders of this host belong to host users. An MPS server serves only processes of the same user, and its volume
     belongs to root.
     """
-    on_host = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
-    return engine.flavour != "emulated" and (on_host or (uses_mps(cluster) and engine.gpu_fraction < 1))
+    has_host_folder = any(volume.startswith("/") for volume in (cluster.models.volume, cluster.models.cache_volume))
+    return engine.flavour != "emulated" and (has_host_folder or (uses_mps(cluster) and engine.gpu_fraction < 1))
 
 
 def _addresses(cluster: PlacedCluster) -> dict[str, str]:
     """Docker assigns addresses from the upper half of the subnet; the controller's fixed address is in the lower
     half."""
     network = cluster.network
-    return {"subnet": str(network.subnet), "ip_range": str(network.handed_out)}
+    return {"subnet": str(network.subnet), "ip_range": str(network.assigned_range)}
 
 
 def _volumes(cluster: PlacedCluster) -> dict[str, Any]:
@@ -107,12 +107,12 @@ def _volumes(cluster: PlacedCluster) -> dict[str, Any]:
 
 def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
     pool = cluster.pool_of(engine)
-    emulated = engine.flavour == "emulated"
+    is_emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": image_of(cluster, engine),
         "command": [*serve_flags(cluster, engine), *logging_flags(cluster, engine)],
         "environment": environment_of(cluster, pool, engine)
-        | _of_this_host(engine)
+        | _host_environment(engine)
         | proxy_environment(pool, engine)
         | logging_environment(cluster, engine),
         "labels": {"manyeyes.engine": engine.name, "manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
@@ -122,8 +122,8 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         "user": "0:0" if _is_root(cluster, engine) else USER,
         "read_only": True,
         # Kernel compilers execute files that they have just written.
-        "tmpfs": ["/tmp:size=16m,mode=1777" if emulated else "/tmp:size=4g,mode=1777,exec"],
-        "restart": _restart(pool),
+        "tmpfs": ["/tmp:size=16m,mode=1777" if is_emulated else "/tmp:size=4g,mode=1777,exec"],
+        "restart": _restart_policy(pool),
         "stop_grace_period": f"{cluster.shutdown.grace_s}s",
         "healthcheck": _healthcheck(engine),
         "security_opt": ["no-new-privileges:true"],
@@ -133,7 +133,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
     if engine.time_shares_with is not None:
         # Another engine uses its GPU until the autoscaler starts this engine, so `docker compose up` does not start it.
         service["profiles"] = [STAND_INS]
-    if emulated:
+    if is_emulated:
         service["build"] = own_build("docker/emulator/Dockerfile")
     else:
         service["volumes"] = _engine_mounts(cluster, pool, engine)
@@ -156,15 +156,19 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
 
 def _shares_a_gpu(cluster: PlacedCluster, engine: Engine) -> bool:
     """Whether Compose starts another engine that uses one of its GPUs, at the same time or in turn."""
-    others = (other for other in cluster.started_engines if other is not engine and other.flavour == "cuda")
-    return engine.flavour == "cuda" and any(set(other.gpus) & set(engine.gpus) for other in others)
+    other_engines = (
+        other_engine
+        for other_engine in cluster.started_engines
+        if other_engine is not engine and other_engine.flavour == "cuda"
+    )
+    return engine.flavour == "cuda" and any(set(other_engine.gpus) & set(engine.gpus) for other_engine in other_engines)
 
 
-def _restart(pool: Pool) -> str:
+def _restart_policy(pool: Pool) -> str:
     """Engines that the controller starts and stops are not started when Docker restarts; the controller starts the
     required engines."""
-    stopped = pool.scaling is not None and pool.scaling.actuator == "containers"
-    return "unless-stopped" if stopped else "always"
+    is_stopped_by_controller = pool.scaling is not None and pool.scaling.actuator == "containers"
+    return "unless-stopped" if is_stopped_by_controller else "always"
 
 
 def own_build(dockerfile: str) -> dict[str, Any]:
@@ -177,7 +181,7 @@ def own_build(dockerfile: str) -> dict[str, Any]:
     }
 
 
-def _of_this_host(engine: Engine) -> dict[str, str]:
+def _host_environment(engine: Engine) -> dict[str, str]:
     """A variable from .env for data-centre GPUs with an older driver (see `make doctor`). vLLM's default is 0."""
     name = "VLLM_ENABLE_CUDA_COMPATIBILITY"
     return {name: f"${{{name}:-0}}"} if engine.flavour == "cuda" else {}
@@ -244,7 +248,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
 
     All engines wait for it, so they do not race.
     """
-    wanted = wanted_models(cluster)
+    models = models_to_download(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
     all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")
     return {
@@ -258,7 +262,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
         "environment": {
             "HOME": "/tmp",
             **({"CACHE_DIR": CACHE_DIR, "ENGINE_USER": USER} if not all_root else {}),
-            "MODELS": json.dumps(wanted),
+            "MODELS": json.dumps(models),
             "HF_HOME": MODELS_DIR,
             "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
             "HF_TOKEN": "${HF_TOKEN:-}",
@@ -284,8 +288,8 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
 
 def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
     """NVIDIA's Multi-Process Service: engines that share a GPU compute in parallel instead of in turns."""
-    shared = [engine for engine in cluster.started_engines if engine.gpu_fraction < 1]
-    gpus = list(dict.fromkeys(gpu for engine in shared for gpu in engine.gpus))
+    sharing = [engine for engine in cluster.started_engines if engine.gpu_fraction < 1]
+    gpus = list(dict.fromkeys(gpu for engine in sharing for gpu in engine.gpus))
     return {
         "image": cluster.images.vllm_cuda,
         "entrypoint": ["nvidia-cuda-mps-control", "-f"],
@@ -294,7 +298,7 @@ def _mps_service(cluster: PlacedCluster) -> dict[str, Any]:
         "read_only": True,
         "tmpfs": ["/tmp:size=64m,mode=1777"],
         "ipc": "shareable",
-        "shm_size": f"{sum(shm_gb(engine) for engine in shared):g}g",
+        "shm_size": f"{sum(shm_gb(engine) for engine in sharing):g}g",
         "volumes": [_mount("mps", MPS_DIR)],
         "network_mode": "none",
         "restart": "always",

@@ -16,11 +16,11 @@ def log_file_size(cluster: PlacedCluster) -> str:
 
 
 def logging_options(cluster: PlacedCluster) -> dict[str, Any]:
-    kept = {"max-size": log_file_size(cluster), "max-file": str(FILES)}
+    rotation = {"max-size": log_file_size(cluster), "max-file": str(FILES)}
     labels = "com.docker.compose.project,com.docker.compose.service"
     return {
         "driver": "json-file",
-        "options": {**kept, "mode": "non-blocking", "max-buffer-size": "4m", "labels": labels},
+        "options": {**rotation, "mode": "non-blocking", "max-buffer-size": "4m", "labels": labels},
     }
 
 

@@ -19,9 +19,9 @@ SOCKET = "/run/docker.sock"
 
 def filter_conf(cluster: PlacedCluster) -> str:
     """The whole nginx.conf. Without `controller.containers` it allows no call, and the service is not started."""
-    allowed = [_location("GET", "/_ping", "/_ping"), _list(cluster)] if cluster.controller.containers else []
+    allowed = [_location("GET", "/_ping", "/_ping"), _allow_list(cluster)] if cluster.controller.containers else []
     if cluster.controller.containers:
-        allowed += [_use(cluster, service) for service in watched_services(cluster)]
+        allowed += [_allow_stats(cluster, service) for service in watched_services(cluster)]
         for engine in cluster.started_engines:
             container = f"/containers/{cluster.name}-{engine.name}-1"
             allowed.append(_location("GET", f"{container}/json", f"{container}/json"))
@@ -34,15 +34,15 @@ def filter_conf(cluster: PlacedCluster) -> str:
 
 def watched_services(cluster: PlacedCluster) -> list[str]:
     """The services whose use of CPU and memory the controller may query."""
-    parts = ["gateway", "controller", "webui", "containers"]
-    parts += ["adapter"] if cluster.starts_adapter else []
+    services = ["gateway", "controller", "webui", "containers"]
+    services += ["adapter"] if cluster.starts_adapter else []
     if cluster.monitoring.enabled:
-        parts += ["prometheus", "alertmanager", "grafana", "nginx-exporter", "node-exporter"]
-        parts += ["dcgm-exporter"] if cluster.watches_gpus else []
-    return [*parts, *(engine.name for engine in cluster.started_engines)]
+        services += ["prometheus", "alertmanager", "grafana", "nginx-exporter", "node-exporter"]
+        services += ["dcgm-exporter"] if cluster.watches_gpus else []
+    return [*services, *(engine.name for engine in cluster.started_engines)]
 
 
-def _use(cluster: PlacedCluster, service: str) -> str:
+def _allow_stats(cluster: PlacedCluster, service: str) -> str:
     """Allows the resource figures of a container, one sample per call.
 
     The settings of a container, including its secrets, are in /json, which is allowed for engines only.
@@ -51,20 +51,20 @@ def _use(cluster: PlacedCluster, service: str) -> str:
     return _location("GET", path, path, "stream=false&one-shot=true")
 
 
-def _list(cluster: PlacedCluster) -> str:
+def _allow_list(cluster: PlacedCluster) -> str:
     """Lists only this project's engines, whatever query the client sends."""
     labels = [f"com.docker.compose.project={cluster.name}", "manyeyes.engine"]
     filters = quote(json.dumps({"label": labels}, separators=(",", ":")), safe="")
     return _location("GET", "/containers/json", "/containers/json", f"all=1&filters={filters}")
 
 
-def _location(method: str, path: str, asked: str, query: str = "") -> str:
+def _location(method: str, path: str, docker_path: str, query: str = "") -> str:
     # limit_except GET also allows HEAD, which returns less.
     return (
         f"        location = {path} {{\n"
         f"            limit_except {method} {{ deny all; }}\n"
         f'            set $args "{query}";\n'
-        f"            proxy_pass http://docker{asked};\n"
+        f"            proxy_pass http://docker{docker_path};\n"
         "        }\n"
     )
 

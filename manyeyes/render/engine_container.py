@@ -10,7 +10,7 @@ from typing import Any
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
-from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, sleeps
+from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, uses_sleep_mode
 from manyeyes.render.compose_env import logging_options
 
 USER = "10001:10001"
@@ -41,8 +41,8 @@ def image_of(cluster: PlacedCluster, engine: Engine) -> str:
 def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[str, str]:
     # Enables /sleep, /wake_up and other vLLM endpoints without a key. Only the cluster's network reaches them; the
     # gateway does not.
-    asleep = {"VLLM_SERVER_DEV_MODE": "1"} if sleeps(pool) else {}
-    environment = asleep | {
+    sleep_mode = {"VLLM_SERVER_DEV_MODE": "1"} if uses_sleep_mode(pool) else {}
+    environment = sleep_mode | {
         # Longer than nginx's 60 s, so that nginx closes idle connections and not the engine: a reused connection is
         # never reset.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
@@ -107,24 +107,24 @@ def logging_flags(cluster: PlacedCluster, engine: Engine) -> list[str]:
     With manyeyes/observability/vllm.json a log line has the request's id and no content.
     """
     requests = ["--enable-log-requests"] if cluster.logs.engine_requests else []
-    traced = cluster.tracing.enabled and engine.flavour != "emulated"
-    return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if traced else [])]
+    is_traced = cluster.tracing.enabled and engine.flavour != "emulated"
+    return [*requests, *([f"--otlp-traces-endpoint={cluster.tracing.collector}/v1/traces"] if is_traced else [])]
 
 
 def logging_environment(cluster: PlacedCluster, engine: Engine) -> dict[str, str]:
     """Environment for log lines and spans."""
-    named = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
+    names = {"MANYEYES_ENGINE": engine.name, "MANYEYES_POOL": engine.pool}
     if engine.flavour == "emulated":
-        return named
+        return names
     logs = {
         "PYTHONPATH": f"{CODE_DIR}:{POD_DIR}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "VLLM_LOGGING_CONFIG_PATH": f"{CODE_DIR}/manyeyes/observability/vllm.json",
     }
     if not cluster.tracing.enabled:
-        return named | logs
+        return names | logs
     return (
-        named
+        names
         | logs
         | {
             "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
@@ -152,20 +152,20 @@ def memory_gb(engine: Engine, pool: Pool) -> float:
     return engine.memory_gb or by_flavour[engine.flavour]
 
 
-def download_environment(wanted: list[dict[str, object]]) -> dict[str, str]:
+def download_environment(models: list[dict[str, object]]) -> dict[str, str]:
     """Environment of manyeyes/engine/model_download.py on Kubernetes and Swarm, and of engines that wait for it.
 
-    `wanted`: result of wanted_models().
+    `models`: result of models_to_download().
     """
     return {
-        "MODELS": json.dumps(wanted),
+        "MODELS": json.dumps(models),
         "HF_HOME": MODELS_DIR,
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
-def wanted_models(cluster: PlacedCluster) -> list[dict[str, Any]]:
+def models_to_download(cluster: PlacedCluster) -> list[dict[str, Any]]:
     """The models that manyeyes/engine/model_download.py downloads, for $MODELS."""
     pools = [
         cluster.pool(name) for name in dict.fromkeys(e.pool for e in cluster.started_engines if e.flavour != "emulated")
@@ -202,13 +202,13 @@ def media_domains(cluster: PlacedCluster) -> dict[str, bool]:
     return allowed
 
 
-def fetches(pool: Pool, engine: Engine) -> bool:
+def may_fetch_media(pool: Pool, engine: Engine) -> bool:
     return bool(pool.media.allowed_domains) and engine.flavour != "emulated"
 
 
 def proxy_environment(pool: Pool, engine: Engine) -> dict[str, str]:
     """Proxy settings of vLLM's HTTP client. The engine has no other route out."""
-    if not fetches(pool, engine):
+    if not may_fetch_media(pool, engine):
         return {}
     proxy = f"http://media:{MEDIA_PORT}"
     return {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1"}

@@ -71,13 +71,13 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
         },
         "receivers": [_receiver(cluster, severity) for severity in SEVERITIES],
         "inhibit_rules": [
-            _silences("ErrorBurnFast", "ErrorBurnSlow", "pool"),
-            _silences("LatencyBurnFast", "LatencyBurnSlow", "pool"),
+            _inhibit_rule("ErrorBurnFast", "ErrorBurnSlow", "pool"),
+            _inhibit_rule("LatencyBurnFast", "LatencyBurnSlow", "pool"),
             # No request reaches a pool, so alerts on requests add nothing.
-            _silences("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayConfigOutdated"),
+            _inhibit_rule("GatewayDown", "ErrorBurn.*|LatencyBurn.*|TargetMissing|GatewayConfigOutdated"),
             # Requests fail while an engine goes down.
-            _silences("EngineFlapping", "EngineFailing", "pool", "engine"),
-            _silences("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
+            _inhibit_rule("EngineFlapping", "EngineFailing", "pool", "engine"),
+            _inhibit_rule("PoolEmpty", "ErrorBurn.*|EngineDown|RunningOnFallback", "pool"),
         ],
     }
     return as_yaml(document)
@@ -85,15 +85,15 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
 
 def _receiver(cluster: PlacedCluster, severity: str) -> dict[str, Any]:
     alerting = cluster.monitoring.alerting
-    webhooks = [_webhook(one) for one in alerting.webhooks if severity in one.severities]
-    emails = [_email(one) for one in alerting.emails if severity in one.severities]
-    there = {"webhook_configs": webhooks, "email_configs": emails}
-    return {"name": severity, **{kind: configs for kind, configs in there.items() if configs}}
+    webhooks = [_webhook(webhook) for webhook in alerting.webhooks if severity in webhook.severities]
+    emails = [_email(email) for email in alerting.emails if severity in email.severities]
+    configs = {"webhook_configs": webhooks, "email_configs": emails}
+    return {"name": severity, **{kind: entries for kind, entries in configs.items() if entries}}
 
 
 def _webhook(webhook: Webhook) -> dict[str, Any]:
-    where = {"url": webhook.url} if webhook.url else {"url_file": f"{SECRETS}/{webhook.url_file}"}
-    return {**where, "send_resolved": True}
+    location = {"url": webhook.url} if webhook.url else {"url_file": f"{SECRETS}/{webhook.url_file}"}
+    return {**location, "send_resolved": True}
 
 
 def _email(email: Email) -> dict[str, Any]:
@@ -110,12 +110,12 @@ def _email(email: Email) -> dict[str, Any]:
     }
 
 
-def _silences(alert: str, others: str, *same: str) -> dict[str, Any]:
-    """Inhibits `others` while `alert` fires."""
+def _inhibit_rule(alert: str, silenced: str, *equal_labels: str) -> dict[str, Any]:
+    """Inhibits `silenced` while `alert` fires."""
     return {
         "source_matchers": [f'alertname="{alert}"'],
-        "target_matchers": [f'alertname=~"{others}"'],
-        **({"equal": list(same)} if same else {}),
+        "target_matchers": [f'alertname=~"{silenced}"'],
+        **({"equal": list(equal_labels)} if equal_labels else {}),
     }
 
 
@@ -136,6 +136,6 @@ def more_datasources(cluster: PlacedCluster) -> str:
     return as_yaml({"apiVersion": 1, "datasources": sources})
 
 
-def _source(kind: str, name: str, url: str, more: dict[str, Any]) -> dict[str, Any]:
+def _source(kind: str, name: str, url: str, json_data: dict[str, Any]) -> dict[str, Any]:
     source = {"name": name, "uid": kind, "type": kind, "access": "proxy", "url": url, "editable": False}
-    return source | ({"jsonData": more} if more else {})
+    return source | ({"jsonData": json_data} if json_data else {})

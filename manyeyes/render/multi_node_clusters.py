@@ -25,14 +25,14 @@ def clusters(cluster: Cluster) -> dict[str, PlacedCluster]:
     Raises PlacementError that lists what cannot run on several hosts.
     """
     if cluster.engines != "auto":
-        return {LISTED: _fit(place_engines(cluster, Inventory()))}
-    found: dict[str, PlacedCluster] = {}
+        return {LISTED: _adapt(place_engines(cluster, Inventory()))}
+    placed_clusters: dict[str, PlacedCluster] = {}
     for flavour in ORDER:
         if any(flavour in pool.flavours and not pool.remote and pool.gpu_weight for pool in cluster.pools):
-            found[flavour] = _fit(place_engines(cluster, inventory(cluster, flavour)))
-    if not found:
+            placed_clusters[flavour] = _adapt(place_engines(cluster, inventory(cluster, flavour)))
+    if not placed_clusters:
         raise PlacementError("no pool can have engines. Give a pool a flavour and a gpu_weight above 0.")
-    return found
+    return placed_clusters
 
 
 def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
@@ -44,9 +44,9 @@ def inventory(cluster: Cluster, flavour: Flavour) -> Inventory:
     return Inventory(flavour=flavour, gpus=gpus)
 
 
-def _fit(cluster: PlacedCluster) -> PlacedCluster:
+def _adapt(cluster: PlacedCluster) -> PlacedCluster:
     """Removes the settings that the orchestrator replaces. Raises PlacementError for those that it cannot replace."""
-    if problems := _refused(cluster):
+    if problems := _list_unsupported(cluster):
         raise PlacementError("\n".join(problems))
     engines = tuple(engine for engine in cluster.engines if engine.time_shares_with is None)
     return cluster.model_copy(
@@ -60,7 +60,7 @@ def _fit(cluster: PlacedCluster) -> PlacedCluster:
     )
 
 
-def _refused(cluster: PlacedCluster) -> list[str]:
+def _list_unsupported(cluster: PlacedCluster) -> list[str]:
     problems = []
     for pool in cluster.served_pools:
         if pool.is_local and not pool.remote:
@@ -104,7 +104,7 @@ class EngineGroup:
     engine: Engine
     """One engine of the group."""
     count: int
-    most: int
+    max_in_flight: int
     """Requests that each engine takes at a time."""
 
     @property
@@ -115,21 +115,21 @@ class EngineGroup:
 
 def group_engines(cluster: PlacedCluster) -> list[EngineGroup]:
     """All groups, in the order of pools, then of engines."""
-    found = []
+    groups = []
     for pool in cluster.pools:
-        alike: dict[str, list[Engine]] = {}
+        engines_by_key: dict[str, list[Engine]] = {}
         for engine in cluster.started_engines:
             if engine.pool == pool.name:
-                alike.setdefault(_key(cluster, pool, engine), []).append(engine)
-        for number, engines in enumerate(alike.values(), start=1):
-            found.append(EngineGroup(pool, number, engines[0], len(engines), in_flight(pool, engines[0])))
-    return found
+                engines_by_key.setdefault(_key(cluster, pool, engine), []).append(engine)
+        for number, engines in enumerate(engines_by_key.values(), start=1):
+            groups.append(EngineGroup(pool, number, engines[0], len(engines), in_flight(pool, engines[0])))
+    return groups
 
 
 def uniform_pools(cluster: PlacedCluster) -> list[EngineGroup]:
     """Groups that contain all engines of their pool, so that settings of the pool apply to them."""
-    every = group_engines(cluster)
-    return [shape for shape in every if sum(other.pool is shape.pool for other in every) == 1]
+    groups = group_engines(cluster)
+    return [group for group in groups if sum(other_group.pool is group.pool for other_group in groups) == 1]
 
 
 def _key(cluster: PlacedCluster, pool: Pool, engine: Engine) -> str:

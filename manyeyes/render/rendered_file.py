@@ -36,8 +36,8 @@ class _PlainDumper(yaml.SafeDumper):
         return True
 
 
-def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = frozenset()) -> list[str]:
-    """Writes `files` and deletes every other file in `folder` except `kept`.
+def write_files(files: dict[str, str], folder: Path, unchanged: frozenset[str] = frozenset()) -> list[str]:
+    """Writes `files` and deletes every other file in `folder` except `unchanged`.
 
     Returns the names of the files that changed.
     """
@@ -53,7 +53,7 @@ def write_files(files: dict[str, str], folder: Path, kept: frozenset[str] = froz
         changed.append(name)
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if path.is_file() and name not in files and name not in kept:
+        if path.is_file() and name not in files and name not in unchanged:
             path.unlink()
             changed.append(name)
     return changed

@@ -18,9 +18,9 @@ from manyeyes.render.engine_container import (
     environment_of,
     image_of,
     memory_gb,
+    models_to_download,
     runs_vllm,
     shm_gb,
-    wanted_models,
 )
 from manyeyes.render.multi_node_clusters import EngineGroup, group_engines, multi_node_config
 from manyeyes.render.nginx.files import build_generation, gateway_files
@@ -34,20 +34,20 @@ Json = dict[str, Any]
 class SwarmConfigs:
     """The configs of one stack, collected while its services are rendered.
 
-    `own`: {path: text} of the repository's files.
+    `repository_files`: {path: text} of the repository's files.
     """
 
-    own: dict[str, str]
-    up: str
+    repository_files: dict[str, str]
+    repository_path: str
     """Path from the stack's file to the repository."""
     rendered: dict[str, str] = field(default_factory=dict)
     """{path next to the stack's file: text}"""
     configs: dict[str, Json] = field(default_factory=dict)
 
-    def of_repository(self, path: str, target: str) -> Json:
-        return self._config(path, f"{self.up}/{path}", self.own[path], target)
+    def add_repository_file(self, path: str, target: str) -> Json:
+        return self._config(path, f"{self.repository_path}/{path}", self.repository_files[path], target)
 
-    def made(self, path: str, text: str, target: str) -> Json:
+    def add_rendered_file(self, path: str, text: str, target: str) -> Json:
         self.rendered[path] = text
         return self._config(path, f"./{path}", text, target)
 
@@ -64,18 +64,18 @@ MEMBERS = f"tasks.{{}}:{ENGINE_PORT}"
 DOCKERS_DNS = "127.0.0.11"
 GPU = "NVIDIA-GPU"
 """The generic resource under which each node's daemon.json lists its GPUs (node-generic-resources)."""
-LEFT_DNS_S = 5
+DNS_REMOVAL_S = 5
 """Docker removes a task from DNS, waits 2 s for the other nodes, and sends TERM. Gateways query DNS once a second."""
 CODE_DIR, SCRIPTS_DIR, SECRETS_DIR = "/app", "/manyeyes", "/run/secrets/manyeyes"
 PROGRAM = {"cuda": ["vllm", "serve"], "cpu": ["vllm", "serve"], "emulated": ["python", "-m", "manyeyes.emulator"]}
-STARTS_WITHIN = {"cuda": "30m", "cpu": "5m", "emulated": "5m"}
+START_PERIOD = {"cuda": "30m", "cpu": "5m", "emulated": "5m"}
 WAIT_FOR_CONTROLLER = "until getent hosts controller >/dev/null; do sleep 1; done; exec /bin/sh /etc/nginx/start.sh"
 
 
-def read_of_repository(paths: list[str]) -> list[str]:
+def select_repository_files(paths: list[str]) -> list[str]:
     """The subset of `paths` of a checkout that containers on other hosts read."""
-    wanted = ("nginx/conf.d/", "nginx/njs/", "nginx/nginx.conf", "nginx/start.sh", "nginx/malloc.env")
-    engines = (
+    prefixes = ("nginx/conf.d/", "nginx/njs/", "nginx/nginx.conf", "nginx/start.sh", "nginx/malloc.env")
+    engine_files = (
         "manyeyes/engine/pod/run.sh",
         "manyeyes/engine/pod/pre_stop.py",
         "manyeyes/engine/pod/media_memory.py",
@@ -83,15 +83,23 @@ def read_of_repository(paths: list[str]) -> list[str]:
         "manyeyes/engine/__init__.py",
         "manyeyes/engine/model_download.py",
     )
-    logs = ("manyeyes/observability/__init__.py", "manyeyes/observability/log_format.py")
-    tiny = [path for path in paths if path.startswith("manyeyes/engine/tiny/") and path.endswith((".py", ".jinja"))]
-    return sorted([path for path in paths if path.startswith(wanted) or path in (*engines, *logs)] + tiny)
+    log_files = ("manyeyes/observability/__init__.py", "manyeyes/observability/log_format.py")
+    tiny_files = [
+        path for path in paths if path.startswith("manyeyes/engine/tiny/") and path.endswith((".py", ".jinja"))
+    ]
+    return sorted(
+        [path for path in paths if path.startswith(prefixes) or path in (*engine_files, *log_files)] + tiny_files
+    )
 
 
-def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -> dict[str, str]:
-    """{file: text}: stack.yaml and the files it reads. `cluster` comes from multi_node_clusters, `own` is {path: text}
-    of the repository's files, and `up` is the path to the repository."""
-    files = SwarmConfigs(own, up)
+def stack(
+    cluster: PlacedCluster, repository_files: dict[str, str], keys: ApiKeys, repository_path: str
+) -> dict[str, str]:
+    """{file: text}: stack.yaml and the files it reads. `cluster` comes from multi_node_clusters.
+
+    `repository_files`: {path: text}. `repository_path`: path from the stack's file to the repository.
+    """
+    files = SwarmConfigs(repository_files, repository_path)
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
         "controller": _controller(cluster, files),
@@ -99,8 +107,8 @@ def stack(cluster: PlacedCluster, own: dict[str, str], keys: ApiKeys, up: str) -
     }
     if runs_vllm(cluster):
         services["models"] = _models(cluster, files)
-    for shape in group_engines(cluster):
-        services[shape.name] = _engine(cluster, shape, files)
+    for group in group_engines(cluster):
+        services[group.name] = _engine(cluster, group, files)
     document: Json = {
         "services": services,
         "networks": {"cluster": {"driver": "overlay"}},
@@ -132,20 +140,22 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
     rendered = build_generation(
         gateway_files(cluster, keys, NginxPaths(controller="controller", resolver=DOCKERS_DNS, members_of=MEMBERS))
     )[1]
-    own = [path for path in files.own if path.startswith("nginx/") and not path.endswith("malloc.env")]
+    nginx_files = [
+        path for path in files.repository_files if path.startswith("nginx/") and not path.endswith("malloc.env")
+    ]
     service = _common("3G", 1024) | {
         "image": cluster.images.nginx,
         "user": "101:101",
         "command": ["/bin/sh", "-c", WAIT_FOR_CONTROLLER],
         # nginx resolves the address of its syslog server only when it loads its files: start.sh reloads it when the
         # address changes.
-        "environment": _malloc(files.own["nginx/malloc.env"]) | {"WATCHED_NAME": "controller"},
+        "environment": _malloc(files.repository_files["nginx/malloc.env"]) | {"WATCHED_NAME": "controller"},
         # Published on the node: the routing mesh would hide the client's address.
         "ports": [{"target": 8080, "published": cluster.gateway.port, "mode": "host"}],
         "configs": [
-            *[files.of_repository(path, f"/etc/{path}") for path in own],
+            *[files.add_repository_file(path, f"/etc/{path}") for path in nginx_files],
             *[
-                files.made(f"gateway/{name}", rendered[name], f"/etc/nginx/offered/current/{name}")
+                files.add_rendered_file(f"gateway/{name}", rendered[name], f"/etc/nginx/offered/current/{name}")
                 for name in sorted(rendered)
             ],
         ],
@@ -153,7 +163,7 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
         "read_only": True,
         "stop_signal": "SIGQUIT",
         "stop_grace_period": f"{cluster.shutdown.finish_s}s",
-        "healthcheck": _asks(["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8088/live"], "10s", "3s"),
+        "healthcheck": _healthcheck(["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8088/live"], "10s", "3s"),
     }
     if secrets := _secrets(cluster):
         service["secrets"] = [
@@ -183,12 +193,16 @@ def _controller(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
             "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
         },
-        "configs": [files.made("controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml")],
+        "configs": [
+            files.add_rendered_file(
+                "controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml"
+            )
+        ],
         "volumes": [_tmpfs("/tmp", 32)],
         "read_only": True,
         "init": True,
         "stop_grace_period": "5s",
-        "healthcheck": _asks(["python", "-c", _opens("http://127.0.0.1:8081/live")], "60s", "5s"),
+        "healthcheck": _healthcheck(["python", "-c", _open_command("http://127.0.0.1:8081/live")], "60s", "5s"),
     }
 
 
@@ -196,12 +210,16 @@ def _webui(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
     return _common("2G", 256) | {
         "image": cluster.images.webui,
         "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
-        "configs": [files.made("controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml")],
+        "configs": [
+            files.add_rendered_file(
+                "controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml"
+            )
+        ],
         "volumes": [_tmpfs("/tmp", 1024)],
         "read_only": True,
         "init": True,
         "stop_grace_period": "5s",
-        "healthcheck": _asks(["python", "-m", "webui.healthcheck"], "60s", "10s"),
+        "healthcheck": _healthcheck(["python", "-m", "webui.healthcheck"], "60s", "10s"),
     }
 
 
@@ -212,7 +230,7 @@ def _models(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
         "image": image_of(cluster, engine),
         "entrypoint": ["python3", "-m", "manyeyes.engine.model_download"],
         "working_dir": CODE_DIR,
-        "environment": download_environment(wanted_models(cluster))
+        "environment": download_environment(models_to_download(cluster))
         | {
             "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
             "HF_TOKEN": "${HF_TOKEN:-}",
@@ -226,47 +244,57 @@ def _models(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
 
 
 def _code(files: SwarmConfigs) -> list[Json]:
-    rooms = ("manyeyes/engine/", "manyeyes/observability/")
-    paths = [path for path in files.own if path.startswith(rooms) and not path.startswith("manyeyes/engine/pod/")]
-    return [files.of_repository(path, f"{CODE_DIR}/{path}") for path in paths]
+    folders = ("manyeyes/engine/", "manyeyes/observability/")
+    paths = [
+        path
+        for path in files.repository_files
+        if path.startswith(folders) and not path.startswith("manyeyes/engine/pod/")
+    ]
+    return [files.add_repository_file(path, f"{CODE_DIR}/{path}") for path in paths]
 
 
-def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> Json:
-    engine, pool = shape.engine, shape.pool
-    vllm = engine.flavour != "emulated"
-    rules, shutdown = cluster.controller, cluster.shutdown
-    silent_s = ceil(max(rules.warm_up_timeout_s, rules.restart_hung_after_s or 0)) + 5
-    warm = ["python3", f"{SCRIPTS_DIR}/startup_probe.py", pool.name, "--mark=/tmp/warm", f"--timeout-s={silent_s - 5}"]
+def _engine(cluster: PlacedCluster, group: EngineGroup, files: SwarmConfigs) -> Json:
+    engine, pool = group.engine, group.pool
+    is_vllm = engine.flavour != "emulated"
+    controller, shutdown = cluster.controller, cluster.shutdown
+    timeout_s = ceil(max(controller.warm_up_timeout_s, controller.restart_hung_after_s or 0)) + 5
+    probe = [
+        "python3",
+        f"{SCRIPTS_DIR}/startup_probe.py",
+        pool.name,
+        "--mark=/tmp/warm",
+        f"--timeout-s={timeout_s - 5}",
+    ]
     if pool.media.images_per_prompt == 0:
-        warm.append("--no-picture")
+        probe.append("--no-picture")
     # Compose reads $$ as $.
     flags = [flag.replace("$", "$$") for flag in serve_flags(cluster, engine)]
     program = PROGRAM[engine.flavour]
-    if vllm:
-        waits = f'cd {CODE_DIR} && python3 -m manyeyes.engine.model_download --wait && cd / && exec {" ".join(program)} "$$@"'
-        program = ["/bin/sh", "-c", waits, program[0]]
-    service = _common(f"{round((memory_gb(engine, pool) + (shm_gb(engine) if vllm else 0)) * 1024)}M", 4096) | {
+    if is_vllm:
+        wait_and_start = f'cd {CODE_DIR} && python3 -m manyeyes.engine.model_download --wait && cd / && exec {" ".join(program)} "$$@"'
+        program = ["/bin/sh", "-c", wait_and_start, program[0]]
+    service = _common(f"{round((memory_gb(engine, pool) + (shm_gb(engine) if is_vllm else 0)) * 1024)}M", 4096) | {
         "image": image_of(cluster, engine),
-        "entrypoint": ["/bin/sh", f"{SCRIPTS_DIR}/run.sh", str(LEFT_DNS_S), str(shutdown.finish_s)],
+        "entrypoint": ["/bin/sh", f"{SCRIPTS_DIR}/run.sh", str(DNS_REMOVAL_S), str(shutdown.finish_s)],
         "command": [*program, *flags],
         "environment": environment_of(cluster, pool, engine)
-        | (download_environment(wanted_models(cluster)) | {"PYTHONPATH": SCRIPTS_DIR} if vllm else {}),
+        | (download_environment(models_to_download(cluster)) | {"PYTHONPATH": SCRIPTS_DIR} if is_vllm else {}),
         "configs": [
             *[
-                files.of_repository(f"manyeyes/engine/pod/{name}", f"{SCRIPTS_DIR}/{name}")
-                for name in ("pre_stop.py", "run.sh", "startup_probe.py", *(["media_memory.py"] if vllm else []))
+                files.add_repository_file(f"manyeyes/engine/pod/{name}", f"{SCRIPTS_DIR}/{name}")
+                for name in ("pre_stop.py", "run.sh", "startup_probe.py", *(["media_memory.py"] if is_vllm else []))
             ],
-            *(_code(files) if vllm else []),
+            *(_code(files) if is_vllm else []),
         ],
         "volumes": [_tmpfs("/tmp", 2048)],
         "init": True,
-        "stop_grace_period": f"{LEFT_DNS_S + shutdown.finish_s + shutdown.grace_s}s",
+        "stop_grace_period": f"{DNS_REMOVAL_S + shutdown.finish_s + shutdown.grace_s}s",
         # Swarm lists a task in DNS once it is healthy and kills an unhealthy task. The timeout is long: a saturated
         # vLLM answers late.
-        "healthcheck": _asks(warm, "15s", f"{silent_s}s", start=STARTS_WITHIN[engine.flavour]),
+        "healthcheck": _healthcheck(probe, "15s", f"{timeout_s}s", start=START_PERIOD[engine.flavour]),
         "labels": {"manyeyes.pool": pool.name, "manyeyes.flavour": engine.flavour},
     }
-    if vllm:
+    if is_vllm:
         service["volumes"] += [
             f"models:{MODELS_DIR}:ro",
             f"compile-cache:{CACHE_DIR}",
@@ -275,7 +303,7 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
     else:
         service["read_only"] = True
     service["deploy"] |= {
-        "replicas": shape.count,
+        "replicas": group.count,
         # There is no spare GPU for a new engine next to an old engine.
         "update_config": {"parallelism": 1, "order": "stop-first", "failure_action": "pause"},
     }
@@ -284,12 +312,12 @@ def _engine(cluster: PlacedCluster, shape: EngineGroup, files: SwarmConfigs) -> 
             "generic_resources": [{"discrete_resource_spec": {"kind": GPU, "value": engine.parallel}}]
         }
     # tasks.<pool>, also if the pool has several kinds of engines.
-    names = [pool.name, f"{pool.name}-c{shape.most}"]
-    service["networks"] = {"cluster": {"aliases": names}}
+    aliases = [pool.name, f"{pool.name}-c{group.max_in_flight}"]
+    service["networks"] = {"cluster": {"aliases": aliases}}
     return service
 
 
-def _asks(command: list[str], interval: str, timeout: str, start: str = "60s") -> Json:
+def _healthcheck(command: list[str], interval: str, timeout: str, start: str = "60s") -> Json:
     return {
         "test": ["CMD", *command],
         "interval": interval,
@@ -300,7 +328,7 @@ def _asks(command: list[str], interval: str, timeout: str, start: str = "60s") -
     }
 
 
-def _opens(url: str) -> str:
+def _open_command(url: str) -> str:
     return f"import urllib.request; urllib.request.urlopen('{url}', timeout=3)"
 
 

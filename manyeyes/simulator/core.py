@@ -12,7 +12,7 @@ from manyeyes.simulator.scheduler import ScheduledBatch, Scheduler
 
 # Iterations follow one another without a gap even if the process wakes up late, so that a busy machine does not slow down the
 # emulated GPU. If the process was suspended for longer than this, the lost time is not made up.
-LOST_S = 1.0
+MAX_SUSPENSION_S = 1.0
 
 
 def iteration_s(batch: ScheduledBatch, profile: TimingProfile) -> float:
@@ -43,7 +43,7 @@ class EngineStep:
     at: float  # seconds of the monotonic clock
     produced: list[tuple[RunningSequence, int]] = field(default_factory=list)  # sequences and their token count
     queried: int = 0  # tokens looked up in the prefix cache
-    found: int = 0  # tokens found there
+    cached_tokens: int = 0  # tokens found there
     preempted: int = 0
     took_s: float = 0.0  # time that the emulated GPU worked on it
 
@@ -108,14 +108,16 @@ class BatchedCore:
     def advance(self, now: float) -> list[EngineStep]:
         """Return all iterations that ended until `now`."""
         steps = []
-        if self.next_at is not None and now - self.next_at > LOST_S:
+        if self.next_at is not None and now - self.next_at > MAX_SUSPENSION_S:
             self.next_at = now
         while self.next_at is not None and self.next_at <= now:
             at = self.next_at
             if self._batch is not None:
                 produced = self.scheduler.finish(self._batch)
-                done = self._batch
-                steps.append(EngineStep(at, produced, done.queried, done.found, done.preempted, self._took_s))
+                finished = self._batch
+                steps.append(
+                    EngineStep(at, produced, finished.queried, finished.cached_tokens, finished.preempted, self._took_s)
+                )
             batch = ScheduledBatch() if self._paused else self.scheduler.schedule(at)
             if batch.sequences:
                 self._batch = batch
@@ -137,7 +139,7 @@ class BatchedCore:
 
     def forget(self) -> None:
         """Empty the caches. Running sequences must be computed again."""
-        self.scheduler.put_all_back()
+        self.scheduler.preempt_all()
         self.scheduler.kv.forget()
         self.scheduler.encoder.forget()
 
@@ -157,7 +159,7 @@ class TimeSpent:
     waited_s: dict[str, float] = field(default_factory=dict)  # by Scheduler.blocked
     preempted: int = 0
     queried: int = 0  # tokens looked up in the prefix cache
-    found: int = 0
+    cached_tokens: int = 0
 
 
 class FastForwardCore:
@@ -248,16 +250,16 @@ class FastForwardCore:
             times += 1
         return times
 
-    def _count(self, batch: ScheduledBatch, lasted_s: float) -> None:
+    def _count(self, batch: ScheduledBatch, duration_s: float) -> None:
         spent, profile = self.spent, self.profile
-        spent.busy_s += lasted_s
+        spent.busy_s += duration_s
         if batch.encoded:
             spent.encode_s += encoding_s(batch.encoded, profile)
         spent.prefill_s += prefill_s(batch, profile)
-        spent.kv_s += self.scheduler.kv.usage * lasted_s
+        spent.kv_s += self.scheduler.kv.usage * duration_s
         if waiting := len(self.scheduler.waiting):
             reason = self.scheduler.blocked
-            spent.waited_s[reason] = spent.waited_s.get(reason, 0.0) + waiting * lasted_s
+            spent.waited_s[reason] = spent.waited_s.get(reason, 0.0) + waiting * duration_s
         spent.preempted += batch.preempted
         spent.queried += batch.queried
-        spent.found += batch.found
+        spent.cached_tokens += batch.cached_tokens

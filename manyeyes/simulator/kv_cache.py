@@ -7,7 +7,7 @@ entry for all blocks of a conversation.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 
 from manyeyes.simulator.request import RunningSequence
 
@@ -16,11 +16,11 @@ BLOCK = 16  # tokens; vLLM's default
 
 def block_hashes(tokens: list[int]) -> list[int]:
     """One hash for each full block."""
-    found, last = [], 0
+    hashes, previous = [], 0
     for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
-        last = hash((last, *tokens[at : at + BLOCK]))
-        found.append(last)
-    return found
+        previous = hash((previous, *tokens[at : at + BLOCK]))
+        hashes.append(previous)
+    return hashes
 
 
 def blocks_needed(tokens: int) -> int:
@@ -51,47 +51,47 @@ class KvCache:
         """Return the cached blocks at its beginning. The last token is always computed, so they never cover all of it."""
         if not self.prefix_caching:
             return []
-        most = (sequence.tokens - 1) // BLOCK
-        for number, block in enumerate(sequence.hashes[:most]):
+        max_blocks = (sequence.tokens - 1) // BLOCK
+        for number, block in enumerate(sequence.hashes[:max_blocks]):
             if block not in self._users and block not in self._idle:
                 return sequence.hashes[:number]
-        return sequence.hashes[:most]
+        return sequence.hashes[:max_blocks]
 
-    def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
+    def admit(self, sequence: RunningSequence, cached_blocks: Sequence[int], tokens: int) -> bool:
         """Allocate the blocks that were found, and the blocks for the first `tokens` tokens.
 
         Returns False and allocates nothing unless all known tokens of the sequence fit, as in vLLM
         (`scheduler_reserve_full_isl`).
         """
-        in_use = sum(block in self._users for block in found)
+        in_use = sum(block in self._users for block in cached_blocks)
         if blocks_needed(sequence.tokens) - in_use > self.free:
             return False
-        for block in found:
-            self._hold(sequence, block)
-        sequence.full = len(found)
+        for block in cached_blocks:
+            self._use_block(sequence, block)
+        sequence.full = len(cached_blocks)
         return self.grow(sequence, tokens)
 
     def grow(self, sequence: RunningSequence, tokens: int) -> bool:
         """Allocate the blocks for the first `tokens` tokens. Returns False and changes nothing if there are too few."""
-        more = blocks_needed(tokens) - len(sequence.held) - sequence.private
-        if more > 0:
-            if more > self.free:
+        missing = blocks_needed(tokens) - len(sequence.cached_blocks) - sequence.private
+        if missing > 0:
+            if missing > self.free:
                 return False
-            self._take(more)
-            sequence.private += more
+            self._take(missing)
+            sequence.private += missing
         if self.prefix_caching and tokens // BLOCK > sequence.full:
-            self._remember(sequence, tokens // BLOCK)
+            self._cache_blocks(sequence, tokens // BLOCK)
         return True
 
     def release(self, sequence: RunningSequence) -> None:
         """Release all blocks of a sequence. Their content stays cached until the space is needed."""
-        for block in reversed(sequence.held):
+        for block in reversed(sequence.cached_blocks):
             self._users[block] -= 1
             if not self._users[block]:
                 del self._users[block]
                 self._idle[block] = None
         self._empty += sequence.private
-        sequence.held.clear()
+        sequence.cached_blocks.clear()
         sequence.private = sequence.full = 0
 
     def forget(self) -> None:
@@ -105,12 +105,12 @@ class KvCache:
         for _ in range(blocks - empty):
             self._idle.popitem(last=False)
 
-    def _hold(self, sequence: RunningSequence, block: int) -> None:
+    def _use_block(self, sequence: RunningSequence, block: int) -> None:
         self._idle.pop(block, None)
         self._users[block] = self._users.get(block, 0) + 1
-        sequence.held.append(block)
+        sequence.cached_blocks.append(block)
 
-    def _remember(self, sequence: RunningSequence, full: int) -> None:
+    def _cache_blocks(self, sequence: RunningSequence, full: int) -> None:
         """Add its blocks up to number `full` to the prefix cache. vLLM does so before they are computed."""
         for block in sequence.hashes[sequence.full : full]:
             if block in self._users:
@@ -118,7 +118,7 @@ class KvCache:
             if block in self._idle:  # computed again because its last token was needed
                 self._idle.move_to_end(block)
                 continue
-            self._hold(sequence, block)
+            self._use_block(sequence, block)
             sequence.private -= 1
         sequence.full = full
 
@@ -144,28 +144,28 @@ class ConversationKvCache:
         """Fraction of blocks in use."""
         return 1 - self.free / self.capacity if self.capacity else 0.0
 
-    def find(self, sequence: RunningSequence) -> Many[int]:
+    def find(self, sequence: RunningSequence) -> Sequence[int]:
         """Return the numbers of the cached blocks at its beginning, without the block of its last token."""
         return range(min(self._idle.get(sequence.chain, 0), (sequence.tokens - 1) // BLOCK))
 
-    def admit(self, sequence: RunningSequence, found: Many[int], tokens: int) -> bool:
+    def admit(self, sequence: RunningSequence, cached_blocks: Sequence[int], tokens: int) -> bool:
         """Allocate the blocks that were found, and the blocks for the first `tokens` tokens, if all known tokens fit."""
         if blocks_needed(sequence.tokens) > self.free:
             return False
-        idle = self._idle.pop(sequence.chain, 0)
-        self._idle_blocks -= idle
-        self._empty += idle - len(found)
-        sequence.full = len(found)
+        idle_blocks = self._idle.pop(sequence.chain, 0)
+        self._idle_blocks -= idle_blocks
+        self._empty += idle_blocks - len(cached_blocks)
+        sequence.full = len(cached_blocks)
         return self.grow(sequence, tokens)
 
     def grow(self, sequence: RunningSequence, tokens: int) -> bool:
         """Allocate the blocks for the first `tokens` tokens. Returns False and changes nothing if there are too few."""
-        more = blocks_needed(tokens) - sequence.full - sequence.private
-        if more > 0:
-            if more > self._empty + self._idle_blocks:
+        missing = blocks_needed(tokens) - sequence.full - sequence.private
+        if missing > 0:
+            if missing > self._empty + self._idle_blocks:
                 return False
-            self._take(more)
-            sequence.private += more
+            self._take(missing)
+            sequence.private += missing
         full = tokens // BLOCK
         if full > sequence.full:
             sequence.private -= full - sequence.full
@@ -193,9 +193,9 @@ class ConversationKvCache:
         self._idle_blocks -= blocks
         while blocks:
             chain = next(iter(self._idle))
-            there = self._idle[chain]
-            if there > blocks:
-                self._idle[chain] = there - blocks
+            count = self._idle[chain]
+            if count > blocks:
+                self._idle[chain] = count - blocks
                 return
             del self._idle[chain]
-            blocks -= there
+            blocks -= count

@@ -59,19 +59,19 @@ def load_profile(name_or_path: str) -> TimingProfile:
     return parse_profile(document, str(path))
 
 
-def parse_profile(document: object, where: str) -> TimingProfile:
+def parse_profile(document: object, source: str) -> TimingProfile:
     """Check each value. Raises ValueError if one is invalid."""
     if not isinstance(document, dict):
-        raise ValueError(f"{where}: expected lines of `name: value`")
-    wanted = {field.name: field.type for field in fields(TimingProfile)}
+        raise ValueError(f"{source}: expected lines of `name: value`")
+    types = {field.name: field.type for field in fields(TimingProfile)}
     optional = {field.name: field.default for field in fields(TimingProfile) if field.default is not MISSING}
     document = {**optional, **document}
-    if wrong := sorted(map(str, wanted.keys() ^ document.keys())):
-        raise ValueError(f"{where}: missing or unknown: {', '.join(wrong)}")
-    for name, kind in wanted.items():
+    if mismatched := sorted(map(str, types.keys() ^ document.keys())):
+        raise ValueError(f"{source}: missing or unknown: {', '.join(mismatched)}")
+    for name, value_type in types.items():
         value = document[name]
-        if kind is str and not isinstance(value, str):
-            raise ValueError(f"{where}: {name}: expected a text, got {value!r}")
-        if kind is not str and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
-            raise ValueError(f"{where}: {name}: expected a number of at least 0, got {value!r}")
+        if value_type is str and not isinstance(value, str):
+            raise ValueError(f"{source}: {name}: expected a text, got {value!r}")
+        if value_type is not str and (not isinstance(value, int | float) or isinstance(value, bool) or value < 0):
+            raise ValueError(f"{source}: {name}: expected a number of at least 0, got {value!r}")
     return TimingProfile(**document)

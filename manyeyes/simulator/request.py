@@ -21,17 +21,19 @@ START, END, LINE, VISION_START, VISION_END, SECONDS = map(
 
 def text_tokens(text: str, per_word: float = 1.0) -> list[int]:
     """About `per_word` tokens per word. Equal words give equal tokens, within this process only (Python's hash of the word)."""
-    found = []
+    tokens = []
     for word in text.split():
         if len(word) <= LONG_WORD:
-            found.append(hash(word))
+            tokens.append(hash(word))
         else:
-            found += [hash(word[at : at + LONG_WORD]) for at in range(0, len(word), LONG_WORD)]
+            tokens += [hash(word[at : at + LONG_WORD]) for at in range(0, len(word), LONG_WORD)]
     if per_word == 1:
-        return found
+        return tokens
     # The first n words have as many tokens as n words should: with 2.5 tokens per word, words alternate between 2 and 3.
     return [
-        one for n, one in enumerate(found) for _ in range(words_tokens(n + 1, per_word) - words_tokens(n, per_word))
+        token
+        for n, token in enumerate(tokens)
+        for _ in range(words_tokens(n + 1, per_word) - words_tokens(n, per_word))
     ]
 
 
@@ -52,20 +54,20 @@ def fitted(width: int, height: int, min_pixels: int, max_pixels: int) -> tuple[i
 
     Follows `smart_resize` of transformers' Qwen2-VL image processor.
     """
-    wide, high = max(SQUARE, round(width / SQUARE) * SQUARE), max(SQUARE, round(height / SQUARE) * SQUARE)
-    if wide * high > max_pixels:
+    new_width, new_height = max(SQUARE, round(width / SQUARE) * SQUARE), max(SQUARE, round(height / SQUARE) * SQUARE)
+    if new_width * new_height > max_pixels:
         factor = sqrt(width * height / max_pixels)
-        wide = max(SQUARE, floor(width / factor / SQUARE) * SQUARE)
-        high = max(SQUARE, floor(height / factor / SQUARE) * SQUARE)
-    elif wide * high < min_pixels:
+        new_width = max(SQUARE, floor(width / factor / SQUARE) * SQUARE)
+        new_height = max(SQUARE, floor(height / factor / SQUARE) * SQUARE)
+    elif new_width * new_height < min_pixels:
         factor = sqrt(min_pixels / (width * height))
-        wide, high = ceil(width * factor / SQUARE) * SQUARE, ceil(height * factor / SQUARE) * SQUARE
-    return wide, high
+        new_width, new_height = ceil(width * factor / SQUARE) * SQUARE, ceil(height * factor / SQUARE) * SQUARE
+    return new_width, new_height
 
 
-def image_tokens(wide: int, high: int) -> int:
+def image_tokens(width: int, height: int) -> int:
     """Vision tokens of one image of this fitted size."""
-    return wide * high // SQUARE**2
+    return width * height // SQUARE**2
 
 
 def fitted_frame(width: int, height: int, frames: int, max_pixels: int) -> tuple[int, int]:
@@ -74,18 +76,18 @@ def fitted_frame(width: int, height: int, frames: int, max_pixels: int) -> tuple
     Follows `smart_resize` of transformers' Qwen3-VL video processor.
     """
     pairs = max(1, round(frames / FRAMES_PER_TOKEN))
-    wide, high = max(SQUARE, round(width / SQUARE) * SQUARE), max(SQUARE, round(height / SQUARE) * SQUARE)
-    if pairs * FRAMES_PER_TOKEN * wide * high > max_pixels:
+    new_width, new_height = max(SQUARE, round(width / SQUARE) * SQUARE), max(SQUARE, round(height / SQUARE) * SQUARE)
+    if pairs * FRAMES_PER_TOKEN * new_width * new_height > max_pixels:
         factor = sqrt(frames * width * height / max_pixels)
-        wide = max(SQUARE, floor(width / factor / SQUARE) * SQUARE)
-        high = max(SQUARE, floor(height / factor / SQUARE) * SQUARE)
-    return wide, high
+        new_width = max(SQUARE, floor(width / factor / SQUARE) * SQUARE)
+        new_height = max(SQUARE, floor(height / factor / SQUARE) * SQUARE)
+    return new_width, new_height
 
 
-def video_tokens(wide: int, high: int, frames: int) -> int:
+def video_tokens(width: int, height: int, frames: int) -> int:
     """Vision tokens of one video of this fitted size, with the time stamps and markers of each pair of frames."""
     pairs = max(1, ceil(frames / FRAMES_PER_TOKEN))
-    return pairs * (image_tokens(wide, high) + PER_FRAME_PAIR)
+    return pairs * (image_tokens(width, height) + PER_FRAME_PAIR)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class RunningSequence:
     hashes: list[int] = field(default_factory=list)  # of the full blocks of prompt and answer, see kv_cache.py
     chain: int = 0  # the conversation whose blocks it continues; used by ConversationKvCache instead of hashes
     full: int = 0  # full blocks at the last check
-    held: list[int] = field(default_factory=list)  # hashes of its blocks in the prefix cache
+    cached_blocks: list[int] = field(default_factory=list)  # hashes of its blocks in the prefix cache
     private: int = 0  # number of its other blocks
     waiter: asyncio.Future[None] | None = None  # resolved when there are more tokens
     prompt_tokens: int = field(init=False)

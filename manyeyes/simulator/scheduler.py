@@ -26,7 +26,7 @@ class ScheduledBatch:
     context_tokens: int = 0  # context of the sequences that are being answered
     encoded: list[int] = field(default_factory=list)  # vision tokens of each item that is encoded
     queried: int = 0  # tokens looked up in the prefix cache
-    found: int = 0  # tokens found there
+    cached_tokens: int = 0  # tokens found there
     preempted: int = 0
 
 
@@ -51,10 +51,10 @@ class Scheduler:
             self.waiting.remove(sequence)
         self._release(sequence)
 
-    def put_all_back(self) -> None:
+    def preempt_all(self) -> None:
         """Preempt all running sequences: they lose their computed blocks and wait again, in the same order."""
         while self.running:
-            self._put_back()
+            self._preempt_last()
 
     def schedule(self, now: float) -> ScheduledBatch:
         batch = ScheduledBatch()
@@ -71,7 +71,7 @@ class Scheduler:
         produced = []
         for sequence in batch.prefilled:
             if sequence.job.media and not sequence.ended:
-                self._release_seen(sequence)
+                self._release_prefilled(sequence)
         for sequence in batch.sequences:
             if sequence.ended:
                 continue
@@ -89,8 +89,8 @@ class Scheduler:
         while at < len(self.running) and budget > 0:
             sequence = self.running[at]
             computed = sequence.computed
-            missing = sequence.prompt_tokens + sequence.generated - computed
-            if missing == 1 and sequence.generated and computed % BLOCK not in (0, BLOCK - 1):
+            missing_tokens = sequence.prompt_tokens + sequence.generated - computed
+            if missing_tokens == 1 and sequence.generated and computed % BLOCK not in (0, BLOCK - 1):
                 # Fast path for the most frequent case: one more token of an answer, in a block that it does not fill.
                 batch.decode_sequences += 1
                 batch.context_tokens += computed
@@ -99,12 +99,12 @@ class Scheduler:
                 budget -= 1
                 at += 1
                 continue
-            new, encode = self._with_media(sequence, computed, min(missing, budget), batch)
-            if new and not self._make_room(sequence, computed + new, batch):
+            new_tokens, media_to_encode = self._fit_media(sequence, computed, min(missing_tokens, budget), batch)
+            if new_tokens and not self._make_room(sequence, computed + new_tokens, batch):
                 break  # it was itself the last sequence that could be preempted
-            if new:
-                self._take(sequence, new, encode, batch)
-                budget -= new
+            if new_tokens:
+                self._schedule(sequence, new_tokens, media_to_encode, batch)
+                budget -= new_tokens
             at += 1
         return budget
 
@@ -112,27 +112,29 @@ class Scheduler:
         """Get blocks for a running sequence, if needed by preempting the latest sequences. False if it was preempted itself."""
         while not self.kv.grow(sequence, tokens):
             batch.preempted += 1
-            if self._put_back() is sequence:
+            if self._preempt_last() is sequence:
                 return False
         return True
 
-    def _put_back(self) -> RunningSequence:
+    def _preempt_last(self) -> RunningSequence:
         """Preempt the latest sequence."""
-        victim = self.running.pop()
-        self._release(victim)
-        victim.computed = 0
-        victim.preemptions += 1
-        self.waiting.appendleft(victim)
-        return victim
+        sequence = self.running.pop()
+        self._release(sequence)
+        sequence.computed = 0
+        sequence.preemptions += 1
+        self.waiting.appendleft(sequence)
+        return sequence
 
     def _schedule_waiting(self, batch: ScheduledBatch, budget: int, now: float) -> None:
         while self.waiting and budget > 0 and len(self.running) < self.max_num_seqs:
             sequence = self.waiting[0]
-            found = self.kv.find(sequence)
-            computed = len(found) * BLOCK
-            new, encode = self._with_media(sequence, computed, min(sequence.tokens - computed, budget), batch)
-            if not new or not self.kv.admit(sequence, found, computed + new):
-                self.blocked = "kv" if new else "encoder"
+            cached_blocks = self.kv.find(sequence)
+            computed = len(cached_blocks) * BLOCK
+            new_tokens, media_to_encode = self._fit_media(
+                sequence, computed, min(sequence.tokens - computed, budget), batch
+            )
+            if not new_tokens or not self.kv.admit(sequence, cached_blocks, computed + new_tokens):
+                self.blocked = "kv" if new_tokens else "encoder"
                 self._release(sequence)
                 return
             self.waiting.popleft()
@@ -143,48 +145,52 @@ class Scheduler:
                 sequence.scheduled = now
                 if self.kv.prefix_caching:
                     batch.queried += sequence.tokens
-                    batch.found += computed
-            self._take(sequence, new, encode, batch)
-            budget -= new
+                    batch.cached_tokens += computed
+            self._schedule(sequence, new_tokens, media_to_encode, batch)
+            budget -= new_tokens
         self.blocked = ("budget" if budget <= 0 else "seats") if self.waiting else "arrival"
 
-    def _take(self, sequence: RunningSequence, new: int, encode: list[MediaItem], batch: ScheduledBatch) -> None:
-        for medium in encode:
+    def _schedule(
+        self, sequence: RunningSequence, new_tokens: int, media_to_encode: list[MediaItem], batch: ScheduledBatch
+    ) -> None:
+        for medium in media_to_encode:
             self.encoder.add(medium, sequence)
             batch.encoded.append(medium.tokens)
-        if sequence.generated and new == 1:
+        if sequence.generated and new_tokens == 1:
             batch.decode_sequences += 1
             batch.context_tokens += sequence.computed
         else:
-            batch.prefill_tokens += new
-            batch.prefill_pairs += new * sequence.computed + new * new // 2
+            batch.prefill_tokens += new_tokens
+            batch.prefill_pairs += new_tokens * sequence.computed + new_tokens * new_tokens // 2
             batch.prefilled.append(sequence)
-        sequence.computed += new
+        sequence.computed += new_tokens
         batch.sequences.append(sequence)
 
-    def _with_media(
-        self, sequence: RunningSequence, computed: int, new: int, batch: ScheduledBatch
+    def _fit_media(
+        self, sequence: RunningSequence, computed: int, new_tokens: int, batch: ScheduledBatch
     ) -> tuple[int, list[MediaItem]]:
-        """Return how many of the `new` tokens after `computed` fit, and the media to encode for them.
+        """Return how many of the `new_tokens` tokens after `computed` fit, and the media to encode for them.
 
         Fewer tokens fit if the encoder cache has no space for a medium.
         """
-        encode: list[MediaItem] = []
+        media_to_encode: list[MediaItem] = []
         if not sequence.job.media or computed >= len(sequence.job.prompt):
-            return new, encode
-        planned = sum(batch.encoded)
+            return new_tokens, media_to_encode
+        planned_tokens = sum(batch.encoded)
         for medium in sequence.job.media:
-            if medium.offset + medium.tokens <= computed or medium.offset >= computed + new:
+            if medium.offset + medium.tokens <= computed or medium.offset >= computed + new_tokens:
                 continue
-            if any(medium.key == other.key for other in encode) or self.encoder.use(medium, sequence):
+            if any(medium.key == chosen.key for chosen in media_to_encode) or self.encoder.use(medium, sequence):
                 continue
-            to_encode = sum(other.tokens for other in encode) + medium.tokens
-            if planned + to_encode > self.encoder.capacity or not self.encoder.make_room(to_encode):
-                return max(0, medium.offset - computed), encode
-            encode.append(medium)
-        return new, encode
+            tokens_to_encode = sum(chosen.tokens for chosen in media_to_encode) + medium.tokens
+            if planned_tokens + tokens_to_encode > self.encoder.capacity or not self.encoder.make_room(
+                tokens_to_encode
+            ):
+                return max(0, medium.offset - computed), media_to_encode
+            media_to_encode.append(medium)
+        return new_tokens, media_to_encode
 
-    def _release_seen(self, sequence: RunningSequence) -> None:
+    def _release_prefilled(self, sequence: RunningSequence) -> None:
         """Release encoder outputs that are already in the KV cache."""
         media = sequence.job.media
         needed = {medium.key for medium in media if medium.offset + medium.tokens > sequence.computed}

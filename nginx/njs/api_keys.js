@@ -20,7 +20,7 @@ function password(encoded) {
 }
 
 // Whether the client is authorized: its key is known, or no key is required.
-function known(r) {
+function isAuthorized(r) {
     return isPage(r) || Boolean(r.variables.manyeyes_key) || r.variables.manyeyes_anonymous === '1';
 }
 
@@ -29,8 +29,8 @@ function isPage(r) {
 }
 
 // Identifies a client in session affinity: its key, and its session of the page or its address.
-function asker(r) {
+function clientId(r) {
     return r.variables.manyeyes_key + '\0' + (r.headersIn['X-ManyEyes-Page'] || r.remoteAddress);
 }
 
-export default { asker, hash, known };
+export default { clientId, hash, isAuthorized };

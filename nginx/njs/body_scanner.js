@@ -7,7 +7,7 @@
 // A string with more bytes between its quotes is replaced by a mark. A body of at most this length has no such string.
 const LONG = 4096;
 // A longer text is identified by its length, its ends and its middle.
-const TELLING = 512;
+const MAX_VERBATIM_LENGTH = 512;
 // Limits on the cost of one body: together about 20 ms of a worker. They are counted while the body is scanned.
 // A string costs as much as three escaped quotes or six backslashes.
 const MAX_STEPS = 75_000;
@@ -61,7 +61,7 @@ function read(arrayBuffer, isServed) {
     return readText(skeleton(bytes, buffer, long), { bytes, buffer, long }, isServed);
 }
 
-// As read(), for a body of at most MOST_SHORT bytes, as text.
+// As read(), for a body of at most MAX_SHORT_BODY_BYTES bytes, as text.
 function readShort(text, isServed) {
     return readText(text, NOTHING, isServed);
 }
@@ -77,7 +77,7 @@ function readText(text, source, isServed) {
         throw new Refusal('The request body must be a JSON object.');
     }
     try {
-        return facts(body, source, isServed);
+        return collectFacts(body, source, isServed);
     } catch (e) {
         if (e.name === 'InternalError') {  // QuickJS's stack is full
             throw tooDeep();
@@ -131,10 +131,10 @@ function skeleton(bytes, buffer, long) {
     return text + buffer.toString('utf8', copied);
 }
 
-// Number of backslashes directly before `at` and after `from`. Counts at most about `most` of them.
-function backslashes(bytes, from, at, most) {
+// Number of backslashes directly before `at` and after `from`. Counts at most about `limit` of them.
+function backslashes(bytes, from, at, limit) {
     let first = at - 1;
-    const last = Math.max(from, at - most);
+    const last = Math.max(from, at - limit);
     while (first > last && bytes[first - 1] === BACKSLASH) {
         first--;
     }
@@ -157,13 +157,13 @@ const MEDIA_KEYS = new Set(['image_url', 'video_url', 'audio_url', 'file_url']);
 // Media for which vLLM accepts a `uuid`.
 const KEYED_MEDIA = ['image_url', 'video_url', 'audio_url', 'input_audio', 'image_embeds', 'audio_embeds', 'image_pil'];
 
-function facts(body, source, isServed) {
+function collectFacts(body, source, isServed) {
     const model = typeof body.model === 'string' ? body.model : null;
     if (isServed && (!model || model.length > MAX_MODEL_BYTES || !isServed(model))) {
         // The mark of a long string is not a name.
         return { model: model && source.long.has(model) ? '(a name that is too long)' : model };
     }
-    const found = {
+    const facts = {
         model,
         stream: body.stream === true,
         temperature: typeof body.temperature === 'number' ? body.temperature : null,
@@ -173,143 +173,143 @@ function facts(body, source, isServed) {
         parts: 0, keys: 0, linkBytes: 0,  // counted so far
     };
     const messages = isArray(body.messages) ? body.messages : listed(body.input);
-    count(messages, found);
+    count(messages, facts);
     for (let n = 0, length = messages.length; n < length; n++) {
         const message = messages[n];
         if (typeof message === 'object' && message !== null) {
-            readMessage(message, found, source);
+            readMessage(message, facts, source);
         }
     }
     if (body.input !== undefined && messages !== body.input) {
-        linksOf(body.input, found, source);
+        linksOf(body.input, facts, source);
     }
     if (body.prompt !== undefined) {
         const prompts = listed(body.prompt);
         if (typeof prompts[0] !== 'number') {  // tokens
             for (let n = 0, length = prompts.length; n < length; n++) {
                 const prompt = prompts[n];
-                const words = typeof prompt === 'object' && prompt !== null ? prompt.content : prompt;
-                found.textBytes += typeof words === 'string' ? lengthOf(words, source) : 0;
+                const string = typeof prompt === 'object' && prompt !== null ? prompt.content : prompt;
+                facts.textBytes += typeof string === 'string' ? lengthOf(string, source) : 0;
             }
         }
     }
-    return found;
+    return facts;
 }
 
-function readMessage(message, found, source) {
-    const role = message.role, content = message.content, turns = found.turns;
+function readMessage(message, facts, source) {
+    const role = message.role, content = message.content, turns = facts.turns;
     let turn = typeof role === 'string' ? role : '';
     if (typeof content === 'string') {
-        turn += text(content, found, source);
+        turn += text(content, facts, source);
     } else if (isArray(content)) {
-        turn += parts(content, found, source);
+        turn += parts(content, facts, source);
     } else {
-        linksOf(content, found, source);
+        linksOf(content, facts, source);
     }
     if (!role) {
-        linksOf(message, found, source);
+        linksOf(message, facts, source);
     }
     if (message.output && isArray(message.output)) {  // the result of a tool may contain images too
-        turn += parts(message.output, found, source);
+        turn += parts(message.output, facts, source);
     }
     if (message.tool_calls) {
         turn += JSON.stringify(message.tool_calls);
     }
     const before = turns.length;
     if (role === 'user') {
-        found.firstUser = found.firstUser || turn;
+        facts.firstUser = facts.firstUser || turn;
     } else if (!before && (role === 'system' || role === 'developer')) {
         return;
     } else if (before && (role === 'assistant' || message.type === 'function_call' || message.type === 'reasoning')) {
-        found.answered = before;
+        facts.answered = before;
     }
     turns[before] = turn;
 }
 
-function parts(list, found, source) {
-    let told = '';
-    count(list, found);
+function parts(list, facts, source) {
+    let summary = '';
+    count(list, facts);
     for (let n = 0, length = list.length; n < length; n++) {
-        told += readPart(list[n], found, source);
+        summary += readPart(list[n], facts, source);
     }
-    return told;
+    return summary;
 }
 
 // Text that identifies the part, to distinguish turns. vLLM reads only the fields that belong to a part's type.
-function readPart(part, found, source) {
+function readPart(part, facts, source) {
     if (typeof part !== 'object' || part === null) {
-        return typeof part === 'string' ? text(part, found, source) : '';
+        return typeof part === 'string' ? text(part, facts, source) : '';
     }
     const type = part.type;
     if (part.uuid !== undefined) {
-        readUuid(part, found);
+        readUuid(part, facts);
     }
     if (type === 'text' && typeof part.text === 'string') {
-        return text(part.text, found, source);
+        return text(part.text, facts, source);
     }
     const image = part.image_url;
     if (type === 'image_url' && typeof image === 'object' && image !== null && typeof image.url === 'string') {
-        return picture(image.url, found, source);
+        return imageUrl(image.url, facts, source);
     }
-    let told = '';
+    let summary = '';
     for (const key in part) {
         const value = part[key];
-        if (++found.keys > MAX_KEYS) {
+        if (++facts.keys > MAX_KEYS) {
             throw tooManyKeys();
         }
         if (key === 'text' && typeof value === 'string') {
-            told += text(value, found, source);
+            summary += text(value, facts, source);
         } else if (key === 'image_url') {
             const url = word(value) || word(value && value.url);
-            told += url ? picture(url, found, source) : '';
-            found.images += url ? 0 : 1;
-            linksOf(value, found, source, 'url');
+            summary += url ? imageUrl(url, facts, source) : '';
+            facts.images += url ? 0 : 1;
+            linksOf(value, facts, source, 'url');
         } else if (MEDIA_KEYS.has(key)) {
-            found.videos += key === 'video_url' ? 1 : 0;
-            told += telling(word(value) || word(value && value.url));
-            linksOf({ [key]: value }, found, source);
+            facts.videos += key === 'video_url' ? 1 : 0;
+            summary += shortened(word(value) || word(value && value.url));
+            linksOf({ [key]: value }, facts, source);
         } else if (typeof value === 'object') {
-            linksOf(value, found, source);
+            linksOf(value, facts, source);
         }
     }
-    return told;
+    return summary;
 }
 
 // vLLM caches media by `uuid` and returns them to any client that sends the same uuid, so a uuid is never sent to an
 // engine.
-function readUuid(part, found) {
-    found.marked = true;
-    const key = KEYED_MEDIA.find((one) => one === part.type || part[one] !== undefined) || (part.type === 'input_image' ? 'image_url' : '');
+function readUuid(part, facts) {
+    facts.marked = true;
+    const key = KEYED_MEDIA.find((kind) => kind === part.type || part[kind] !== undefined) || (part.type === 'input_image' ? 'image_url' : '');
     const value = part[key];
     if (part.uuid !== null && key && (!value || typeof value === 'object' && 'url' in value && !value.url)) {
         throw new Refusal(`A content part has a uuid but no ${key}. Media are not cached by uuid: send the ${key} itself.`, 'media_missing');
     }
 }
 
-function text(words, found, source) {
-    const length = words.length;
-    found.textBytes += source === NOTHING ? length : lengthOf(words, source);
-    return length <= TELLING ? '\0' + words : telling(words);
+function text(string, facts, source) {
+    const length = string.length;
+    facts.textBytes += source === NOTHING ? length : lengthOf(string, source);
+    return length <= MAX_VERBATIM_LENGTH ? '\0' + string : shortened(string);
 }
 
-function picture(url, found, source) {
-    found.images++;
-    found.firstImage = found.firstImage || url;
-    link(url, found, source);
-    return telling(url);
+function imageUrl(url, facts, source) {
+    facts.images++;
+    facts.firstImage = facts.firstImage || url;
+    link(url, facts, source);
+    return shortened(url);
 }
 
-function telling(words) {
-    const length = words.length;
-    if (length <= TELLING) {
-        return '\0' + words;
+function shortened(string) {
+    const length = string.length;
+    if (length <= MAX_VERBATIM_LENGTH) {
+        return '\0' + string;
     }
     const middle = length >> 1;
-    return '\0' + length + ':' + words.slice(0, 160) + words.slice(middle, middle + 160) + words.slice(-160);
+    return '\0' + length + ':' + string.slice(0, 160) + string.slice(middle, middle + 160) + string.slice(-160);
 }
 
 // Collects every media URL in a message, at any depth. The key `except` is skipped at the top level.
-function linksOf(value, found, source, except, depth) {
+function linksOf(value, facts, source, except, depth) {
     if (typeof value !== 'object') {
         return;
     }
@@ -318,16 +318,16 @@ function linksOf(value, found, source, except, depth) {
     }
     for (const key in value) {
         const inner = value[key];
-        if (++found.keys > MAX_KEYS) {
+        if (++facts.keys > MAX_KEYS) {
             throw tooManyKeys();
         }
         if (key === 'uuid') {
-            found.marked = true;
+            facts.marked = true;
         }
         if (typeof inner === 'object') {
-            linksOf(inner, found, source, '', (depth || 0) + 1);
+            linksOf(inner, facts, source, '', (depth || 0) + 1);
         } else if (typeof inner === 'string' && key !== except && (key === 'url' || MEDIA_KEYS.has(key))) {
-            link(inner, found, source);
+            link(inner, facts, source);
         }
     }
 }
@@ -336,7 +336,7 @@ function linksOf(value, found, source, except, depth) {
 const DATA = /^\s*data:[^\s,;]*[,;]/i;
 const FRAMES = /^\s*data:video\/jpe?g/i;
 
-function link(url, found, source) {
+function link(url, facts, source) {
     if (url.startsWith('data:image/')) {
         return;
     }
@@ -346,18 +346,18 @@ function link(url, found, source) {
         return;
     }
     if (!DATA.test(start)) {
-        if ((found.linkBytes += start.length) > MAX_LINKS_BYTES) {
+        if ((facts.linkBytes += start.length) > MAX_LINKS_BYTES) {
             throw tooIntricate(`more than ${MAX_LINKS_BYTES >> 10} KiB of links`);
         }
-        found.links.push(start);
+        facts.links.push(start);
     } else if (FRAMES.test(start)) {
         throw new Refusal('A data: URL of type video/jpeg is a list of frames, to which the limits of a pool cannot apply. Send a video file, or the frames as images.', 'video_type_not_allowed');
     }
 }
 
-function lengthOf(words, source) {
-    const place = source.long.get(words);
-    return place ? place[1] - place[0] : words.length;
+function lengthOf(string, source) {
+    const place = source.long.get(string);
+    return place ? place[1] - place[0] : string.length;
 }
 
 // The decoded start of a long string. For a string that is too long for a link it is '', which no list of domains
@@ -387,14 +387,14 @@ function listed(value) {
     return isArray(value) ? value : typeof value === 'string' ? [{ role: 'user', content: value }] : [];
 }
 
-function count(list, found) {
-    if ((found.parts += list.length) > MAX_PARTS) {
+function count(list, facts) {
+    if ((facts.parts += list.length) > MAX_PARTS) {
         throw tooIntricate(`more than ${MAX_PARTS} messages and content parts`);
     }
 }
 
-function tooIntricate(what) {
-    return new Refusal(`The request body is too complex: it has ${what}. Send a simpler or smaller request.`, 'too_intricate');
+function tooIntricate(excess) {
+    return new Refusal(`The request body is too complex: it has ${excess}. Send a simpler or smaller request.`, 'too_intricate');
 }
 
 function tooManySteps() {
@@ -504,4 +504,4 @@ function endOfString(bytes, from) {
     return at;
 }
 
-export default { MOST_SHORT: LONG, MAX_MODEL_BYTES, read, readShort, Refusal, rewritten, withModel };
+export default { MAX_SHORT_BODY_BYTES: LONG, MAX_MODEL_BYTES, read, readShort, Refusal, rewritten, withModel };

@@ -20,9 +20,9 @@ async function refresh(session) {
     answer.pools.forEach((pool) => {
         cluster.set(`up ${pool.name}`, String(pool.up));
         cluster.set(`p95 ${pool.name}`, String(pool.p95_ms || 0));
-        pool.engines.forEach((one) => {
-            if (one.address) {
-                cluster.set(`engine ${one.address}`, one.name);
+        pool.engines.forEach((member) => {
+            if (member.address) {
+                cluster.set(`engine ${member.address}`, member.name);
             }
         });
     });

@@ -18,7 +18,7 @@ const SECRETS = '/run/secrets/manyeyes/';
 
 // Runs before the body is read, and only if a key is required (rendered/access.inc).
 function authorize(r) {
-    if (!apiKeys.known(r)) {
+    if (!apiKeys.isAuthorized(r)) {
         r.headersOut['WWW-Authenticate'] = 'Bearer';
         refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'A valid API key is required. Send it as `Authorization: Bearer KEY`.');
     }
@@ -26,7 +26,7 @@ function authorize(r) {
 
 // The page uses the browser's login dialog and accepts the API key as the password.
 function authorizePage(r) {
-    if (!apiKeys.known(r)) {
+    if (!apiKeys.isAuthorized(r)) {
         r.headersOut['WWW-Authenticate'] = 'Basic realm="ManyEyes: any name, and your API key as the password", charset="UTF-8"';
         r.headersOut['Content-Type'] = 'text/plain';
         r.return(401, 'This page requires an API key as the password.\n');
@@ -42,7 +42,7 @@ function route(r) {
     }
     // All three variants return the whole body. The first two need no promise; the last copies a large body once less.
     const length = Number(r.headersIn['Content-Length']);
-    if (length <= bodyScanner.MOST_SHORT) {
+    if (length <= bodyScanner.MAX_SHORT_BODY_BYTES) {
         return routeBody(r, bodyScanner.readShort, r.requestText);
     }
     return length < 65_536 ? routeBody(r, bodyScanner.read, r.requestBuffer.buffer) : routeLarge(r);
@@ -64,7 +64,7 @@ function routeBody(r, read, body) {
         return refuse(r, 400, 'invalid_request_error', e.code, e.message);
     }
     if (!facts.model) {
-        return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request has no \`model\`. ${known()}`);
+        return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request has no \`model\`. ${availableModels()}`);
     }
     v.manyeyes_model = facts.model.slice(0, bodyScanner.MAX_MODEL_BYTES);
     if (facts.stream) {
@@ -72,7 +72,7 @@ function routeBody(r, read, body) {
     }
     const pool = chosenPool(r, facts);
     if (!pool) {
-        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${facts.model.slice(0, 128)}' does not exist. ${known()}`);
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${facts.model.slice(0, 128)}' does not exist. ${availableModels()}`);
     }
     const here = cluster.pools[pool];
     const link = facts.links.length ? mediaUrls.refused(facts.links, here.domains) : undefined;
@@ -81,13 +81,13 @@ function routeBody(r, read, body) {
             `Images and videos must be data: URLs${here.domains.length ? ` or URLs of ${here.domains.join(', ')}` : ''}, got '${link.slice(0, 128)}'.`);
     }
     const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
-    const found = sessionAffinity.identify(facts, apiKeys.asker(r), explicit, ngx.shared.conversations);
-    v.manyeyes_conversation = found.id;
-    if (found.known) {
-        v.manyeyes_known_conversation = found.known;
+    const conversation = sessionAffinity.identify(facts, apiKeys.clientId(r), explicit, ngx.shared.conversations);
+    v.manyeyes_conversation = conversation.id;
+    if (conversation.known) {
+        v.manyeyes_known_conversation = conversation.known;
     }
     if (cluster.hash_pictures) {
-        v.manyeyes_picture = sessionAffinity.picture(facts);
+        v.manyeyes_picture = sessionAffinity.imageId(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
     if (facts.marked) {
@@ -121,11 +121,11 @@ function cached(r, pool, facts, body) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
         return '';
     }
-    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : apiKeys.asker(r)}\0${r.uri}\0${sessionAffinity.whole(typeof body === 'string' ? r.requestBuffer.buffer : body)}`;
+    r.variables.manyeyes_cache_key = `${pool.cache.shared ? '' : apiKeys.clientId(r)}\0${r.uri}\0${sessionAffinity.whole(typeof body === 'string' ? r.requestBuffer.buffer : body)}`;
     return '.cached';
 }
 
-function known() {
+function availableModels() {
     const names = controller.pools().map((pool) => pool.name);
     return names.length ? `Available models: ${names.join(', ')}.` : '';
 }
@@ -136,7 +136,7 @@ function known() {
 function next(r) {
     const v = r.variables;
     const inTime = Number(v.request_time) < Number(v.manyeyes_total_timeout_s);
-    const hop = inTime ? retryPolicy.next(soFar(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
+    const hop = inTime ? retryPolicy.next(readAttempts(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
     if (!hop) {
         return '@no_engine';
     }
@@ -144,10 +144,10 @@ function next(r) {
     v.manyeyes_pools = `${v.manyeyes_pools},${hop.pool}`;
     v.manyeyes_fallback_from = hop.pool === v.manyeyes_asked_pool ? '' : v.manyeyes_asked_pool;
     v.manyeyes_cache_bypass = cluster.pools[v.manyeyes_asked_pool].cache ? 'BYPASS' : '';
-    return `${v.manyeyes_way}${hop.pool}${hop.how && '.'}${hop.how}`;
+    return `${v.manyeyes_way}${hop.pool}${hop.variant && '.'}${hop.variant}`;
 }
 
-function soFar(v) {
+function readAttempts(v) {
     return retryPolicy.read(v.upstream_addr, v.upstream_status, v.upstream_connect_time, v.upstream_header_time);
 }
 
@@ -155,7 +155,7 @@ function soFar(v) {
 function noEngine(r) {
     const v = r.variables;
     const pool = v.manyeyes_asked_pool;
-    const outcome = retryPolicy.outcome(soFar(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
+    const outcome = retryPolicy.outcome(readAttempts(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
     switch (outcome) {
     case 'busy':
         return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Retry after the time in the Retry-After header.`);
@@ -209,11 +209,11 @@ function remoteRefusesKey(r) {
 
 // nginx stores an answer before its content is checked. An incomplete answer (vLLM sends "abort" with status 200 while
 // it shuts down) is marked here and not used; the next complete answer replaces it and removes the mark.
-function judge(r, data, flags) {
+function checkCompleteness(r, data, flags) {
     const v = r.variables, doubts = ngx.shared.doubts;
-    const told = v.manyeyes_last_bytes + data;  // a buffer may end inside the pattern
-    v.manyeyes_last_bytes = told.slice(-64);
-    if (/"finish_reason":\s*"(abort|error)"/.test(told)) {
+    const tail = v.manyeyes_last_bytes + data;  // a buffer may end inside the pattern
+    v.manyeyes_last_bytes = tail.slice(-64);
+    if (/"finish_reason":\s*"(abort|error)"/.test(tail)) {
         v.manyeyes_cut_short = '1';
         doubts.set(v.manyeyes_cache_key, '1');
     } else if (flags.last && !v.manyeyes_cut_short) {
@@ -293,13 +293,13 @@ function models(r) {
     if (data.length && cluster.auto.length) {
         data.push(entry('auto', 'auto', null));
     }
-    const wanted = r.uri.slice('/v1/models/'.length).replace(/\/$/, '');
-    const one = wanted && data.find((model) => model.id === wanted);
-    if (wanted && !one) {
-        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${wanted.slice(0, 128)}' does not exist. ${known()}`);
+    const requestedName = r.uri.slice('/v1/models/'.length).replace(/\/$/, '');
+    const requested = requestedName && data.find((model) => model.id === requestedName);
+    if (requestedName && !requested) {
+        return refuse(r, 404, 'invalid_request_error', 'model_not_found', `The model '${requestedName.slice(0, 128)}' does not exist. ${availableModels()}`);
     }
     r.headersOut['Content-Type'] = 'application/json';
-    r.return(200, JSON.stringify(one || { object: 'list', data }) + '\n');
+    r.return(200, JSON.stringify(requested || { object: 'list', data }) + '\n');
 }
 
 // $manyeyes_engine: the name of the engine that answered last, or its address if the name is unknown.
@@ -318,6 +318,6 @@ function engine(r) {
 }
 
 export default {
-    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, judge, keyHash: apiKeys.hash, models, next, noEngine, refresh: controller.refresh,
+    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, checkCompleteness, keyHash: apiKeys.hash, models, next, noEngine, refresh: controller.refresh,
     remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route,
 };

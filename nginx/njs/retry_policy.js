@@ -4,15 +4,15 @@
 
 // The retry budget: after two engines failed while they processed a request, it is not retried. The request may be what
 // kills them.
-const MOST_LOST = 2;
+const MAX_LOST_ENGINES = 2;
 
-// -> [{ address, status, connected, answered }], oldest first. If a pool had no engine, nginx writes the pool's name as
-// address.
+// -> [{ address, isEngine, status, connected, answered }], oldest first. If a pool had no engine, nginx writes the
+// pool's name as address.
 function read(addresses, statuses, connectTimes, headerTimes) {
     const [status, connect, header] = [statuses, connectTimes, headerTimes].map(split);
     return split(addresses).map((address, n) => ({
         address,
-        asked: /:\d+$/.test(address),
+        isEngine: /:\d+$/.test(address),
         status: Number(status[n]) || 0,
         connected: /\d/.test(connect[n] || ''),
         answered: /\d/.test(header[n] || ''),
@@ -25,39 +25,39 @@ function split(text) {
 
 // The engine failed on the request: the connection was cut before any answer, or the engine answered 500.
 function isLost(attempt) {
-    return attempt.asked && ((attempt.connected && !attempt.answered && attempt.status !== 0) || attempt.status === 500);
+    return attempt.isEngine && ((attempt.connected && !attempt.answered && attempt.status !== 0) || attempt.status === 500);
 }
 
 // The remaining retry budget: the number of engines that the request may still be sent to.
-function left(attempts) {
-    return Math.max(0, MOST_LOST - attempts.filter(isLost).length);
+function remainingBudget(attempts) {
+    return Math.max(0, MAX_LOST_ENGINES - attempts.filter(isLost).length);
 }
 
-// -> { pool, how } of the next attempt, or null if there is none. how: '' for a normal attempt; 'once' for a single
-// engine, because the request already lost an engine; 'again' for more engines of the same pool.
+// -> { pool, variant } of the next attempt, or null if there is none. variant: '' for a normal attempt; 'once' for a
+// single engine, because the request already lost an engine; 'again' for more engines of the same pool.
 //
-// asked: the pools tried so far, oldest first, with repetitions; following(pool): its fallback or ''. A pool is tried
+// tried: the pools tried so far, oldest first, with repetitions; fallbackOf(pool): its fallback or ''. A pool is tried
 // twice if it may have an untried engine: nginx gives up after a single engine if members come or go during the
 // attempt; and engines that have just died have the fewest connections, so least_conn chooses them first.
-function next(attempts, asked, following) {
-    const remaining = left(attempts);
+function next(attempts, tried, fallbackOf) {
+    const remaining = remainingBudget(attempts);
     if (!remaining) {
         return null;
     }
-    const pool = asked[asked.length - 1];
-    const engines = attempts.filter((one) => one.asked);
-    const nobodyThere = engines.length > 0 && engines.every((one) => !one.connected);
+    const pool = tried[tried.length - 1];
+    const engines = attempts.filter((attempt) => attempt.isEngine);
+    const noneConnected = engines.length > 0 && engines.every((attempt) => !attempt.connected);
     // The pool's name may follow the engine: nginx writes it when its member list changed before the second attempt,
     // for example while requests wait for a hung engine that is removed.
     const gaveUpEarly = engines.length === 1 && !isBusy(engines[0]);
-    if (asked.length === 1 && (nobodyThere || gaveUpEarly)) {
-        return { pool, how: remaining === 1 ? 'once' : 'again' };
+    if (tried.length === 1 && (noneConnected || gaveUpEarly)) {
+        return { pool, variant: remaining === 1 ? 'once' : 'again' };
     }
-    const fallback = following(pool);
-    if (!fallback || asked.includes(fallback)) {
+    const fallback = fallbackOf(pool);
+    if (!fallback || tried.includes(fallback)) {
         return null;
     }
-    return { pool: fallback, how: remaining === 1 ? 'once' : '' };
+    return { pool: fallback, variant: remaining === 1 ? 'once' : '' };
 }
 
 function isBusy(attempt) {
@@ -68,14 +68,14 @@ function isBusy(attempt) {
 // if nginx found no engine, all engines are at their limit.
 function outcome(attempts, someUp) {
     const last = attempts[attempts.length - 1];
-    if (last && last.asked && last.status === 504 && last.connected) {
+    if (last && last.isEngine && last.status === 504 && last.connected) {
         return 'late';
     }
-    if (!left(attempts)) {
+    if (!remainingBudget(attempts)) {
         return 'lost';
     }
-    const busy = attempts.some((one) => one.asked && isBusy(one)) || (someUp && attempts.some((one) => !one.asked));
+    const busy = attempts.some((attempt) => attempt.isEngine && isBusy(attempt)) || (someUp && attempts.some((attempt) => !attempt.isEngine));
     return busy ? 'busy' : 'down';
 }
 
-export default { left, next, outcome, read };
+export default { next, outcome, read, remainingBudget };

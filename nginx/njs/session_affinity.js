@@ -12,11 +12,11 @@ import crypto from 'crypto';
 // generated here (examples in a prompt) are not known; otherwise a batch with the same examples would pile up on one
 // engine.
 //
-// facts: the result of bodyScanner.read; who: the client (apiKeys.asker); explicit: an id from the client, or '';
-// memory: { get(key), set(key, id) }.
-function identify(facts, who, explicit, memory) {
+// facts: the result of bodyScanner.read; client: the result of apiKeys.clientId; explicit: an id from the client, or
+// ''; memory: { get(key), set(key, id) }.
+function identify(facts, client, explicit, memory) {
     if (explicit) {
-        const id = digest(who + '\0explicit\0' + explicit);
+        const id = digest(client + '\0explicit\0' + explicit);
         return { id, known: id };
     }
     const { turns, answered } = facts;
@@ -24,24 +24,24 @@ function identify(facts, who, explicit, memory) {
         return { id: '', known: '' };
     }
     if (!answered) {
-        const id = first(facts, who);
+        const id = first(facts, client);
         memory.set(id, id);
         return { id, known: '' };
     }
     // All turns of a request are the turns before the answer in the next request.
-    const before = who + '\0turns\0' + turns.slice(0, answered).join('\n');
+    const before = client + '\0turns\0' + turns.slice(0, answered).join('\n');
     const now = digest(before + '\n' + turns.slice(answered).join('\n'));
-    const known = memory.get(digest(before)) || memory.get(first(facts, who)) || '';
+    const known = memory.get(digest(before)) || memory.get(first(facts, client)) || '';
     memory.set(now, known || now);
     return { id: known || now, known };
 }
 
-function first(facts, who) {
-    return digest(who + '\0first\0' + (facts.firstUser || facts.turns[0]));
+function first(facts, client) {
+    return digest(client + '\0first\0' + (facts.firstUser || facts.turns[0]));
 }
 
 // Identifies the first image, for all clients: many questions about one document go to one engine.
-function picture(facts) {
+function imageId(facts) {
     return facts.firstImage ? digest(facts.firstImage) : '';
 }
 
@@ -54,4 +54,4 @@ function digest(text) {
     return crypto.createHash('sha1').update(text).digest('base64');
 }
 
-export default { identify, picture, whole };
+export default { identify, imageId, whole };

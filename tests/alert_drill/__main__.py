@@ -43,7 +43,7 @@ def main() -> int:
                 wrong += "trouble" in line or bool(line["others"])
                 say(json.dumps(line))
                 made.append(line)
-            if trouble := beside.wrong_rules():
+            if trouble := beside.failed_rules():
                 say("\n  ".join(["rules that could not be worked out:", *trouble]))
                 wrong += 1
     if arguments.only is None and not wrong:

@@ -67,7 +67,7 @@ class Fault:
 def kill(*engines: str) -> Act:
     def do(watched: MonitoredCluster) -> None:
         for engine in engines:
-            watched.stand.kill(engine)
+            watched.local_cluster.kill(engine)
 
     return do
 
@@ -75,7 +75,7 @@ def kill(*engines: str) -> Act:
 def start(*engines: str) -> Act:
     def do(watched: MonitoredCluster) -> None:
         for engine in engines:
-            watched.stand.start_engine(engine)
+            watched.local_cluster.start_engine(engine)
 
     return do
 
@@ -83,7 +83,7 @@ def start(*engines: str) -> Act:
 def fault(kind: str, *engines: str, **values: Any) -> Act:
     def do(watched: MonitoredCluster) -> None:
         for engine in engines:
-            url = f"http://127.0.0.1:{watched.stand.ports[engine]}/emulator/faults"
+            url = f"http://127.0.0.1:{watched.local_cluster.ports[engine]}/emulator/faults"
             assert httpx.post(url, json={"kind": kind, **values}, trust_env=False).status_code == 200
 
     return do
@@ -92,7 +92,7 @@ def fault(kind: str, *engines: str, **values: Any) -> Act:
 def mended(*engines: str) -> Act:
     def do(watched: MonitoredCluster) -> None:
         for engine in engines:
-            httpx.delete(f"http://127.0.0.1:{watched.stand.ports[engine]}/emulator/faults", trust_env=False)
+            httpx.delete(f"http://127.0.0.1:{watched.local_cluster.ports[engine]}/emulator/faults", trust_env=False)
 
     return do
 
@@ -101,45 +101,45 @@ def configured(change: Callable[[dict[str, Any]], None]) -> Act:
     """cluster.yaml as it was, with a change."""
 
     def do(watched: MonitoredCluster) -> None:
-        changed = copy.deepcopy(watched.stand.document)
+        changed = copy.deepcopy(watched.local_cluster.document)
         change(changed)
-        kept = watched.stand.document
-        watched.stand.configure(changed)
-        watched.stand.document = kept
+        kept = watched.local_cluster.document
+        watched.local_cluster.configure(changed)
+        watched.local_cluster.document = kept
 
     return do
 
 
 def as_before(watched: MonitoredCluster) -> None:
-    watched.stand.configure(watched.stand.document)
+    watched.local_cluster.configure(watched.local_cluster.document)
 
 
 def flap(watched: MonitoredCluster) -> None:
     """Six times, so that three are in the quarter of a minute that is looked back on, however slow the machine is."""
 
     def state() -> str:
-        pools = watched.stand.healthz()["pools"]
+        pools = watched.local_cluster.healthz()["pools"]
         return str(next(one["state"] for pool in pools for one in pool["engines"] if one["name"] == "big-1"))
 
     for _ in range(6):
-        watched.stand.kill("big-1")
+        watched.local_cluster.kill("big-1")
         eventually(lambda: state() == "down", 20, 0.1, "it is down")
-        watched.stand.start_engine("big-1")
+        watched.local_cluster.start_engine("big-1")
         eventually(lambda: state() == "up", 20, 0.1, "it is up")
 
 
 def refused_by_pager(watched: MonitoredCluster) -> None:
-    watched.pager.refuses = True
+    watched.receiver.is_rejecting = True
     configured(lambda changed: changed.update(pools=[]))(watched)
 
 
 def taken_by_pager(watched: MonitoredCluster) -> None:
-    watched.pager.refuses = False
+    watched.receiver.is_rejecting = False
     as_before(watched)
 
 
 def with_short_certificate(watched: MonitoredCluster) -> None:
-    secrets = watched.stand.folder / "secrets"
+    secrets = watched.local_cluster.folder / "secrets"
     secrets.mkdir(exist_ok=True)
     certificate(secrets)  # for two days
     configured(lambda changed: changed.update(gateway={"tls": {}}))(watched)
@@ -221,12 +221,12 @@ FAULTS: tuple[Fault, ...] = (
         frozenset({("GatewayConfigOutdated", "controller")}), 60,
     ),
     Fault(
-        "controller-killed", "the controller is killed", lambda watched: watched.stand.kill("controller"),
-        lambda watched: watched.stand.start_controller(), frozenset({("TargetMissing", "controller")}), 30,
+        "controller-killed", "the controller is killed", lambda watched: watched.local_cluster.kill("controller"),
+        lambda watched: watched.local_cluster.start_controller(), frozenset({("TargetMissing", "controller")}), 30,
     ),
     Fault(
-        "gateway-killed", "nginx is killed", lambda watched: watched.stand.kill("nginx", signal.SIGKILL),
-        lambda watched: watched.stand.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 30, may=TAKING_OVER, users=0,
+        "gateway-killed", "nginx is killed", lambda watched: watched.local_cluster.kill("nginx", signal.SIGKILL),
+        lambda watched: watched.local_cluster.restart_nginx(), frozenset({("GatewayDown", "gateway")}), 30, may=TAKING_OVER, users=0,
     ),
     Fault(
         "exporter-killed", "the gateway's exporter is killed", lambda watched: watched.kill("gateway"),
@@ -269,7 +269,7 @@ def drill(watched: MonitoredCluster, one: Fault, seen: Callable[[], object] = la
     """
     eventually(lambda: not watched.firing(), 120, 0.5, "no alert before the fault")
     raised: dict[tuple[str, str], float] = {}
-    load = chat_load(watched.stand.url, one.asked, users=one.users) if one.users else contextlib.nullcontext()
+    load = chat_load(watched.local_cluster.url, one.asked, users=one.users) if one.users else contextlib.nullcontext()
 
     def look(began_s: float) -> set[tuple[str, str]]:
         for alert in watched.firing():
@@ -285,7 +285,7 @@ def drill(watched: MonitoredCluster, one: Fault, seen: Callable[[], object] = la
         one.undo(watched)
         undone_s = time.monotonic()
     if one.heals:
-        watched.stand.all_up(set(ENGINES))
+        watched.local_cluster.all_up(set(ENGINES))
     eventually(lambda: look(began_s) and not watched.firing(), 150, 0.5, f"{one.name} is over")
     others |= set(raised) - one.raises
     return Drilled(

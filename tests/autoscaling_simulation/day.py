@@ -286,19 +286,19 @@ class _Day:
         serving = sum(stage is LifecycleStage.SERVING for stage, _ in self.stages.values())
         in_flight = sum(engine.in_flight for engine in self.engines.values())
         self.scaler.see(PoolLoad(MONDAY_S + now_s, serving, in_flight, None, p95_s))
-        before = self.scaler.wanted
+        before = self.scaler.desired
         decision = self.scaler.decide(len(self.engines), MONDAY_S + now_s)
-        if decision.wanted != before:
-            self.changes.append(ReplicaChange(now_s, before, decision.wanted))
+        if decision.desired != before:
+            self.changes.append(ReplicaChange(now_s, before, decision.desired))
         seen = [
             ScaledEngine(name, stage, self.engines[name].in_flight, since_s)
             for name, (stage, since_s) in self.stages.items()
         ]
-        todo = plan_moves(seen, decision.wanted, now_s, scaling.scale_down.drain_s, SETTLE_S)
+        todo = plan_moves(seen, decision.desired, now_s, scaling.scale_down.drain_s, SETTLE_S)
         for names, stage in (
-            (todo.take_back, LifecycleStage.SERVING),
+            (todo.undrain, LifecycleStage.SERVING),
             (todo.start, LifecycleStage.STARTING),
-            (todo.hold, LifecycleStage.DRAINING),
+            (todo.drain, LifecycleStage.DRAINING),
             (todo.rest, LifecycleStage.STOPPED),
         ):
             for name in names:

@@ -42,12 +42,12 @@ def test_two_engines_restarted_one_after_the_other_fail_no_request_and_abort_no_
         told = subprocess.run(
             ["make", "restart-rolling", f"CONFIG={CONFIG}"], cwd=ROOT, capture_output=True, text=True, timeout=1200
         )
-        seen = len(people.seen)
+        seen = len(people.answers)
         eventually(lambda: set(people.answered_by(seen)) == ENGINES, 120, what="both engines answer again")
     assert told.returncode == 0, told.stdout + told.stderr
     people.assert_nothing_lost(cut_on=set())
-    assert people.ends["cut"] == 0
+    assert people.outcomes["cut"] == 0
     assert set(states().values()) == {"up"}
     after = containers()
     assert all(after[name] != before[name] for name in ENGINES), (before, after)
-    print(told.stdout, dict(people.ends))
+    print(told.stdout, dict(people.outcomes))

@@ -35,7 +35,7 @@ class Namespace(LocalCluster):
     """Requests that were inside pods when they ended, where there were any."""
 
     @property
-    def places(self) -> NginxPaths:
+    def nginx_paths(self) -> NginxPaths:
         """As rendered for Kubernetes, with this host's ports and folders."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
         return replace(
@@ -79,7 +79,7 @@ class Namespace(LocalCluster):
     def mount(self) -> None:
         """What is rendered for the gateway, as the kubelet mounts and replaces it: links into a folder behind one link."""
         (cluster,) = clusters(load(self.folder / "cluster.yaml")).values()
-        files = own_services.generation_files(cluster, NO_KEYS, self.places)
+        files = own_services.generation_files(cluster, NO_KEYS, self.nginx_paths)
         if self.by_srv:
             files["pools.conf"] = files["pools.conf"].replace(f":{self.dns.engine_port} max", " service=http max")
             files = build_generation({name: text for name, text in files.items() if not name.startswith("generation")})[
@@ -120,7 +120,7 @@ def namespace(folder: Path, document: dict[str, Any], by_srv: bool = False, quie
             running.start_controller(
                 {
                     "MANYEYES_CONFIG": str(folder / "told.yaml"),
-                    "MANYEYES_SERVICES": running.places.members_of,
+                    "MANYEYES_SERVICES": running.nginx_paths.members_of,
                     "MANYEYES_RESOLVER": f"127.0.0.1:{dns_port}",
                 }
             )

@@ -31,14 +31,14 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MonitoredCluste
 def test_a_fault_raises_its_alerts_and_no_other_and_they_go_with_it(beside: MonitoredCluster, name: str) -> None:
     made = drill(beside, BY_NAME[name])
     assert made.others == []
-    assert beside.wrong_rules() == []
+    assert beside.failed_rules() == []
 
 
 def test_a_page_reaches_who_is_to_be_told_and_so_does_its_end(beside: MonitoredCluster) -> None:
-    before = len(beside.pager.got)
+    before = len(beside.receiver.notifications)
 
     def sent(status: str) -> list[dict[str, Any]]:
-        alerts = [alert for message in beside.pager.got[before:] for alert in message["alerts"]]
+        alerts = [alert for message in beside.receiver.notifications[before:] for alert in message["alerts"]]
         return [one for one in alerts if (one["status"], one["labels"].get("job")) == (status, "gateway")]
 
     made = drill(beside, BY_NAME["exporter-killed"], seen=lambda: sent("firing"))

@@ -36,8 +36,8 @@ def served(people: ChatLoad, engines: set[str], within_s: float = 15) -> None:
     """Waits until requests are answered by exactly `engines`."""
 
     def check() -> bool:
-        since = len(people.seen)
-        eventually(lambda: len(people.seen) >= since + 60, 30, 0.02, "60 more answers")
+        since = len(people.answers)
+        eventually(lambda: len(people.answers) >= since + 60, 30, 0.02, "60 more answers")
         names = set(people.answered_by(since))
         assert names == engines, names
         return True

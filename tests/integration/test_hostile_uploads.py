@@ -71,7 +71,7 @@ def refused(running: LocalCluster, of: str = "") -> Callable[[], bool]:
     def check() -> bool:
         said = running.configuration()
         assert said["refused"], said
-        assert not of or said["judged"] == of, said
+        assert not of or said["validated"] == of, said
         return True
 
     return check

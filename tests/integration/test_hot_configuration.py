@@ -56,7 +56,7 @@ def in_force(running: LocalCluster) -> None:
         assert said, "the controller does not answer"
         assert said["applied"]["digest"] == fingerprint_of_file(running.folder / "cluster.yaml"), said
         assert not said["refused"], said
-        assert said["gateway"]["wanted"] == said["gateway"]["in_force"], said
+        assert said["gateway"]["desired"] == said["gateway"]["active"], said
         return True
 
     eventually(check, SOON_S, 0.1, "the configuration is in force")
@@ -93,15 +93,15 @@ def test_an_added_pool_answers_after_one_reload_and_none_of_thirty_chatting_user
     document = with_pool(changed(cluster), name="third", model="org/Third-VL")
     document = with_engine(cluster, document, "third-0", "third")
     with chat_load(cluster.url, "big") as people:
-        eventually(lambda: len(people.seen) > 60, 60)
+        eventually(lambda: len(people.answers) > 60, 60)
         assert code(cluster.ask("third")) == "model_not_found"
         cluster.configure(document)
         cluster.start_engine("third-0")
         eventually(lambda: cluster.ask("third").status_code == 200, SOON_S, 0.1, "the added pool answers")
-        seen = len(people.seen)
-        eventually(lambda: len(people.seen) > seen + 60, 60)
+        seen = len(people.answers)
+        eventually(lambda: len(people.answers) > seen + 60, 60)
     people.assert_nothing_lost(cut_on=set())
-    assert people.ends["cut"] == 0
+    assert people.outcomes["cut"] == 0
     in_force(cluster)
     assert cluster.reloads() == 1
     assert metric(cluster, "manyeyes_config_applied_timestamp_seconds") > 0
@@ -227,21 +227,21 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     cluster: LocalCluster,
 ) -> None:
     in_force(cluster)
-    before = cluster.configuration()["gateway"]["in_force"]
+    before = cluster.configuration()["gateway"]["active"]
     far = {"url": "https://models.example.com/v1", "ca_file": "far.crt"}
     cluster.configure(with_pool(changed(cluster), name="far", model="org/Far", remote=far))
-    trouble = eventually(lambda: cluster.configuration()["gateway"]["trouble"], SOON_S, 0.1, "nginx refuses")
+    trouble = eventually(lambda: cluster.configuration()["gateway"]["problem"], SOON_S, 0.1, "nginx refuses")
     assert "far.crt" in trouble
     assert any(line.startswith("the gateway does not run its newest configuration") for line in sentences(cluster))
     assert '"event":"configuration_refused"' in cluster.log("nginx")
-    assert cluster.configuration()["gateway"]["in_force"] == before
+    assert cluster.configuration()["gateway"]["active"] == before
     assert metric(cluster, "manyeyes_gateway_config_outdated") == 1
     assert cluster.ask("big").status_code == 200
     # Started in this state, it starts on what it ran on.
     cluster.kill("nginx")
     cluster.restart_nginx()
     eventually(lambda: cluster.ask("big").status_code == 200, SOON_S, 0.1, "the gateway is back")
-    assert cluster.configuration()["gateway"]["in_force"] == before
+    assert cluster.configuration()["gateway"]["active"] == before
     (cluster.folder / "secrets").mkdir()
     crt, _ = certificate(cluster.folder / "secrets")
     crt.rename(cluster.folder / "secrets/far.crt")

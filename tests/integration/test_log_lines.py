@@ -111,7 +111,7 @@ def test_a_request_is_followed_through_the_gateway_the_engine_that_died_and_the_
     request = eventually(second_engine_answered, 20, 0, "a request that kills big-0 is given to big-1")
     eventually(lambda: "big-0 is down" in cluster.log("controller"), 10)
     told = trace_request(lines(cluster), request)
-    text = "\n".join(f"{one.who}: {one.what}" for one in told)
+    text = "\n".join(f"{one.source}: {one.text}" for one in told)
     assert re.search(r"gateway: POST /v1/chat/completions from \S+ with key alice, model big, \d+ bytes", text), text
     assert re.search(r"gateway: sent to big-0 \(\S+\): connection lost before the answer began", text), text
     assert re.search(r"gateway: sent to big-1 \(\S+\): 200, first byte after", text), text

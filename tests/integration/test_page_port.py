@@ -41,7 +41,7 @@ def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> StreamedAns
         answer = StreamedAnswer(started_s=time.monotonic())
         messages = [{"role": "user", "content": "Hello"}]
         async with contextlib.aclosing(pages_gateway(cluster)) as gateway:
-            await gateway.ask(ChatRequest(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
+            await gateway.stream(ChatRequest(model, messages, "page-1", 0.7, 0.8, 4, key), answer)
         return answer
 
     return asyncio.run(asking())

@@ -16,7 +16,7 @@ def both(warm_s: float, measured_s: float) -> tuple[dict[str, float], dict[str, 
     outcome, said = planned(held, seed=3)
     assert not users.failures
     assert outcome.goodput == 1.0
-    return said, figures(held, users.told)
+    return said, figures(held, users.results)
 
 
 def test_what_is_planned_and_what_is_emulated_are_the_same_requests() -> None:

@@ -14,7 +14,7 @@ import pytest
 from manyeyes.controller.health.probe import WARM_UP_PNG
 from manyeyes.devcluster.cluster import ROOT, free_port, is_listening
 from manyeyes.devcluster.eventually import eventually
-from manyeyes.engine.pod.startup_probe import question
+from manyeyes.engine.pod.startup_probe import build_request
 from manyeyes.render.kubernetes.models import CODE, LOGS
 
 POD = ROOT / "manyeyes/engine/pod"
@@ -65,9 +65,9 @@ def test_a_pod_is_warm_once_its_engine_has_answered_a_picture_and_not_before(eng
 
 
 def test_the_picture_is_the_controllers() -> None:
-    (content, _) = question("m", True)["messages"][0]["content"]  # type: ignore[index]
+    (content, _) = build_request("m", True)["messages"][0]["content"]  # type: ignore[index]
     assert base64.b64decode(content["image_url"]["url"].partition(",")[2]) == WARM_UP_PNG
-    assert "image_url" not in json.dumps(question("m", False))
+    assert "image_url" not in json.dumps(build_request("m", False))
 
 
 def test_an_engine_is_told_to_stop_after_gateways_know_and_what_it_has_is_finished(engine: str, port: int) -> None:

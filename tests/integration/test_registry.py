@@ -301,7 +301,7 @@ def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster)
     assert [mark["text"] for mark in call(cluster, "GET", "/annotations").json()] == ["another driver"]
     assert call(cluster, "DELETE", "/annotations/another%20driver").status_code == 200
     assert series() == ""
-    assert refusal(call(cluster, "DELETE", "/annotations/another%20driver")) == (404, "mark_not_found")
+    assert refusal(call(cluster, "DELETE", "/annotations/another%20driver")) == (404, "annotation_not_found")
     assert sentences()[:2] == ["annotation ended: another driver", "annotation started: another driver"]
     assert call(cluster, "POST", "/annotations", json={"text": "short", "seconds": 0.2}).status_code == 201
     eventually(lambda: series() == "", 10, 0.1, "a mark ends by itself")
@@ -310,7 +310,7 @@ def test_a_mark_is_a_series_while_it_lasts_and_two_events(cluster: LocalCluster)
 def test_marks_are_limited_in_number_and_in_what_they_say(cluster: LocalCluster) -> None:
     for number in range(20):
         assert call(cluster, "POST", "/annotations", json={"text": f"mark {number}"}).status_code == 201
-    assert refusal(call(cluster, "POST", "/annotations", json={"text": "one more"})) == (409, "too_many_marks")
+    assert refusal(call(cluster, "POST", "/annotations", json={"text": "one more"})) == (409, "too_many_annotations")
     for number in range(20):
         assert call(cluster, "DELETE", f"/annotations/mark%20{number}").status_code == 200
     for wrong in ({"text": ""}, {"text": "a/b"}, {"text": "x" * 121}, {"text": "x", "seconds": 0}):

@@ -140,13 +140,13 @@ def test_one_pool_gets_another_name_and_neither_chats_nor_conversations_notice(c
         askers(cluster.url, ("big", "large"), ("large", "big")),
         chat_load(cluster.url, "org/Big-VL", users=8, turns=40) as people,
     ):
-        eventually(lambda: len(people.seen) > 30, 60)
+        eventually(lambda: len(people.answers) > 30, 60)
         cluster.configure(renamed(before, {"big": "large"}, auto=[{"pool": "large"}]))
         is_in_force_with(cluster, "large", "auto")
-        seen = len(people.seen)
-        eventually(lambda: len(people.seen) > seen + 30, 60)
+        seen = len(people.answers)
+        eventually(lambda: len(people.answers) > seen + 30, 60)
     people.assert_nothing_lost(cut_on=set())
-    assert people.ends["cut"] == 0
+    assert people.outcomes["cut"] == 0
     assert "big" not in listed(cluster)
     # A pool whose fallback got another name: its own engine was never started.
     assert cluster.ask("spare").headers["X-ManyEyes-Pool"] == "large"

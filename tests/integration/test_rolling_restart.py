@@ -26,7 +26,7 @@ class Processes:
         self.broken: set[str] = set()
         """Engines that end as soon as they are started."""
 
-    def look(self) -> dict[str, EngineStatus]:
+    def query_engines(self) -> dict[str, EngineStatus]:
         pools = self.running.healthz()["pools"]
         return {
             one["name"]: EngineStatus(pool["name"], one["state"], one["in_flight"])
@@ -34,10 +34,10 @@ class Processes:
             for one in pool["engines"]
         }
 
-    def hold(self, name: str) -> None:
+    def drain(self, name: str) -> None:
         self._call(name, "drain")
 
-    def release(self, name: str) -> None:
+    def resume(self, name: str) -> None:
         self._call(name, "resume")
 
     def stop(self, name: str) -> None:
@@ -49,7 +49,7 @@ class Processes:
         if name not in self.broken and name not in self.running.processes:
             self.running.start_engine(name)
 
-    def why_not_up(self, name: str) -> str:
+    def find_start_failure(self, name: str) -> str:
         return "it exits repeatedly" if name in self.broken else ""
 
     def _call(self, name: str, what: str) -> None:
@@ -67,19 +67,19 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
 
 
 def held(running: LocalCluster) -> list[str]:
-    return [name for name, one in Processes(running).look().items() if one.state == "draining"]
+    return [name for name, one in Processes(running).query_engines().items() if one.state == "draining"]
 
 
 def test_three_engines_restarted_under_thirty_users_fail_no_request(cluster: LocalCluster) -> None:
     before = {name: cluster.processes[name].pid for name in NAMES}
     engines = Processes(cluster)
     with chat_load(cluster.url, "big") as people:
-        eventually(lambda: len(people.seen) > 60, 60)
+        eventually(lambda: len(people.answers) > 60, 60)
         restart(NAMES, RULES, engines)
-        seen = len(people.seen)
+        seen = len(people.answers)
         eventually(lambda: set(people.answered_by(seen)) == set(NAMES), 30, 0.2, "every engine answers again")
     people.assert_nothing_lost(cut_on=set())
-    assert people.ends["cut"] == 0
+    assert people.outcomes["cut"] == 0
     assert engines.done == [(name, what) for name in NAMES for what in ("drain", "stop", "start", "resume")], (
         "one after the other"
     )
@@ -90,27 +90,27 @@ def test_an_engine_that_does_not_come_up_ends_it_and_the_others_go_on(cluster: L
     engines = Processes(cluster)
     engines.broken = {"big-1"}
     with chat_load(cluster.url, "big") as people:
-        eventually(lambda: len(people.seen) > 60, 60)
+        eventually(lambda: len(people.answers) > 60, 60)
         with pytest.raises(RestartFailed, match="big-1: it exits repeatedly"):
             restart(NAMES, RULES, engines)
     people.assert_nothing_lost(cut_on=set())
-    assert people.ends["cut"] == 0
+    assert people.outcomes["cut"] == 0
     assert ("big-2", "drain") not in engines.done
     assert held(cluster) == []
     cluster.answers_from("big", {"big-0", "big-2"})
 
 
-@pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.COMING, Phase.JOINING])
+@pytest.mark.parametrize("phase", [Phase.LEAVING, Phase.STOPPING, Phase.STARTING, Phase.JOINING])
 def test_interrupted_anywhere_it_leaves_every_engine_in(cluster: LocalCluster, phase: Phase) -> None:
-    def interrupt(turn: Restart, seen: Observation) -> None:
-        if turn.phase is phase:
+    def interrupt(progress: Restart, observation: Observation) -> None:
+        if progress.phase is phase:
             raise KeyboardInterrupt
 
     with chat_load(cluster.url, "big") as people:
-        eventually(lambda: len(people.seen) > 60, 60)
+        eventually(lambda: len(people.answers) > 60, 60)
         with pytest.raises(KeyboardInterrupt):
-            restart(["big-1"], RULES, Processes(cluster), tell=interrupt)
+            restart(["big-1"], RULES, Processes(cluster), on_step=interrupt)
         eventually(lambda: held(cluster) == [], 20, 0.2, "no engine is held")
-        seen = len(people.seen)
+        seen = len(people.answers)
         eventually(lambda: set(people.answered_by(seen)) == set(NAMES), 60, 0.2, "every engine answers")
     people.assert_nothing_lost(cut_on=set())

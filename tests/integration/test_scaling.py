@@ -65,7 +65,7 @@ def one_serves(running: LocalCluster, within_s: float = 90) -> None:
 
     def check() -> bool:
         found = sorted(stages(running).values())
-        assert found == ["off"] * (len(found) - 1) + ["serving"], (found, scaling(running)["decision"])
+        assert found == ["stopped"] * (len(found) - 1) + ["serving"], (found, scaling(running)["decision"])
         return True
 
     eventually(check, within_s, 0.3, "one serves and the others rest")
@@ -130,11 +130,11 @@ def test_engines_are_stopped_and_started_with_the_load_and_no_request_fails(tmp_
             eventually(lambda: sorted(states(running).values()) == shown, 60, 0.2, "people see that they rest")
             with chat_load(running.url, "big", users=22) as many:
                 eventually(lambda: list(stages(running).values()).count("serving") >= 2, 60, 0.3, "more serve")
-                before = len(many.seen)
+                before = len(many.answers)
                 eventually(lambda: len(many.answered_by(before)) >= 2, 60, 0.3, "the new ones answer")
             one_serves(running)
         for people in (few, many):
-            assert set(people.ends) == {"answered"}, people.ends
+            assert set(people.outcomes) == {"answered"}, people.outcomes
     said = tmp_path.glob("state/load/*.jsonl")
     assert any('"pool":"big"' in file.read_text() for file in said)
 
@@ -150,7 +150,7 @@ def test_engines_sleep_and_wake_with_the_load_and_no_request_fails(
             one_serves(running)
             with chat_load(running.url, "big", users=14) as many:
                 settle(running, {"big-0": "serving", "big-1": "serving"})
-                before = len(many.seen)
+                before = len(many.answers)
                 eventually(lambda: len(many.answered_by(before)) == 2, 60, 0.3, "the woken one answers")
             one_serves(running)
             # From outside nobody can put an engine to sleep.
@@ -158,7 +158,7 @@ def test_engines_sleep_and_wake_with_the_load_and_no_request_fails(
                 assert running.client.post(f"{running.url}{path}").status_code != 200
             one_serves(running)
         for people in (few, many):
-            assert set(people.ends) == {"answered"}, people.ends
+            assert set(people.outcomes) == {"answered"}, people.outcomes
         restart_controller(running)
         one_serves(running)
         assert running.ask("big").status_code == 200
@@ -174,7 +174,7 @@ def test_a_count_set_by_hand_is_reached_told_and_outlives_the_controller(tmp_pat
         assert "  big-2 is stopped" in done.stdout.splitlines()
         restart_controller(running)
         eventually(lambda: scaling(running)["fixed"] == 1, 20)
-        settle(running, {"big-0": "serving", "big-1": "off", "big-2": "off"})
+        settle(running, {"big-0": "serving", "big-1": "stopped", "big-2": "stopped"})
         assert by_hand(running, "3").stdout.splitlines()[-1] == "big: 3 engines serve"
         refused = by_hand(running, "4")
         assert refused.returncode == 2
@@ -191,11 +191,11 @@ def test_a_count_set_by_hand_is_reached_told_and_outlives_the_controller(tmp_pat
 def test_a_broken_engine_is_replaced_and_one_that_somebody_started_stays_for_a_while(tmp_path: Path) -> None:
     doc = document({"target": {"in_flight": 50}, "scale_down": {"window_s": 15, "cool_down_s": 1}})
     with with_docker(tmp_path, doc) as (running, docker):
-        settle(running, {"big-0": "serving", "big-1": "off", "big-2": "off"})
+        settle(running, {"big-0": "serving", "big-1": "stopped", "big-2": "stopped"})
         running.kill("big-0")
         docker.states["manyeyes-big-0-1"] = "running"  # as Docker says of a container that it restarts
         eventually(lambda: stages(running)["big-1"] == "serving", 40, 0.3, "a stand-in serves")
-        assert stages(running)["big-0"] == "away"
+        assert stages(running)["big-0"] == "unavailable"
         docker.do("manyeyes-big-2-1", "start")
         eventually(lambda: stages(running)["big-2"] == "serving", 20, 0.3, "what somebody started serves")
         told = "big has 2 engines up, more than the desired 1; they stay while they are needed"
@@ -237,9 +237,9 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
         with chat_load(running.url, "small", users=10) as people:
             eventually(lambda: stages(running, "small")["late-small-1"] == "serving", 90, 0.3, "small has the GPU")
             assert docker.states[both[0]] == "exited", docker.states
-        assert set(people.ends) == {"answered"}, people.ends
+        assert set(people.outcomes) == {"answered"}, people.outcomes
         # It is free once `small` does not need it, and `big` gets it when somebody asks for it.
-        eventually(lambda: stages(running, "small")["late-small-1"] == "off", 90, 0.3, "small gave it back")
+        eventually(lambda: stages(running, "small")["late-small-1"] == "stopped", 90, 0.3, "small gave it back")
         assert by_hand(running, "2", "--pool=big").returncode == 0
         assert docker.states == {
             "manyeyes-big-0-1": "running",
@@ -252,7 +252,7 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
 def test_without_docker_everything_else_goes_on_and_a_sentence_says_why_nothing_scales(tmp_path: Path) -> None:
     with local_cluster(with_admin_key(tmp_path), document({"target": {"in_flight": 50}}, engines=2)) as running:
         running.answers_from("big", {"big-0", "big-1"})
-        eventually(lambda: scaling(running)["trouble"], 20)
-        assert "the filter in front of Docker's socket does not answer" in scaling(running)["trouble"]
+        eventually(lambda: scaling(running)["problem"], 20)
+        assert "the filter in front of Docker's socket does not answer" in scaling(running)["problem"]
         assert running.ask("big").status_code == 200
         assert set(stages(running).values()) == {"serving"}

@@ -190,6 +190,6 @@ def test_a_panel_about_gpus_has_data_where_an_exporter_tells_dcgms_names(seen: S
     for target in targets:
         query = target["expr"].replace("$gpu", ".+")
         if "1000" in query:  # needs pictures as well; that it can be read is all that is asked
-            seen.prometheus.now(query)
+            seen.prometheus.query(query)
         else:
             eventually(partial(seen.prometheus.now, query), WITHIN_S, 0.5, f"a number for {query}")

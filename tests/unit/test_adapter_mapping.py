@@ -18,9 +18,9 @@ def endpoint(template: Any, **more: Any) -> Endpoint:
     return Endpoint(url="http://h/generate", template=template, answer="$.text", **more)
 
 
-def question(prompt: str = "Hello", pictures: tuple[str, ...] = (), **more: Any) -> ChatRequest:
+def question(prompt: str = "Hello", images: tuple[str, ...] = (), **more: Any) -> ChatRequest:
     fields = {"model": "m", "temperature": None, "max_tokens": None, "stream": False, "include_usage": False} | more
-    return ChatRequest(prompt=prompt, pictures=pictures, **fields)
+    return ChatRequest(prompt=prompt, images=images, **fields)
 
 
 def filled(template: Any, asked: ChatRequest, stream: bool = False) -> Any:
@@ -53,28 +53,28 @@ def test_a_list_item_is_repeated_for_every_picture() -> None:
     template = {
         "messages": [{"role": "user", "content": [{"text": "{USER_PROMPT}"}, {"image": {"url": "{IMAGE_URL}"}}]}]
     }
-    two = filled(template, question(pictures=("u1", "u2")))
+    two = filled(template, question(images=("u1", "u2")))
     assert two["messages"][0]["content"] == [{"text": "Hello"}, {"image": {"url": "u1"}}, {"image": {"url": "u2"}}]
     assert filled(template, question())["messages"][0]["content"] == [{"text": "Hello"}]
 
 
 def test_an_item_that_also_holds_the_prompt_is_never_repeated_or_lost() -> None:
     template = [{"prompt": "{USER_PROMPT}", "image": "{IMAGE_URL}"}]
-    assert filled(template, question(pictures=("u",))) == [{"prompt": "Hello", "image": "u"}]
+    assert filled(template, question(images=("u",))) == [{"prompt": "Hello", "image": "u"}]
     assert filled(template, question()) == [{"prompt": "Hello"}]
     with pytest.raises(ApiError, match="one image"):
-        filled(template, question(pictures=("u1", "u2")))
+        filled(template, question(images=("u1", "u2")))
 
 
 def test_a_picture_inside_the_prompts_own_string_is_empty_where_there_is_none() -> None:
     template = {"p": "<img src={IMAGE_URL}> {USER_PROMPT}"}
-    assert filled(template, question(pictures=("u",))) == {"p": "<img src=u> Hello"}
+    assert filled(template, question(images=("u",))) == {"p": "<img src=u> Hello"}
     assert filled(template, question()) == {"p": "<img src=> Hello"}
 
 
 def test_pictures_without_a_place_are_refused() -> None:
     with pytest.raises(ApiError, match="does not accept images"):
-        filled({"p": "{USER_PROMPT}"}, question(pictures=("u",)))
+        filled({"p": "{USER_PROMPT}"}, question(images=("u",)))
 
 
 def test_a_template_given_as_text_may_have_its_numbers_without_quotes() -> None:
@@ -130,7 +130,7 @@ def test_pictures_are_taken_in_the_order_of_the_turns_and_leave_no_mark_in_the_p
     content = [picture("a"), {"type": "text", "text": "What is it?"}, picture("b")]
     turns = [("user", content), ("assistant", "Cats."), ("user", [picture("c")])]
     asked = request_mapping.parse_chat_request({"messages": [{"role": who, "content": said} for who, said in turns]})
-    assert asked.pictures == ("a", "b", "c")
+    assert asked.images == ("a", "b", "c")
     assert asked.prompt == "User: What is it?\n\nAssistant: Cats.\n\nUser: \n\nAssistant:"
 
 

@@ -47,7 +47,7 @@ BEST = JobResult(BenchmarkJob("best", NO_GATEWAY, 3, 0, "chat"), {"prefix_share"
 
 
 def found(made: BenchmarkResults) -> dict[str, tuple[str, bool | None]]:
-    return {target.what: (target.found, target.met) for target in targets(made)}
+    return {target.label: (target.measured, target.met) for target in targets(made)}
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,10 @@ def test_chat_targets_compare_with_the_fastest_other_and_never_with_the_bound(
         chat("slow", 0, 20.0, 0.01, 0.8),
         chat("HAProxy leastconn", 0, 45.0, 0.1, 0.5),
     )
-    chats = [target for target in targets(made) if target.what.startswith("chat")]
+    chats = [target for target in targets(made) if target.label.startswith("chat")]
     assert [target.met for target in chats] == met
-    assert all("HAProxy" in target.found for target in chats[:3])
-    assert chats[1].found.endswith("; without any gateway 0.10")
+    assert all("HAProxy" in target.measured for target in chats[:3])
+    assert chats[1].measured.endswith("; without any gateway 0.10")
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:

@@ -11,14 +11,14 @@ from benchmarks.measurements import chat_body
 def test_no_two_conversations_share_a_picture(name: str) -> None:
     work = works.ALL[name]
     users, each = 8 * work.users_per_engine, range(work.conversations_per_user)
-    first = [work.conversation(1, user, number).turns[0].pictures for user in range(users) for number in each]
+    first = [work.conversation(1, user, number).turns[0].images for user in range(users) for number in each]
     assert len(set(first)) == len(first)
     assert () not in first
 
 
 def test_everybody_asks_something_else_about_the_same_document() -> None:
     turns = [works.ALL["document"].conversation(1, user, 0).turns[0] for user in range(20)]
-    assert len({turn.pictures for turn in turns}) == 1
+    assert len({turn.images for turn in turns}) == 1
     assert len({turn.text for turn in turns}) == 20
 
 

@@ -16,7 +16,7 @@ from manyeyes.charts.svg import draw_panels
 from manyeyes.cli.host_info import Docker
 
 KILL = Fault("kill-a", "a is killed", "kill", ("a",), "begun")
-TIMES = FaultTimes(began_s=100, struck_s=110, whole_s=115, ended_s=125)
+TIMES = FaultTimes(began_s=100, injected_s=110, recovered_s=115, ended_s=125)
 
 
 def sample(name: str, ended_s: float, **more: Any) -> Sample:

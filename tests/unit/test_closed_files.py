@@ -142,8 +142,8 @@ def test_roots_own_closed_file_is_given_to_the_containers_user_and_keeps_its_mod
 
 
 def checks(config: Path) -> dict[str, doctor.Check]:
-    found = doctor.run_checks(placed(CLUSTER), WORKS, Inventory(flavour="emulated"), ours_runs=True, config=config)
-    return {check.what: check for check in found}
+    found = doctor.run_checks(placed(CLUSTER), WORKS, Inventory(flavour="emulated"), is_running=True, config=config)
+    return {check.name: check for check in found}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from manyeyes.cli.__main__ import app
 from manyeyes.cli.invocation import CALLED_BY_MAKE, next_command
-from manyeyes.cli.measurement_commands import BENCHMARKS, PROGRAMS, from_root, run_program
+from manyeyes.cli.measurement_commands import BENCHMARKS, PROGRAMS, absolute_path, run_program
 from manyeyes.config.checkout import ROOT, find_checkout
 
 COMMANDS = [
@@ -108,7 +108,7 @@ def test_paths_count_from_where_the_command_was_started(
 ) -> None:
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr("manyeyes.cli.measurement_commands.STARTED_IN", tmp_path)
-    assert from_root(word) == there.replace("START", str(tmp_path))
+    assert absolute_path(word) == there.replace("START", str(tmp_path))
 
 
 def test_the_next_command_is_written_as_this_one_was_called(monkeypatch: pytest.MonkeyPatch) -> None:

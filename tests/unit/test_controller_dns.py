@@ -9,7 +9,7 @@ import pytest
 from manyeyes.controller import metrics
 from manyeyes.controller.health import state_machine
 from manyeyes.controller.health.states import EngineHealth, EngineState, ProbeResult, Transition
-from manyeyes.controller.membership.dns import MOST_KEPT, DnsResponder, build_response
+from manyeyes.controller.membership.dns import MAX_CACHED, DnsResponder, build_response
 from manyeyes.controller.membership.fleet import Fleet
 from tests.placed import placed
 
@@ -142,7 +142,7 @@ def test_udp_and_tcp_are_kept_apart_and_every_answer_counts() -> None:
 
 def test_ever_new_names_do_not_fill_the_memory() -> None:
     answers = DnsResponder(fleet())
-    for number in range(MOST_KEPT + 100):
+    for number in range(MAX_CACHED + 100):
         answers.to(dns.message.make_query(f"n{number}.pool.manyeyes.internal", "A").to_wire(), over_udp=True)
-    assert len(answers._kept) <= MOST_KEPT
+    assert len(answers._cache) <= MAX_CACHED
     assert answers.to(b"", over_udp=True) is None

@@ -51,7 +51,7 @@ RENAMED = "pools: [{name: large, model: m}, {name: small, model: n}]\nengines:\n
 
 def test_an_engine_goes_on_when_its_pool_or_itself_gets_another_name() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b", "127.0.0.1:10"))))
-    fleet.hold("b", "drained by ops")
+    fleet.drain("b", "drained by ops")
     rows = [engine("a", pool="large"), engine("c", "127.0.0.1:10", pool="large")]
     fleet.apply(placed(RENAMED + "\n".join(rows)))
     assert [member.engine.name for member in fleet.serving("large") or []] == ["a"]
@@ -78,13 +78,13 @@ async def test_a_controller_that_starts_after_a_pool_was_renamed_knows_its_engin
 
 def test_a_held_engine_gets_nothing_and_says_who_wanted_it() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
-    fleet.hold("a", "drained by ops")
+    fleet.drain("a", "drained by ops")
     assert names(fleet) == ["b"]
     assert fleet.members["a"].health.shown is EngineState.DRAINING
     assert fleet.events[-1]["sentence"] == "a is drained: drained by ops"
-    fleet.hold("b", "drained by ops")
+    fleet.drain("b", "drained by ops")
     assert fleet.serving("big") == []
-    fleet.release("a", "resumed by ops")
+    fleet.undrain("a", "resumed by ops")
     assert names(fleet) == ["a"]
 
 
@@ -136,19 +136,19 @@ async def test_addresses_of_another_boot_are_not_used(tmp_path: Path) -> None:
 
 
 def test_held_engines_stay_held_over_a_restart_of_the_controller(tmp_path: Path) -> None:
-    with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path))).hold("a", "drained by ops")
+    with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path))).drain("a", "drained by ops")
     again = with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))
     assert names(again) == ["b"]
-    assert again.members["a"].health.held_for == "drained by ops"
-    again.release("a", "resumed by ops")
+    assert again.members["a"].health.drain_reason == "drained by ops"
+    again.undrain("a", "resumed by ops")
     assert names(with_all_up(Fleet(cluster(engine("a"), engine("b")), StateStore(tmp_path)))) == ["a", "b"]
 
 
 def test_a_held_engine_that_moves_stays_held() -> None:
     fleet = with_all_up(Fleet(cluster(engine("a"), engine("b"))))
-    fleet.hold("a", "drained by ops")
+    fleet.drain("a", "drained by ops")
     fleet.apply(cluster(engine("a", address="127.0.0.1:10"), engine("b")))
-    assert fleet.members["a"].health.held
+    assert fleet.members["a"].health.drained
 
 
 async def test_an_engine_that_is_added_while_others_are_watched_leaves_the_pool_answerable() -> None:
@@ -190,8 +190,8 @@ def test_the_version_changes_with_whatever_changes_an_answer() -> None:
         fleet.apply_transition(member, step)
 
     changes: list[Callable[[], None]] = [
-        lambda: fleet.hold("a", "x"),
-        lambda: fleet.release("a", "y"),
+        lambda: fleet.drain("a", "x"),
+        lambda: fleet.undrain("a", "y"),
         lambda: fleet.set_address(fleet.members["a"], "127.0.0.9"),
         lambda: fleet.apply(cluster(engine("a", weight=2), engine("b"))),
         lambda: observe("a", ProbeResult.GONE),

@@ -95,7 +95,7 @@ def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: Ng
     ]
     files.record_status(GenerationStatus(second))
     assert told[-1] == "the gateway runs the active configuration again"
-    assert (files.trouble, files.offered.proven) == ("", second)
+    assert (files.problem, files.offered.proven) == ("", second)
 
 
 def test_a_gateway_that_stays_behind_is_told_and_one_that_is_away_is_not(

@@ -199,20 +199,20 @@ async def test_metrics_that_are_not_answered_leave_an_engine_healthy() -> None:
 async def test_each_outcome_of_a_picture(reply: bytes, outcome: CanaryResult, said: str) -> None:
     async with engine(says(http(200), reply)) as (probe, _, _):
         await look(probe)
-        assert await probe.picture("m", True, 5) == (outcome, said)
+        assert await probe.send_canary("m", True, 5) == (outcome, said)
 
 
 async def test_a_picture_that_is_not_answered_is_given_up() -> None:
     async with engine(silence) as (probe, _, _):
         await look(probe, 0.05)
-        assert await probe.picture("m", True, 0.2) == (CanaryResult.SILENT, "no response within 0.2 s")
+        assert await probe.send_canary("m", True, 0.2) == (CanaryResult.SILENT, "no response within 0.2 s")
 
 
 async def test_a_picture_is_sent_where_the_pool_takes_pictures() -> None:
     async with engine(says(http(200), http(200, b"{}"))) as (probe, asked, _):
         await look(probe)
-        await probe.picture("m", True, 5)
-        await probe.picture("m", False, 5)
+        await probe.send_canary("m", True, 5)
+        await probe.send_canary("m", False, 5)
         bodies: list[Any] = [json.loads(one.partition(b"\r\n\r\n")[2]) for one in asked[1:]]
         kinds = [[part["type"] for part in body["messages"][0]["content"]] for body in bodies]
         assert kinds == [["image_url", "text"], ["text"]]

@@ -51,10 +51,10 @@ def test_an_old_name_is_answered_until_all_engines_accept_the_new_one_and_no_con
     lineage = next_lineage(BEFORE, renamed, 100)
     old, new = frozenset({"a", "M", "auto"}), frozenset({"x", "M", "auto"})
     found = pool_naming(renamed, lineage, {"e0": old, "e1": old}, 999)
-    assert (found.upstreams, found.asked, found.former) == ({"x": "a"}, {"x": "M"}, {"a": "x"})
-    assert pool_naming(renamed, lineage, {"e0": new, "e1": old}, 999).asked == {"x": "M"}
+    assert (found.upstreams, found.requested_names, found.former) == ({"x": "a"}, {"x": "M"}, {"a": "x"})
+    assert pool_naming(renamed, lineage, {"e0": new, "e1": old}, 999).requested_names == {"x": "M"}
     found = pool_naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S - 1)
-    assert (found.asked, found.former, found.until_s) == ({}, {"a": "x"}, 100 + FORMER_FOR_S)
+    assert (found.requested_names, found.former, found.until_s) == ({}, {"a": "x"}, 100 + FORMER_FOR_S)
     found = pool_naming(renamed, lineage, {"e0": new, "e1": new}, 100 + FORMER_FOR_S)
     assert (found.former, found.until_s) == ({}, None)
 

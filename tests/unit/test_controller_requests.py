@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from manyeyes.controller.health.states import AttemptOutcome
-from manyeyes.controller.telemetry.access_log_parser import MOST_ATTEMPTS, LoggedRequest, parse_datagram
+from manyeyes.controller.telemetry.access_log_parser import MAX_ATTEMPTS, LoggedRequest, parse_datagram
 
 ONE: dict[str, Any] = {
     "at": "2026-11-21T13:00:00.120Z", "level": "info", "part": "gateway", "event": "request", "request": "4f1c", "client": "10.0.0.1", "key": "alice",
@@ -28,7 +28,7 @@ def told(**changed: Any) -> LoggedRequest:
 
 
 def outcomes(request: LoggedRequest) -> list[str]:
-    return [f"{one.address} {one.outcome.value}{', handed on' * one.handed_on}" for one in request.attempts]
+    return [f"{one.address} {one.outcome.value}{', handed on' * one.redirected}" for one in request.attempts]
 
 
 def test_an_ordinary_answer() -> None:
@@ -204,4 +204,4 @@ def test_bytes_that_are_no_text_do_not_hide_the_rest() -> None:
 
 
 def test_an_endless_list_of_attempts_is_cut() -> None:
-    assert len(told(attempts=", ".join(["a:1"] * 5000)).attempts) == MOST_ATTEMPTS
+    assert len(told(attempts=", ".join(["a:1"] * 5000)).attempts) == MAX_ATTEMPTS

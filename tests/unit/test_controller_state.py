@@ -220,10 +220,12 @@ def test_users_who_are_served_are_proof_enough() -> None:
 
 def test_two_failed_pictures_take_an_idle_engine_out_and_one_does_not() -> None:
     life = up()
-    assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_said="status 500") is EngineState.SUSPECT
+    assert (
+        life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_problem="status 500") is EngineState.SUSPECT
+    )
     assert life.wants_canary()
     assert life.sees(ProbeResult.HEALTHY) is EngineState.SUSPECT
-    assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_said="status 500") is EngineState.DOWN
+    assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.FAILED, canary_problem="status 500") is EngineState.DOWN
     assert life.sentences[-1] == "is down: a canary request failed: status 500"
     assert not life.engine.timed_out
     life = up()
@@ -310,7 +312,7 @@ def test_flapping_is_forgiven_while_nobody_else_serves_and_when_somebody_wanted_
     flaps(life, 6, others_serve=False)
     life.sees(ProbeResult.GONE)
     assert life.sees(ProbeResult.HEALTHY, others_serve=False) is EngineState.WARMING
-    held = Life(state_machine.hold(up().engine, "restarted by ops").engine)
+    held = Life(state_machine.drain(up().engine, "restarted by ops").engine)
     flaps(held, 6)
     assert held.engine.downs == ()
 
@@ -364,11 +366,11 @@ def test_what_is_remembered_serves_until_the_first_look_says_otherwise() -> None
 
 
 def test_a_held_engine_is_shown_as_draining_while_it_serves() -> None:
-    held = state_machine.hold(up().engine, "ops").engine
-    assert (held.shown, held.held_for) == (EngineState.DRAINING, "ops")
+    held = state_machine.drain(up().engine, "ops").engine
+    assert (held.shown, held.drain_reason) == (EngineState.DRAINING, "ops")
     suspect = replace(held, state=EngineState.SUSPECT, suspect_reason=SuspectReason.SILENT)
     assert suspect.shown is EngineState.DRAINING
     assert Life(held).sees(ProbeResult.GONE) is EngineState.DOWN
     away = state_machine.observe(held, seen(ProbeResult.GONE), RULES)
     assert away.sentence == "stopped while it was drained: nothing listens there"
-    assert state_machine.release(held, "ops").engine.held_for == ""
+    assert state_machine.undrain(held, "ops").engine.drain_reason == ""

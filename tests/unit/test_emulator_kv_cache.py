@@ -67,7 +67,7 @@ def test_a_sequence_is_admitted_only_when_all_that_is_known_of_it_fits() -> None
     assert kv.admit(one, [], 16)
     assert kv.grow(one, 100)
     assert not kv.admit(other, [], 16)
-    assert other.held == []
+    assert other.cached_blocks == []
     kv.release(one)
     assert kv.admit(other, [], 16)
 

@@ -68,7 +68,7 @@ def test_a_second_turn_finds_the_first_one_and_its_answer() -> None:
     turn = sequence([*range(100), *range(-1, -31, -1), 7, 7, 7], answer=2)
     queue(work, turn)
     batch = step(work)
-    assert turn.cached == batch.found == 128  # 129 of the 130 tokens were computed: the last one never is
+    assert turn.cached == batch.cached_tokens == 128  # 129 of the 130 tokens were computed: the last one never is
     assert batch.queried == 133
     assert batch.prefill_tokens == 5
 

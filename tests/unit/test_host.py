@@ -57,8 +57,8 @@ def test_too_old_parts_of_docker_are_told(found: Docker, count: int) -> None:
 
 
 def failing(config: str, docker: Docker = WORKS, found: Inventory | None = None) -> dict[str, str]:
-    checks = doctor.run_checks(parse(config), docker, found or Inventory(flavour="emulated"), ours_runs=False)
-    return {check.what: check.remedy for check in checks if check.remedy}
+    checks = doctor.run_checks(parse(config), docker, found or Inventory(flavour="emulated"), is_running=False)
+    return {check.name: check.remedy for check in checks if check.remedy}
 
 
 def test_a_port_in_use_is_told_with_the_setting_that_moves_it() -> None:

@@ -33,7 +33,7 @@ class Fake(Compose):
         return [{"Service": name, "State": state} for name, state in self.states.items()]
 
     def inspect(self, service: str) -> list[dict[str, Any]]:
-        return [{"State": self.ended, "RestartCount": readiness.RESTARTS_THAT_ARE_TOO_MANY}]
+        return [{"State": self.ended, "RestartCount": readiness.MAX_RESTARTS}]
 
     def __call__(self, *arguments: str, **more: object) -> str:
         return self.said.get(arguments[-1], "") if arguments[0] == "logs" else ""
@@ -54,7 +54,7 @@ def log_of(path: Path) -> tuple[str, str]:
 @pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
 def test_the_root_cause_is_found_before_all_that_follows_from_it(path: Path) -> None:
     wanted, log = log_of(path)
-    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
+    trouble = start_failure.explain_failure(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
     [said] = trouble.problems
     assert said.startswith(f"gpu-0 exits repeatedly: {wanted}")
     assert wanted in trouble.details
@@ -82,10 +82,10 @@ def test_a_known_sentence_has_one_remedy(line: str, do: str) -> None:
 
 def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -> None:
     line = '{"at":"2026-11-30T03:00:00.000Z","level":"error","part":"models","event":"download_failed","sentence":"org/A requires a licence. Accept it on the hub, then set HF_TOKEN in .env"}'
-    [said] = start_failure.explained(Fake({}, {"models": line}), "models", "models failed").problems
+    [said] = start_failure.explain_failure(Fake({}, {"models": line}), "models", "models failed").problems
     assert "org/A requires a licence" in said
     line = '{"level":"error","part":"controller","event":"said","message":"stopped","exception":"Traceback (most recent call last):\\n  File \\"x.py\\", line 1\\nPermissionError: [Errno 13] /state"}'
-    [said] = start_failure.explained(Fake({}, {"controller": line}), "controller", "controller failed").problems
+    [said] = start_failure.explain_failure(Fake({}, {"controller": line}), "controller", "controller failed").problems
     assert "PermissionError: [Errno 13] /state" in said
 
 
@@ -93,21 +93,21 @@ def test_a_cause_is_found_in_json_lines_of_the_downloader_and_the_controller() -
 def test_a_process_that_linux_ended_for_memory_is_told(killed: bool, code: int) -> None:
     compose = Fake({"gpu-0": "restarting"}, {"gpu-0": "Loading weights"})
     compose.ended = {"OOMKilled": killed, "ExitCode": code}
-    [said] = start_failure.explained(compose, "gpu-0", "it ended").problems
+    [said] = start_failure.explain_failure(compose, "gpu-0", "it ended").problems
     assert OUT_OF_MEMORY in said
     assert "memory_gb" in said
 
 
 def test_without_a_cause_the_last_lines_are_shown_and_where_the_rest_is() -> None:
     log = "".join(f"line {number}\n" for number in range(500))
-    trouble = start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
+    trouble = start_failure.explain_failure(Fake({}, {"gpu-0": log}), "gpu-0", "gpu-0 exits repeatedly")
     assert trouble.details.splitlines() == [f"line {number}" for number in range(475, 500)]
     assert re.search(r"The whole log: \S+/gpu-0\.log\.", trouble.problems[0])
 
 
 def test_the_whole_log_is_kept_and_closed_to_others(folder: Path) -> None:
     log = "".join(f"line {number}\n" for number in range(5000))
-    start_failure.explained(Fake({}, {"gpu-0": log}), "gpu-0", "it ended")
+    start_failure.explain_failure(Fake({}, {"gpu-0": log}), "gpu-0", "it ended")
     [kept] = folder.rglob("gpu-0.log")
     assert kept.read_text() == log
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -118,7 +118,7 @@ def test_logs_that_cannot_be_read_hide_no_failure() -> None:
         def __call__(self, *arguments: str, **more: object) -> str:
             raise CommandFailed(["docker"], 1, "no such service")
 
-    [said] = start_failure.explained(Broken({}, {}), "gpu-0", "gpu-0 exits repeatedly").problems
+    [said] = start_failure.explain_failure(Broken({}, {}), "gpu-0", "gpu-0 exits repeatedly").problems
     assert said == "gpu-0 exits repeatedly. `make logs PART=gpu-0` shows the log."
 
 
@@ -161,6 +161,6 @@ def test_an_engine_that_is_too_slow_is_a_failure_only_where_its_pool_has_no_othe
 
 def test_all_logs_are_kept_before_containers_are_removed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     compose = Fake(dict.fromkeys(("gateway", "controller", "gpu-0", "models"), "exited"), {"gpu-0": "x", "models": "y"})
-    up._keep_logs(compose)
+    up._save_all_logs(compose)
     assert sorted(path.stem for path in folder.rglob("*.log")) == ["controller", "gateway", "gpu-0", "models"]
     assert "the logs of the containers were saved" in capsys.readouterr().out

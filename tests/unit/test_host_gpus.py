@@ -77,8 +77,8 @@ class Host:
 
     def doctor(self, name: str = "NVIDIA GeForce RTX 4090", text: str = AUTO) -> doctor.Check:
         found = Inventory(flavour="cuda", gpus=(HostGpu(index=0, name=name),))
-        checks = doctor.run_checks(parse(text), WORKS, found, ours_runs=True)
-        return next(check for check in checks if check.what == "NVIDIA driver")
+        checks = doctor.run_checks(parse(text), WORKS, found, is_running=True)
+        return next(check for check in checks if check.name == "NVIDIA driver")
 
 
 @pytest.fixture

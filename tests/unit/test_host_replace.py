@@ -57,7 +57,7 @@ class Host:
         assert name not in started_services.services(self.folder), "the controller would let go of the old one"
         self.up.append(name)
 
-    def look(self) -> dict[str, EngineStatus]:
+    def query_engines(self) -> dict[str, EngineStatus]:
         return {name: EngineStatus("large", "up", 0) for name in self.up}
 
     def subnet(self) -> str:

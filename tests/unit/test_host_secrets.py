@@ -39,9 +39,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(text: str) -> dict[str, tuple[str, str]]:
-    checks = doctor.run_checks(placed(text + ENGINES), WORKS, EMULATED, ours_runs=True)
-    wanted = [check for check in checks if check.what == "certificate" or "." in check.what]
-    return {check.what: (check.found, check.remedy) for check in wanted}
+    checks = doctor.run_checks(placed(text + ENGINES), WORKS, EMULATED, is_running=True)
+    wanted = [check for check in checks if check.name == "certificate" or "." in check.name]
+    return {check.name: (check.found, check.remedy) for check in wanted}
 
 
 def put(path: Path, mode: int = 0o640) -> Path:
@@ -52,8 +52,8 @@ def put(path: Path, mode: int = 0o640) -> Path:
 
 def test_the_admin_key_is_made_by_make_up_and_told_when_it_is_closed(folder: Path) -> None:
     def admin_key() -> tuple[str, str]:
-        checks = doctor.run_checks(placed(TLS + ENGINES), WORKS, EMULATED, ours_runs=True)
-        return next((check.found, check.remedy) for check in checks if check.what == "admin key")
+        checks = doctor.run_checks(placed(TLS + ENGINES), WORKS, EMULATED, is_running=True)
+        return next((check.found, check.remedy) for check in checks if check.name == "admin key")
 
     assert admin_key() == ("`make up` creates it", "")
     file = put(folder / "admin.key", 0o600)
@@ -72,13 +72,13 @@ def test_keys_of_endpoints_are_told_like_those_of_pools(folder: Path) -> None:
         "pools: [{name: a, model: m, media: {images_per_prompt: 0, videos_per_prompt: 0}}]\n"
         f"engines: [{{name: e, pool: a, address: 'adapter:9100', endpoint: {endpoint}}}]\n"
     )
-    assert secrets.of_pools(place_engines(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
+    assert secrets.list_pool_secrets(place_engines(parse(text), EMULATED)) == {"engines[e].endpoint (e.key)": "e.key"}
 
 
 def test_files_of_those_who_are_told_of_alerts_are_looked_for_too() -> None:
     alerting = "{webhooks: [{url: 'http://h/'}, {url_file: pager.url}], emails: [{to: a@b, sender: c@d, server: 'e:25', password_file: mail}]}"
     text = "pools: [{name: a, model: m}]\nmonitoring: {alerting: " + alerting + "}\n" + ENGINES
-    assert secrets.of_alerting(place_engines(parse(text), EMULATED)) == {
+    assert secrets.list_alerting_secrets(place_engines(parse(text), EMULATED)) == {
         "monitoring.alerting.webhooks[2].url_file": "pager.url",
         "monitoring.alerting.emails[1].password_file": "mail",
     }

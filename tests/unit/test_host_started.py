@@ -10,7 +10,7 @@ from manyeyes.cli import started_services, up
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_containers import restart_times
 from manyeyes.cli.engine_restart import EngineStatus, LeftOutOfRotation, RestartFailed, RestartTimes, restart
-from manyeyes.cli.rolling_restart import left_out, render_engines
+from manyeyes.cli.rolling_restart import describe_left_out, render_engines
 from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import DEFAULT_INVENTORY, place_engines
@@ -74,10 +74,10 @@ def test_an_engine_that_is_alone_in_its_pool_is_not_restarted_for_a_name(
     started_services.record(tmp_path, before)
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
     changed = ["one", "two", "three"]
-    assert up._later(cluster, cast("Compose", Running()), changed) == (["two", "three"], ["one"])
+    assert up._split_changed(cluster, cast("Compose", Running()), changed) == (["two", "three"], ["one"])
     after["one"]["command"].append("--seed=1")
     (tmp_path / "engines.yaml").write_text(yaml.safe_dump({"services": after}))
-    assert up._later(cluster, cast("Compose", Running()), changed) == (changed, [])
+    assert up._split_changed(cluster, cast("Compose", Running()), changed) == (changed, [])
 
 
 def test_an_engine_is_stopped_only_after_nginx_and_the_controller_looked_again() -> None:
@@ -94,17 +94,17 @@ class Interrupted:
     """The first look after the engine was held is interrupted, and so is letting it in again."""
 
     def __init__(self) -> None:
-        self.held = False
+        self.is_drained = False
 
-    def look(self) -> dict[str, EngineStatus]:
-        if self.held:
+    def query_engines(self) -> dict[str, EngineStatus]:
+        if self.is_drained:
             raise KeyboardInterrupt
         return {"a": EngineStatus("p", "up", 0), "b": EngineStatus("p", "up", 0)}
 
-    def hold(self, name: str) -> None:
-        self.held = True
+    def drain(self, name: str) -> None:
+        self.is_drained = True
 
-    def release(self, name: str) -> None:
+    def resume(self, name: str) -> None:
         raise KeyboardInterrupt
 
     def stop(self, name: str) -> None:
@@ -112,7 +112,7 @@ class Interrupted:
 
     start = stop
 
-    def why_not_up(self, name: str) -> str:
+    def find_start_failure(self, name: str) -> str:
         return ""
 
 
@@ -128,13 +128,13 @@ class Refused(Interrupted):
     def __init__(self, state: str, answer: str = "There is no engine 'a'.") -> None:
         self.state, self.answer = state, answer
 
-    def look(self) -> dict[str, EngineStatus]:
+    def query_engines(self) -> dict[str, EngineStatus]:
         return {"a": EngineStatus("p", self.state, 0), "b": EngineStatus("p", "up", 0)}
 
-    def hold(self, name: str) -> None:
+    def drain(self, name: str) -> None:
         raise CliError(self.answer)
 
-    release = hold
+    resume = drain
 
 
 def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it() -> None:
@@ -142,21 +142,21 @@ def test_what_ended_a_restart_is_told_and_nobody_is_said_to_have_interrupted_it(
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("up"))
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Refused("draining", "The disk is full."))
-    said = left_out(caught.value, "`manyeyes resume a` puts it back")
+    said = describe_left_out(caught.value, "`manyeyes resume a` puts it back")
     assert said.startswith("a could not be restarted: The disk is full. ")
     assert said.endswith("a may be out of rotation: `manyeyes resume a` puts it back")
     assert "interrupted" not in said
     with pytest.raises(LeftOutOfRotation) as caught:
         restart(["a"], RestartTimes(1, 1, 1, 1), Interrupted())
-    assert left_out(caught.value, "r") == "interrupted; a may be out of rotation: r"
+    assert describe_left_out(caught.value, "r") == "interrupted; a may be out of rotation: r"
 
 
 def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
     class Falls(Refused):
-        def hold(self, name: str) -> None:
+        def drain(self, name: str) -> None:
             self.state = "warming"
 
-        def release(self, name: str) -> None:
+        def resume(self, name: str) -> None:
             raise CliError("The controller is away.")
 
         def stop(self, name: str) -> None:
@@ -164,7 +164,7 @@ def test_an_engine_that_fails_and_cannot_be_let_in_says_both() -> None:
 
         start = stop
 
-        def why_not_up(self, name: str) -> str:
+        def find_start_failure(self, name: str) -> str:
             return "it exits repeatedly"
 
     with pytest.raises(

@@ -142,7 +142,7 @@ def test_random_queries_get_an_answer_or_none_and_never_an_exception() -> None:
             assert reply, bytes(wire)
         assert reply is None or reply[:2] == wire[:2]
     assert rcode(answers.to(dns.message.make_query(SRV, "SRV").to_wire(), over_udp=True)) == dns.rcode.NOERROR
-    assert sum(len(key[0]) for key in answers._kept) < 4 << 20
+    assert sum(len(key[0]) for key in answers._cache) < 4 << 20
 
 
 # --- the gateway's log
@@ -222,7 +222,7 @@ async def test_an_odd_http_answer_is_a_bounded_reply_or_none(raw: bytes) -> None
         url = f"http://127.0.0.1:{engine.port}/x"
         async with httpx.AsyncClient(trust_env=False) as client:
             with contextlib.suppress(RequestFailed):
-                reply = await bounded_request(client, "GET", url, 5, most_bytes=64 << 10)
+                reply = await bounded_request(client, "GET", url, 5, max_bytes=64 << 10)
                 assert len(reply.body) <= 64 << 10
                 with contextlib.suppress(ValueError):
                     reply.json()
@@ -373,7 +373,7 @@ def test_damaged_state_is_set_aside_or_empty(tmp_path: Path, content: bytes) -> 
     (tmp_path / "started.yaml").write_bytes(content)
     kept = StateStore(tmp_path)
     assert Fleet(cluster(), kept).members["a"].address is None
-    assert scaling_memory.load_state(kept).wanted == {}
+    assert scaling_memory.load_state(kept).desired == {}
     found, _ = registered(kept, cluster())
     assert (found.engines, found.pools, found.weights) == ((), (), ())
     assert ConfigReader(tmp_path).changed() is None

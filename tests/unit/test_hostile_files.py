@@ -121,7 +121,7 @@ def test_what_is_no_text_file_is_refused_by_its_name(
 ) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "binary").write_bytes(b"a: \xff\xfe")
-    (tmp_path / "huge").write_bytes(b"#" * (documents.MOST_BYTES + 1))
+    (tmp_path / "huge").write_bytes(b"#" * (documents.MAX_BYTES + 1))
     (tmp_path / "loop").symlink_to("loop")
     for name, why in (
         ("folder", "is a folder"),

@@ -6,22 +6,22 @@ from random import Random
 import pytest
 from PIL import Image
 
-from loadtest.content import SIZES, PictureKind, SeededPicture, SeededVideo, strips
+from loadtest.content import SIZES, ImageKind, SeededImage, SeededVideo, strips
 from manyeyes.emulator.media_headers import read_clip
 
 
 @pytest.mark.parametrize("kind", ["photo", "page", "screen"])
-def test_a_picture_is_a_whole_jpeg_of_its_size(kind: PictureKind) -> None:
-    picture = Image.open(io.BytesIO(SeededPicture(kind, "a").jpeg()))
+def test_a_picture_is_a_whole_jpeg_of_its_size(kind: ImageKind) -> None:
+    picture = Image.open(io.BytesIO(SeededImage(kind, "a").jpeg()))
     picture.load()
     assert picture.size == SIZES[kind]
 
 
 def test_another_name_is_another_picture_in_bytes_and_in_pixels_and_the_same_name_the_same() -> None:
-    one, other = SeededPicture("photo", "1").jpeg(), SeededPicture("photo", "2").jpeg()
+    one, other = SeededImage("photo", "1").jpeg(), SeededImage("photo", "2").jpeg()
     assert one != other
     assert Image.open(io.BytesIO(one)).tobytes() != Image.open(io.BytesIO(other)).tobytes()
-    assert SeededPicture("photo", "1").jpeg() == one
+    assert SeededImage("photo", "1").jpeg() == one
     assert 140_000 <= len(one) <= 165_000, "what a photograph weighs"
 
 

@@ -76,14 +76,14 @@ def test_a_search_finds_the_limit_to_its_precision(limit: float) -> None:
     search = LevelSearch(SearchPlan(start=4.0, precision=0.05, max_probes=20))
     while (here := search.level) is not None:
         search.record(here, here <= limit)
-    assert limit / 1.05 <= search.highest_held <= limit
+    assert limit / 1.05 <= search.highest_met <= limit
 
 
 def test_a_search_ends_where_nothing_holds() -> None:
     search = LevelSearch(SearchPlan(start=4.0))
     while (here := search.level) is not None:
         search.record(here, False)
-    assert search.highest_held == 0
+    assert search.highest_met == 0
     assert search.probes < 9
 
 

@@ -39,7 +39,7 @@ def grafana() -> Iterator[str]:
 
 
 def test_a_phase_is_marked_from_its_beginning_to_its_end(grafana: str) -> None:
-    GrafanaAnnotations(grafana, "token").mark("2 engines, full", 100.5, 130.25, ["scale-proof"])
+    GrafanaAnnotations(grafana, "token").annotate("2 engines, full", 100.5, 130.25, ["scale-proof"])
     ((path, key, body),) = Grafana.asked
     assert (path, key) == ("/grafana/api/annotations", "Bearer token")
     assert (body["time"], body["timeEnd"], body["text"]) == (100_500, 130_250, "2 engines, full")
@@ -51,16 +51,16 @@ def test_a_grafana_that_refuses_is_said_once_and_nothing_fails(
 ) -> None:
     Grafana.status = 401
     marks = GrafanaAnnotations(grafana)
-    marks.mark("one", 1, 2)
-    marks.mark("two", 2, 3)
+    marks.annotate("one", 1, 2)
+    marks.annotate("two", 2, 3)
     assert len(Grafana.asked) == 1
     assert capsys.readouterr().out.count("Grafana accepts no annotations") == 1
 
 
 def test_without_a_url_nobody_is_asked() -> None:
     marks = GrafanaAnnotations()
-    marks.mark("one", 1, 2)
-    assert marks.trouble == ""
+    marks.annotate("one", 1, 2)
+    assert marks.problem == ""
 
 
 def test_a_run_is_a_mark_of_the_cluster_for_as_long_as_it_lasts(grafana: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_an_objective_that_no_rate_met_is_said() -> None:
 
 
 def test_a_row_has_a_cell_for_each_number_of_engines_and_the_change_to_the_most() -> None:
-    made = {row.what: row for row in report_rows(summarize(whole()), "x")}
+    made = {row.label: row for row in report_rows(summarize(whole()), "x")}
     assert made["Most requests a second under the objective"].change == "3.00 ×"
     assert made["P95, seconds"].change == "−67 %"
     assert made["Videos answered, %"].cells == ("80.0", "100.0", "100.0")
@@ -199,7 +199,9 @@ def run_of(folder: Path, factor: float) -> Path:
 
 def test_a_difference_within_the_spread_is_noise_and_one_beyond_it_is_not(tmp_path: Path) -> None:
     a, b = run_of(tmp_path / "a", 1.0), run_of(tmp_path / "b", 1.3)
-    found = {row.what: row for row in compare.differences(compare.read_run_folder(a)[1], compare.read_run_folder(b)[1])}
+    found = {
+        row.figure: row for row in compare.differences(compare.read_run_folder(a)[1], compare.read_run_folder(b)[1])
+    }
     assert found["3: p95, s"].verdict == "worse"
     assert found["3: p95, s"].change == pytest.approx(0.3)
     assert found["3: requests a second, all busy"].verdict == "noise"

@@ -15,7 +15,7 @@ from manyeyes.cli.terminal import CliError
 from manyeyes.observability import vllm_log_config
 from manyeyes.observability.log_format import ALWAYS, FIELDS, json_line
 from manyeyes.observability.log_lines import LogLine, format_line, read_compose_line, read_line
-from manyeyes.observability.request_trace import request_tries, trace_request
+from manyeyes.observability.request_trace import parse_attempts, trace_request
 
 ROOT = Path(__file__).resolve().parents[2]
 AT = "2026-11-21T20:10:22.860Z"
@@ -83,12 +83,12 @@ def test_a_line_fits_the_terminal_and_is_one_line_without_one() -> None:
 
 
 def test_the_attempts_of_a_request_are_told_one_after_the_other_also_over_two_pools() -> None:
-    found = request_tries(read_line("gateway", request_line(attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.4:8000", attempt_status="502, 502 : 200",
+    found = parse_attempts(read_line("gateway", request_line(attempts="10.0.0.2:8000, 10.0.0.3:8000 : 10.0.0.4:8000", attempt_status="502, 502 : 200",
                                                connect_s="0.000, - : 0.000", header_s="-, - : 0.300", response_s="0.100, 0.000 : 0.900")))  # fmt: skip
     assert [(one.address, one.connected, one.header_s) for one in found] == [
         ("10.0.0.2:8000", True, None), ("10.0.0.3:8000", False, None), ("10.0.0.4:8000", True, 0.3),
     ]  # fmt: skip
-    assert found[2].begun_s - found[0].begun_s == pytest.approx(0.1)
+    assert found[2].started_s - found[0].started_s == pytest.approx(0.1)
 
 
 def lines() -> list[LogLine]:
@@ -114,7 +114,7 @@ def lines() -> list[LogLine]:
 
 
 def test_a_story_holds_what_is_about_the_request_and_nothing_else() -> None:
-    told = [f"{one.who}: {one.what}" for one in trace_request(lines(), "try-1")]
+    told = [f"{one.source}: {one.text}" for one in trace_request(lines(), "try-1")]
     assert told == [
         "gateway: POST /v1/chat/completions from 10.0.0.9 with key alice, model big, 1000 bytes",
         "gateway: sent to gpu-0 (10.0.0.2:8000): no connection after 0.100 s",
@@ -142,10 +142,10 @@ def test_a_request_that_no_log_knows_is_refused_with_a_sentence(
 
 def test_parts_levels_and_engines_are_chosen() -> None:
     wanted = host_logs.LogFilter(part="engine", level="warning")
-    assert not wanted.takes(lines()[-1])
-    assert host_logs.LogFilter(part="engine").takes(lines()[-1])
-    assert host_logs.LogFilter(part="gpu-1").takes(lines()[-1])
-    assert [host_logs.LogFilter(part="gateway", level="error").takes(one) for one in lines()].count(True) == 2
+    assert not wanted.matches(lines()[-1])
+    assert host_logs.LogFilter(part="engine").matches(lines()[-1])
+    assert host_logs.LogFilter(part="gpu-1").matches(lines()[-1])
+    assert [host_logs.LogFilter(part="gateway", level="error").matches(one) for one in lines()].count(True) == 2
 
 
 # --- vLLM's own lines: the templates are those of vLLM 0.32 ---

@@ -76,20 +76,20 @@ def png(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize(("width", "height"), [(7000, 1000), (1000, 7000), (2000, 2000), (20_000, 200)])
 def test_a_large_picture_is_scaled_down_as_soon_as_it_is_decoded(module: Any, width: int, height: int) -> None:
-    found = module.Picture(ImageMediaIO()).load_bytes(png(width, height))
+    found = module.ScaledImage(ImageMediaIO()).load_bytes(png(width, height))
     assert found.media.width * found.media.height <= PIXELS
     assert found.media.width % 32 == found.media.height % 32 == 0
     assert found.original_bytes == png(width, height)  # caches know it by what the client sent
 
 
 def test_a_picture_that_is_not_too_large_stays_as_it_is(module: Any) -> None:
-    assert module.Picture(ImageMediaIO()).load_bytes(png(1000, 1300)).media.size == (1000, 1300)
+    assert module.ScaledImage(ImageMediaIO()).load_bytes(png(1000, 1300)).media.size == (1000, 1300)
 
 
 def test_a_picture_above_pillows_own_limit_is_the_clients_mistake(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="Failed to load image: Image size"):  # vLLM makes 400 of a ValueError
-        module.Picture(ImageMediaIO()).load_bytes(png(100, 100))
+        module.ScaledImage(ImageMediaIO()).load_bytes(png(100, 100))
 
 
 def test_frames_of_a_video_are_refused_at_a_smaller_size_than_pictures(module: Any) -> None:
@@ -101,24 +101,24 @@ def test_frames_of_a_video_are_refused_at_a_smaller_size_than_pictures(module: A
 
 
 async def test_a_request_waits_while_others_have_the_room_and_the_first_one_never_does(module: Any) -> None:
-    room = module.Room(100)
-    await asyncio.wait_for(room.take("first", 150), 1)
-    waiting = asyncio.create_task(room.take("second", 10))
+    budget = module.MemoryBudget(100)
+    await asyncio.wait_for(budget.reserve("first", 150), 1)
+    waiting = asyncio.create_task(budget.reserve("second", 10))
     await asyncio.sleep(0)
-    await asyncio.wait_for(room.take("first", 50), 1)
+    await asyncio.wait_for(budget.reserve("first", 50), 1)
     assert not waiting.done()
-    room.leave("first")
+    budget.release_all("first")
     await asyncio.wait_for(waiting, 1)
-    assert room.held == {"second": 10}
+    assert budget.used == {"second": 10}
 
 
 async def test_what_was_not_needed_lets_others_in(module: Any) -> None:
-    room = module.Room(100)
-    await room.take("first", 90)
-    waiting = asyncio.create_task(room.take("second", 50))
+    budget = module.MemoryBudget(100)
+    await budget.reserve("first", 90)
+    waiting = asyncio.create_task(budget.reserve("second", 50))
     await asyncio.sleep(0)
     assert not waiting.done()
-    room.give_back("first", 60)
+    budget.release("first", 60)
     await asyncio.wait_for(waiting, 1)
 
 
@@ -128,14 +128,14 @@ async def test_requests_that_each_want_more_than_there_is_are_all_done_one_after
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for _ in range(16):
             await module.BoundedConnector().load_from_url_async(png(1280, 1024), ImageMediaIO())
-        most.append(len(module.ROOM.held))
+        most.append(len(module.BUDGET.used))
         await asyncio.sleep(0)
 
     guard = module.MediaRoom(app)
     scope = {"type": "http", "method": "POST", "headers": [(b"content-length", b"100000")]}
     await asyncio.wait_for(asyncio.gather(*[guard(scope, None, None) for _ in range(8)]), 60)
     assert len(most) == 8
-    assert module.ROOM.held == {}
+    assert module.BUDGET.used == {}
 
 
 async def test_a_request_that_fails_or_whose_client_leaves_gives_its_room_back(module: Any) -> None:
@@ -149,15 +149,15 @@ async def test_a_request_that_fails_or_whose_client_leaves_gives_its_room_back(m
     scope = {"type": "http", "method": "POST", "headers": []}
     request = asyncio.create_task(module.MediaRoom(app)(scope, None, None))
     await asyncio.wait_for(entered.wait(), 5)
-    assert sum(module.ROOM.held.values()) == 1280 * 1024 * 18
+    assert sum(module.BUDGET.used.values()) == 1280 * 1024 * 18
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    assert module.ROOM.held == {}
+    assert module.BUDGET.used == {}
 
 
 async def test_health_checks_never_wait_for_room(module: Any) -> None:
-    await module.ROOM.take("other", module.ROOM_BYTES)
+    await module.BUDGET.reserve("other", module.BUDGET_BYTES)
     asked: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

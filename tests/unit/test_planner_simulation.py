@@ -37,11 +37,11 @@ def run(wanted: PlanRequest, engines: int = 3, warm_s: float = 20.0, measured_s:
 @pytest.mark.parametrize("rps", [3.0, 40.0], ids=["calm", "overloaded"])
 def test_every_request_ends_once(policy: str, rps: float) -> None:
     few_places = replace(CARD, in_flight=20, max_num_seqs=10)
-    simulation = Simulation(replace(ask(rps=rps, policy=policy), card=few_places), 2, MeasuredSpan(5.0, 20.0))
+    simulation = Simulation(replace(ask(rps=rps, policy=policy), gpu_spec=few_places), 2, MeasuredSpan(5.0, 20.0))
     outcome = simulation.run()
     assert outcome.all_requests == outcome.all_ended
     assert outcome.requests == outcome.answered + outcome.refused + outcome.failed
-    assert simulation.under_way == 0
+    assert simulation.in_flight == 0
     assert sum(simulation.balancer.counts) == 0
     assert not simulation._sequences
     assert bool(outcome.refused) is (rps > 10)
@@ -84,7 +84,7 @@ def test_a_lone_request_takes_what_its_parts_take() -> None:
 
 def test_pictures_come_no_faster_than_one_thread_preprocesses_them() -> None:
     slow = replace(CARD, profile=replace(FOUR_B, preprocess_ms=200.0))
-    outcome = run(replace(ask(replace(PICTURES, output_tokens=2), rps=20.0), card=slow), engines=2)
+    outcome = run(replace(ask(replace(PICTURES, output_tokens=2), rps=20.0), gpu_spec=slow), engines=2)
     most = 2 / ((2 + 200 * 1280 * 704 / 1e6) / 1e3)
     assert outcome.rps == pytest.approx(most, rel=0.02)
     assert outcome.preprocessing_busy > 0.95
@@ -112,7 +112,7 @@ def test_with_one_engine_every_policy_is_the_same() -> None:
 
 def test_a_small_kv_cache_preempts_or_makes_wait_and_everybody_is_still_answered() -> None:
     tight = replace(CARD, kv_cache_tokens=6_000)
-    outcome = run(replace(ask(replace(PICTURES, output_tokens=400), rps=0.8), card=tight), engines=1)
+    outcome = run(replace(ask(replace(PICTURES, output_tokens=400), rps=0.8), gpu_spec=tight), engines=1)
     assert outcome.preempted or outcome.waited_s.get("kv", 0) > 0
     assert outcome.goodput == 1.0
 

@@ -23,7 +23,7 @@ WELL = PoolFigures(
     p95_s=4.2,
     p99_s=6.1,
     first_token_p95_s=0.31,
-    fell_back=0,
+    fallbacks=0,
 )
 LATE = replace(WELL, pool="small", in_time=0.9)
 IDLE = replace(WELL, pool="idle", requests=0, answered=None, in_time=None, p50_s=None, p95_s=None, p99_s=None)

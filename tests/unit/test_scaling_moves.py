@@ -22,8 +22,8 @@ UP, COMING, GOING, OFF, AWAY = (
 )
 
 
-def asked(wanted: int, *engines: ScaledEngine, now_s: float = 1000) -> MovePlan:
-    return plan_moves(engines, wanted, now_s, drain_s=300, settle_s=3)
+def asked(desired: int, *engines: ScaledEngine, now_s: float = 1000) -> MovePlan:
+    return plan_moves(engines, desired, now_s, drain_s=300, settle_s=3)
 
 
 ONE = ScaledEngine
@@ -33,26 +33,26 @@ MOVES = {
     "one that drains is taken back before another is started": (
         3,
         [ONE("a", UP), ONE("b", OFF), ONE("c", GOING, 5, 999), ONE("d", GOING, 9, 999)],
-        MovePlan(take_back=("d", "c")),
+        MovePlan(undrain=("d", "c")),
     ),
-    "the one with the least to do goes": (2, [ONE("a", UP, 4), ONE("b", UP, 1), ONE("c", UP, 9)], MovePlan(hold=("b",))),
-    "at a tie the last one goes": (2, [ONE("a", UP, 2), ONE("b", UP, 2), ONE("c", UP, 2)], MovePlan(hold=("c",))),
+    "the one with the least to do goes": (2, [ONE("a", UP, 4), ONE("b", UP, 1), ONE("c", UP, 9)], MovePlan(drain=("b",))),
+    "at a tie the last one goes": (2, [ONE("a", UP, 2), ONE("b", UP, 2), ONE("c", UP, 2)], MovePlan(drain=("c",))),
     "the one whose GPU another pool needs goes first": (
         1,
         [ONE("a", UP, 9, waited_for=True), ONE("b", UP, 0)],
-        MovePlan(hold=("a",)),
+        MovePlan(drain=("a",)),
     ),
     "the last one up is never held though another is coming": (1, [ONE("a", UP), ONE("b", COMING)], MovePlan()),
     "broken and drained engines are replaced": (2, [ONE("a", AWAY), ONE("b", UP), ONE("c", OFF)], MovePlan(start=("c",))),
     "what cannot be had is missing": (3, [ONE("a", UP), ONE("b", OFF, blocked=True), ONE("c", AWAY)], MovePlan(missing=2)),
-    "one that nobody can stop is not held": (1, [ONE("a", UP, 5), ONE("b", UP, 0, fixed=True)], MovePlan(hold=("a",))),
+    "one that nobody can stop is not held": (1, [ONE("a", UP, 5), ONE("b", UP, 0, fixed=True)], MovePlan(drain=("a",))),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", MOVES)
 def test_which_engines_start_and_which_go(case: str) -> None:
-    wanted, engines, plan = MOVES[case]
-    assert asked(wanted, *engines) == plan
+    desired, engines, plan = MOVES[case]
+    assert asked(desired, *engines) == plan
 
 
 def test_a_held_one_rests_when_idle_but_not_before_the_gateway_knows() -> None:
@@ -72,16 +72,18 @@ def test_a_held_one_that_is_busy_or_unknown_rests_when_its_time_is_over() -> Non
 
 
 def facts(state: EngineState, **more: object) -> EngineFacts:
-    return EngineFacts(**({"state": state, "serves": state is EngineState.UP, "held": False} | more))  # type: ignore[arg-type]
+    return EngineFacts(**({"state": state, "serves": state is EngineState.UP, "drained": False} | more))  # type: ignore[arg-type]
 
 
 def test_stages_follow_from_facts() -> None:
     assert lifecycle_stage(facts(EngineState.UP), 60, 15) is UP
-    assert lifecycle_stage(facts(EngineState.UP, held=True), 60, 15) is AWAY
-    assert lifecycle_stage(facts(EngineState.UP, held=True, draining=True), 60, 15) is GOING
+    assert lifecycle_stage(facts(EngineState.UP, drained=True), 60, 15) is AWAY
+    assert lifecycle_stage(facts(EngineState.UP, drained=True, draining=True), 60, 15) is GOING
     assert lifecycle_stage(facts(EngineState.DOWN, at_rest=True), 60, 15) is OFF
     assert lifecycle_stage(facts(EngineState.SLEEPING, moving=ActuatorCall.STARTING), 60, 15) is COMING
-    assert lifecycle_stage(facts(EngineState.UP, held=True, draining=True, moving=ActuatorCall.RESTING), 60, 15) is OFF
+    assert (
+        lifecycle_stage(facts(EngineState.UP, drained=True, draining=True, moving=ActuatorCall.RESTING), 60, 15) is OFF
+    )
 
 
 def test_an_engine_that_goes_down_gets_a_stand_in_after_a_moment() -> None:

@@ -145,7 +145,7 @@ def test_what_scaling_remembers_is_read_again(tmp_path: Path) -> None:
         ({"last": ProbeResult.DEAD}, True),
         ({"last": ProbeResult.GONE}, False),  # it loads its model, or does not run
         ({"state": EngineState.SUSPECT}, False),
-        ({"held": True}, False),  # a person looks after it
+        ({"drained": True}, False),  # a person looks after it
     ],
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:
@@ -157,7 +157,7 @@ def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: 
 
 
 def test_a_stopped_engine_is_told_as_sleeping_and_a_started_one_as_starting() -> None:
-    known = state_machine.rest(states.EngineHealth(state=EngineState.DOWN, held=True)).engine
+    known = state_machine.rest(states.EngineHealth(state=EngineState.DOWN, drained=True)).engine
     assert known.shown is EngineState.SLEEPING
     assert state_machine.expect(known).engine.shown is EngineState.STARTING
 

@@ -59,8 +59,8 @@ def test_prometheus_exports_are_read_too() -> None:
 
 def test_decisions_and_engine_hours_follow_from_the_record() -> None:
     replayed = replay(POLICY, 4, recorded())
-    assert [decision.wanted for decision in replayed.decisions][:2] == [3, 4]
-    assert replayed.decisions[-1].wanted < 4
+    assert [decision.desired for decision in replayed.decisions][:2] == [3, 4]
+    assert replayed.decisions[-1].desired < 4
     assert 1.5 < replayed.engine_hours < 4 * replayed.hours
     assert 0 < replayed.overloaded < 0.1
     assert replay(POLICY, 4, recorded()) == replayed

@@ -23,7 +23,7 @@ def engine(name: str, state: str = "up", **more: Any) -> dict[str, Any]:
 
 
 def pool(name: str, *engines: dict[str, Any], **more: Any) -> dict[str, Any]:
-    up = sum(one["state"] in cluster_status.SERVES for one in engines)
+    up = sum(one["state"] in cluster_status.SERVING_STATES for one in engines)
     said = {"model": f"Qwen/{name}-FP8", "fallback": None, "notice": "", "p95_ms": 1234}
     return {"name": name, "up": up, "total": len(engines), "engines": list(engines)} | said | more
 

@@ -129,12 +129,12 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
 
 def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:
     pool = Pool(name="big", model="org/Big", max_model_len=2048, media=Media(images_per_prompt=1))
-    one, two = AttachmentCost("a.png", 900, "10 × 10", pictures=1), AttachmentCost("b.png", 1300, "10 × 10", pictures=1)
+    one, two = AttachmentCost("a.png", 900, "10 × 10", images=1), AttachmentCost("b.png", 1300, "10 × 10", images=1)
     assert "900 vision tokens" in attachments.estimate_html([one], "", pool)
     assert "alert" not in attachments.estimate_html([one], "", pool)
     assert "big accepts at most 1 images" in attachments.estimate_html([one, two], "", pool)
     assert "exceeds the context length" in attachments.estimate_html(
-        [AttachmentCost("c.png", 2500, "", pictures=1)], "", pool
+        [AttachmentCost("c.png", 2500, "", images=1)], "", pool
     )
     assert attachments.estimate_html([], "long text", pool) == ""
 

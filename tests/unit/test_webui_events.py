@@ -81,7 +81,7 @@ def asks_for_nothing(event: BlockFunction) -> bool:
 def test_the_page_has_the_generators_that_these_tests_are_about(blocks: gr.Blocks) -> None:
     names = [function(event).__qualname__ for event in generators(blocks) if asks_for_nothing(event)]
     assert set(names) >= {
-        "ReplyHandlers.submit", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.ask", "IndividualHandlers.ask", "FallbackHandlers.run",
+        "ReplyHandlers.submit", "DocumentsHandlers.read", "DocumentsHandlers.again", "CompareHandlers.run", "IndividualHandlers.run", "FallbackHandlers.run",
         "AgentHandlers.step", "AgentHandlers.every",
     }  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_a_connection_that_breaks_before_an_answer_came_or_in_the_middle_of_it_i
 async def test_asking_a_gateway_that_is_not_there_fails_in_words() -> None:
     gateway = GatewayClient(WebuiSettings(gateway_url="http://127.0.0.1:9"))  # the discard port: nothing listens
     answer = StreamedAnswer(started_s=0)
-    await gateway.ask(ChatRequest("m", [{"role": "user", "content": "hi"}], "page", 0.0, 1.0, 16), answer)
+    await gateway.stream(ChatRequest("m", [{"role": "user", "content": "hi"}], "page", 0.0, 1.0, 16), answer)
     assert answer.failure is not None
     assert answer.failure.summary == "The gateway at http://127.0.0.1:9 cannot be reached."
     assert await gateway.pools() is None

@@ -138,7 +138,7 @@ def test_a_pdf_with_a_password_says_what_to_do(uploads_folder: Path) -> None:
 
 def test_a_pdf_of_too_many_pages_points_to_documents(uploads_folder: Path) -> None:
     with pytest.raises(UserError, match="Documents tab"):
-        prepare_attachments([a_pdf(uploads_folder, 6)], LIMITS, MEDIA, most_pages=5)
+        prepare_attachments([a_pdf(uploads_folder, 6)], LIMITS, MEDIA, max_pages=5)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../../etc/passwd"])

@@ -25,7 +25,7 @@ class Engines:
         self.parts = list(parts)
         self.asked: list[ChatRequest] = []
 
-    async def ask(self, question: ChatRequest, answer: StreamedAnswer) -> None:
+    async def stream(self, question: ChatRequest, answer: StreamedAnswer) -> None:
         self.asked.append(question)
         self.parts.pop(0)(answer)
         answer.end()

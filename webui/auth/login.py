@@ -36,17 +36,17 @@ def users_file(path: Path | None) -> ReloadedFile[Users]:
     """Loads the users and reloads a changed file. If the file disappears, the users stay valid. Raises UsersError."""
     if path is None:
         return ReloadedFile(None, Users(), Users, _log_refused)
-    in_force = load_users(path)
+    loaded = load_users(path)
 
     def read() -> Users:
-        nonlocal in_force
-        found = load_users(path)
-        if in_force.users and not found.users:
+        nonlocal loaded
+        changed = load_users(path)
+        if loaded.users and not changed.users:
             raise UsersError(path, ["the file is missing; the loaded users stay valid until the page restarts"])
-        in_force = found
-        return found
+        loaded = changed
+        return changed
 
-    return ReloadedFile(path, in_force, read, _log_refused)
+    return ReloadedFile(path, loaded, read, _log_refused)
 
 
 def _log_refused(error: UsersError) -> None:
@@ -91,7 +91,7 @@ class LoginMiddleware:
         """Returns the user name if the cookie is genuine and not expired."""
         try:
             name, until, signature = request.cookies[LOGIN_COOKIE].split(".")
-            user = users.named(_decode_name(name))
+            user = users.find(_decode_name(name))
             if user is None or float(until) < self._now():
                 return None
         except (KeyError, ValueError):
@@ -109,7 +109,7 @@ class LoginMiddleware:
                 answer.headers["Retry-After"] = str(round(wait_s) + 1)
                 return answer
             name, password = await _read_form(request)
-            user = users.named(name)
+            user = users.find(name)
             async with self._hashing:
                 right = await asyncio.to_thread(verify_password, password, user)
             if not right or user is None:
@@ -168,8 +168,8 @@ async def _read_form(request: Request) -> tuple[str, str]:
         body += part
         if len(body) > MAX_FORM_BYTES:
             return "", ""
-    found = parse_qs(body.decode(errors="replace"))
-    return found.get("username", [""])[0].strip(), found.get("password", [""])[0]
+    fields = parse_qs(body.decode(errors="replace"))
+    return fields.get("username", [""])[0].strip(), fields.get("password", [""])[0]
 
 
 def _sign(user: User, until: str) -> str:

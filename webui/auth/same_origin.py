@@ -106,9 +106,12 @@ def _opens_the_page(scope: Scope, headers: Headers) -> bool:
 def _is_same(origin: str, host: str) -> bool:
     """Compares host and port only, because a proxy may terminate TLS. `null` and invalid origins never match."""
     try:
-        theirs, own = urlsplit(origin.strip()), urlsplit(f"//{host.strip()}")
-        standard = PORTS[theirs.scheme]
-        return bool(own.hostname) and (theirs.hostname, theirs.port or standard) == (own.hostname, own.port or standard)
+        origin_parts, own = urlsplit(origin.strip()), urlsplit(f"//{host.strip()}")
+        standard = PORTS[origin_parts.scheme]
+        return bool(own.hostname) and (origin_parts.hostname, origin_parts.port or standard) == (
+            own.hostname,
+            own.port or standard,
+        )
     except (KeyError, ValueError):
         return False
 

@@ -134,16 +134,16 @@ def upload_folder() -> Path:
 
 def resolve_upload(path: str | Path) -> Path:
     """Resolves `path` if the user may read it, else raises UserError. A browser can send any path in a request."""
-    found = Path(path).resolve()
-    if not (found.is_relative_to(upload_folder()) or found.is_relative_to(samples.HERE)):
+    resolved = Path(path).resolve()
+    if not (resolved.is_relative_to(upload_folder()) or resolved.is_relative_to(samples.HERE)):
         raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
-    if found.is_file() and not may_read(found):
+    if resolved.is_file() and not may_read(resolved):
         raise UserError(_("This file was not uploaded to this page."), _("Attach it again."))
-    if not found.is_file():
+    if not resolved.is_file():
         raise UserError(
-            _("{name} is no longer on the server.", name=found.name), _("Attach it again, or start a new chat.")
+            _("{name} is no longer on the server.", name=resolved.name), _("Attach it again, or start a new chat.")
         )
-    return found
+    return resolved
 
 
 def store_upload(name: str, data: bytes) -> Path:

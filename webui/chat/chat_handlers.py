@@ -65,7 +65,7 @@ class ReplyHandlers:
         async for update in self._reply(turn, EMPTY_BOX, SamplingSettings(*sampling), request):
             yield update
 
-    async def ask_sample(
+    async def send_sample(
         self, request: gr.Request, chosen: gr.SelectData, history: list[Message], *sampling: Any
     ) -> AsyncIterator[ChatUpdate]:
         files = [file["path"] for file in chosen.value.get("files") or []]
@@ -96,11 +96,13 @@ class ReplyHandlers:
     def undo(self, request: gr.Request, of: gr.UndoData, history: list[Message]) -> ChatUpdate:
         """Removes the last question and its answer, and puts the question back into the box."""
         index = _message_index(of)
-        gone = next((message for message in history[index:] if message["role"] == "user"), None)
-        left = message_builder.remove_question(history, index)
-        uploads.hold_files(request.session_hash or "", "box", message_builder.message_files(gone) if gone else ())
-        self.replace_chat(request, left)
-        return left, _box_update(message_builder.box_value(gone) if gone else None, IDLE_BUTTONS)
+        question = next((message for message in history[index:] if message["role"] == "user"), None)
+        remaining = message_builder.remove_question(history, index)
+        uploads.hold_files(
+            request.session_hash or "", "box", message_builder.message_files(question) if question else ()
+        )
+        self.replace_chat(request, remaining)
+        return remaining, _box_update(message_builder.box_value(question) if question else None, IDLE_BUTTONS)
 
     def stop(self, request: gr.Request) -> None:
         if reply := self._replies.get(request.session_hash or ""):
@@ -129,23 +131,23 @@ class ReplyHandlers:
         hold_chat_files(request, turn.rendered())
         answer = StreamedAnswer(started_s=time.monotonic())
         by = Visitor(page, request.headers.get(KEY_HEADER) or "")
-        asking = asyncio.create_task(self._requester.send(turn.text, turn.files, sampling, by, answer, turn.history))
+        sending = asyncio.create_task(self._requester.send(turn.text, turn.files, sampling, by, answer, turn.history))
         try:
             yield [*turn.rendered(), message_builder.assistant_message("", "")], _box_update(box, BUSY_BUTTONS)
             drawn, pause_s = (0, 0), SHORTEST_REDRAW_S
-            while not asking.done() and not reply.stop:
+            while not sending.done() and not reply.stop:
                 due_s = time.monotonic() + pause_s
-                await asyncio.wait({asking}, timeout=pause_s)
+                await asyncio.wait({sending}, timeout=pause_s)
                 pause_s = next_redraw_pause(pause_s, time.monotonic() - due_s)
-                come = len(answer.text), len(answer.reasoning)
-                if come != drawn and not reply.stop:
-                    drawn = come
+                received = len(answer.text), len(answer.reasoning)
+                if received != drawn and not reply.stop:
+                    drawn = received
                     yield [*_shown_question(turn, answer), *_shown_answer(answer, "")], gr.skip()
-            answer.stopped = not asking.done()
+            answer.stopped = not sending.done()
         finally:  # also when the user closes the page: the gateway sees the closed connection, and the engine stops
-            asking.cancel()
+            sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await asking
+                await sending
             if self._replies.get(page) is reply:
                 del self._replies[page]
         if reply.replacement is not None:  # sent again: a redraw may reach the browser after that event's update
@@ -193,5 +195,5 @@ def _box_update(value: dict[str, Any] | None, buttons: dict[str, Any]) -> dict[s
 
 def next_redraw_pause(pause_s: float, late_s: float) -> float:
     """Returns the pause before the next redraw, from the last pause and its delay (in seconds)."""
-    wanted = pause_s * 1.6 if late_s > LATE_REDRAW_S else pause_s * 0.85
-    return min(LONGEST_REDRAW_S, max(SHORTEST_REDRAW_S, wanted))
+    next_pause_s = pause_s * 1.6 if late_s > LATE_REDRAW_S else pause_s * 0.85
+    return min(LONGEST_REDRAW_S, max(SHORTEST_REDRAW_S, next_pause_s))

@@ -67,15 +67,15 @@ class SamplingSettings:
         )
 
     def _seed(self) -> int | None:
-        found = str(self.seed if self.seed is not None else "").strip()
-        if not found:
+        text = str(self.seed if self.seed is not None else "").strip()
+        if not text:
             return None
-        if not found.removeprefix("-").isdecimal():
+        if not text.removeprefix("-").isdecimal():
             raise UserError(
-                _("Seed: expected a whole number, got {found}.", found=repr(found[:20])),
+                _("Seed: expected a whole number, got {value}.", value=repr(text[:20])),
                 _("Correct it or clear it, then press retry."),
             )
-        return int(found)
+        return int(text)
 
 
 @dataclass(frozen=True)

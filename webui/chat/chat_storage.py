@@ -44,10 +44,10 @@ def chat_title(history: list[Message]) -> str:
     """Returns the first words of the first question, or the names of its files."""
     for message in history:
         if message["role"] == "user":
-            words = " ".join(message_builder.message_text(message).split())
+            text = " ".join(message_builder.message_text(message).split())
             names = [path.name for path in message_builder.message_files(message)]
-            found = words or ", ".join(names) or _("Chat")
-            return found if len(found) <= TITLE_LENGTH else f"{found[: TITLE_LENGTH - 1].rstrip()}…"
+            title = text or ", ".join(names) or _("Chat")
+            return title if len(title) <= TITLE_LENGTH else f"{title[: TITLE_LENGTH - 1].rstrip()}…"
     return _("Chat")
 
 
@@ -63,22 +63,22 @@ def _pack_message(message: Message, text: str, pack_file: Callable[[Path], objec
 def _unpack_message(message: Message) -> Message:
     text, files = str(message.get("text", "")), list[str]()
     if message.get("role") == "user":
-        text, files = _held_files(text, message.get("files"))
+        text, files = _available_files(text, message.get("files"))
     return _shown_message(str(message.get("role")), text, files, message)
 
 
-def _held_files(text: str, files: object) -> tuple[str, list[str]]:
+def _available_files(text: str, files: object) -> tuple[str, list[str]]:
     """Returns the files that are still on the server, and the text with the names of the missing files."""
-    held, gone = [], []
+    available, missing = [], []
     for path in files if isinstance(files, list) else []:
         try:
-            held.append(str(uploads.resolve_upload(str(path))))
+            available.append(str(uploads.resolve_upload(str(path))))
         except UserError:
-            gone.append(Path(str(path)).name)
-    if gone:
-        note = _("No longer on the server: {names}", names=", ".join(gone))
+            missing.append(Path(str(path)).name)
+    if missing:
+        note = _("No longer on the server: {names}", names=", ".join(missing))
         text = f"{text}\n\n({note})".strip()
-    return text, held
+    return text, available
 
 
 def _shown_message(role: str, text: str, files: list[str], message: Message) -> Message:
@@ -101,11 +101,11 @@ def export_markdown(history: list[Message], name: str) -> str:
         if message["role"] == "user":
             parts.append("## Question")
             parts += [f"*Attached: {path.name}*" for path in message_builder.message_files(message)]
-            if words := message_builder.message_text(message):
-                parts.append(words)
+            if text := message_builder.message_text(message):
+                parts.append(text)
         elif message_builder.is_reasoning(message):
-            words = message_builder.answer_text(message)
-            parts.append(f"<details><summary>{message['metadata']['title']}</summary>\n\n{words}\n\n</details>")
+            text = message_builder.answer_text(message)
+            parts.append(f"<details><summary>{message['metadata']['title']}</summary>\n\n{text}\n\n</details>")
         else:
             parts += ["## Answer", message_builder.answer_text(message)]
             if note := " ".join(message_builder.note_text(message).replace("\\", "").split()):
@@ -132,10 +132,10 @@ def export_json(history: list[Message], name: str) -> str:
 def parse_export(text: str) -> list[Message]:
     """Parses the output of `export_json` and stores its files as uploads. Raises UserError."""
     try:
-        found = json.loads(text)
-        if found["kind"] != EXPORT_KIND:
+        document = json.loads(text)
+        if document["kind"] != EXPORT_KIND:
             raise unreadable_chat_error()
-        return [import_message(message) for message in found["messages"]]
+        return [import_message(message) for message in document["messages"]]
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         raise unreadable_chat_error() from None
 
@@ -144,7 +144,7 @@ def read_export(path: Path) -> list[Message]:
     """Reads a chat saved as JSON. Raises UserError."""
     if path.stat().st_size > MAX_IMPORT_BYTES:
         raise UserError(
-            _("{name} is larger than {most} MB.", name=path.name, most=MAX_IMPORT_BYTES // 1024 // 1024),
+            _("{name} is larger than {limit} MB.", name=path.name, limit=MAX_IMPORT_BYTES // 1024 // 1024),
             _("Choose a smaller file."),
         )
     try:
@@ -200,7 +200,7 @@ class _FilePlaceholders:
 
     def __init__(self, names: list[str]) -> None:
         self._names = iter(names)
-        self.found: list[tuple[str, str]] = []
+        self.files: list[tuple[str, str]] = []
         """(file name, MIME type) of each placeholder."""
 
     def dug(self, value: Any) -> Any:
@@ -210,13 +210,13 @@ class _FilePlaceholders:
             return [self.dug(item) for item in value]
         if isinstance(value, str) and value.startswith(DATA_SCHEME) and ";base64," in value:
             kind = value.removeprefix(DATA_SCHEME).partition(";")[0]
-            self.found.append((next(self._names, "file"), kind))
-            return f"\0{len(self.found) - 1}\0"
+            self.files.append((next(self._names, "file"), kind))
+            return f"\0{len(self.files) - 1}\0"
         return value
 
     def filled(self, text: str, with_: Any) -> str:
         """Replaces the quoted placeholders in `text` (JSON or a Python literal) with `with_(name, kind)`."""
-        for number, (name, kind) in enumerate(self.found):
+        for number, (name, kind) in enumerate(self.files):
             for hole in (f'"\\u0000{number}\\u0000"', f"'\\x00{number}\\x00'"):
                 text = text.replace(hole, with_(name, kind))
         return text
@@ -247,10 +247,10 @@ def _python(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     reads = (
         "def data_url(file, kind):\n"
         '    return f"data:{kind};base64," + base64.b64encode(Path(file).read_bytes()).decode()\n\n\n'
-        if hole.found
+        if hole.files
         else ""
     )
-    imports = "import base64\nfrom pathlib import Path\n\n" if hole.found else ""
+    imports = "import base64\nfrom pathlib import Path\n\n" if hole.files else ""
     return (
         f"{imports}from openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{base_url}", api_key="{EXAMPLE_KEY}")\n\n\n{reads}'
@@ -267,7 +267,7 @@ def _javascript(whole: dict[str, Any], names: list[str], base_url: str) -> str:
     reads = (
         'import { readFileSync } from "node:fs";\n\n'
         'const dataUrl = (file, kind) => `data:${kind};base64,${readFileSync(file).toString("base64")}`;\n\n'
-        if hole.found
+        if hole.files
         else ""
     )
     return (

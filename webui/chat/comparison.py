@@ -46,33 +46,33 @@ class Comparison:
 
     async def run(self, requester: ChatRequester, by: Visitor) -> AsyncIterator[None]:
         """Starts all runs in parallel and yields while the answers stream."""
-        asking = [
+        tasks = [
             asyncio.create_task(
                 requester.send(run.text, run.files, run.sampling, replace(by, page=f"{by.page}-{nth}"), run.answer)
             )
             for nth, run in enumerate(self.runs)
         ]
         try:
-            left: set[asyncio.Task[None]] = set(asking)
-            while left:
-                _, left = await asyncio.wait(left, timeout=COMPARISON_UPDATE_S)
+            pending: set[asyncio.Task[None]] = set(tasks)
+            while pending:
+                _, pending = await asyncio.wait(pending, timeout=COMPARISON_UPDATE_S)
                 yield
         finally:
-            for task in asking:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self.ended_s = time.monotonic()
 
     def verdicts(self) -> list[str]:
         """Returns a short verdict for each run: fastest, or how much slower; empty until it is known."""
         times = [run.answer.total_s if run.answer.failure is None else None for run in self.runs]
-        known = [one for one in times if one]
+        known = [total_s for total_s in times if total_s]
         if self.ended_s is None or len(self.runs) < 2 or not known:
             return [""] * len(self.runs)
         best = min(known)
         if len(known) == len(times) and max(known) / best < EQUAL_SPEED_FACTOR:
             return [_("equally fast")] * len(times)
-        return [_speed_verdict(one, best) for one in times]
+        return [_speed_verdict(total_s, best) for total_s in times]
 
     def summary(self) -> str:
         """Returns a summary in one sentence; empty until it is known."""
@@ -132,21 +132,21 @@ def add_comparison(stored: object, comparison: SavedComparison) -> list[SavedCom
 
 def add_vote(stored: object, vote: str) -> list[SavedComparison]:
     """Stores the vote in the newest comparison."""
-    found = valid_comparisons(stored)
-    if not found:
+    comparisons = valid_comparisons(stored)
+    if not comparisons:
         return []
-    return [found[0] | {"vote": vote}, *found[1:]]
+    return [comparisons[0] | {"vote": vote}, *comparisons[1:]]
 
 
 def tally_votes(stored: object) -> str:
     """Returns the number of votes, for example: 3 votes: qwen3-vl-8b 2, equally good 1."""
-    counts = Counter(str(one["vote"]) for one in valid_comparisons(stored) if one.get("vote"))
+    counts = Counter(str(comparison["vote"]) for comparison in valid_comparisons(stored) if comparison.get("vote"))
     if not counts:
         return ""
     total = sum(counts.values())
-    words = ", ".join(f"{_(name)} {count}" for name, count in counts.most_common())
+    counts_text = ", ".join(f"{_(name)} {count}" for name, count in counts.most_common())
     votes = ngettext("{count} vote", "{count} votes", total)
-    return f"{votes}: {words}"
+    return f"{votes}: {counts_text}"
 
 
 def comparisons_json(stored: object) -> str:
@@ -162,11 +162,11 @@ def comparisons_csv(stored: object) -> str:
     rows = [
         [
             number,
-            *(one.get(column) for column in COMPARISON_COLUMNS),
+            *(comparison.get(column) for column in COMPARISON_COLUMNS),
             *(answer.get(column) for column in ANSWER_COLUMNS),
         ]
-        for number, one in enumerate(valid_comparisons(stored), 1)
-        for answer in one["answers"]
+        for number, comparison in enumerate(valid_comparisons(stored), 1)
+        for answer in comparison["answers"]
     ]
     return csv_text(["comparison", *COMPARISON_COLUMNS, *ANSWER_COLUMNS], rows)
 
@@ -176,9 +176,9 @@ def valid_comparisons(stored: object) -> list[SavedComparison]:
     if not isinstance(stored, list):
         return []
     return [
-        one
-        for one in stored
-        if isinstance(one, dict)
-        and isinstance(one.get("answers"), list)
-        and all(isinstance(answer, dict) for answer in one["answers"])
+        comparison
+        for comparison in stored
+        if isinstance(comparison, dict)
+        and isinstance(comparison.get("answers"), list)
+        and all(isinstance(answer, dict) for answer in comparison["answers"])
     ]

@@ -37,7 +37,7 @@ class ChatRequest:
 
 
 def request_body(request: ChatRequest) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    body: dict[str, Any] = {
         "model": request.model,
         "messages": request.messages,
         "temperature": request.temperature,
@@ -47,24 +47,24 @@ def request_body(request: ChatRequest) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
     }
     if request.seed is not None:
-        found["seed"] = request.seed
+        body["seed"] = request.seed
     if request.response_format is not None:
-        found["response_format"] = request.response_format
+        body["response_format"] = request.response_format
     if request.continues:  # options of vLLM: the chat template leaves the last message open
-        found |= {"continue_final_message": True, "add_generation_prompt": False}
-    return found
+        body |= {"continue_final_message": True, "add_generation_prompt": False}
+    return body
 
 
 def continuation_request(request: ChatRequest, text: str, tokens: int) -> ChatRequest | None:
     """Returns the request for the rest of an answer after `text` (`tokens` tokens); None if no token is left."""
-    left = request.max_tokens - tokens
-    if left < 1:
+    remaining = request.max_tokens - tokens
+    if remaining < 1:
         return None
     messages = request.messages[:-1] if request.continues else request.messages
     last = {"role": "assistant", "content": text}
     # With another page id, because session affinity would send a known conversation to the failed engine.
     page = f"{request.page}-goes-on"
-    return replace(request, messages=[*messages, last], max_tokens=left, continues=True, page=page)
+    return replace(request, messages=[*messages, last], max_tokens=remaining, continues=True, page=page)
 
 
 COMPLETION_TIMEOUT = openai.Timeout(600, connect=5)
@@ -117,12 +117,12 @@ RESUME_PAUSE_S = 1.0
 
 
 class CompletionBackend(Protocol):
-    async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None: ...
+    async def stream(self, request: ChatRequest, answer: StreamedAnswer) -> None: ...
 
 
 async def stream_with_resume(backend: CompletionBackend, request: ChatRequest, answer: StreamedAnswer) -> None:
     """Fills `answer` and resumes it on other engines. Failures are stored in `answer`, not raised."""
-    await backend.ask(request, answer)
+    await backend.stream(request, answer)
     for nth in range(MAX_ENGINES - 1):
         rest = _remaining_request(request, answer)
         if rest is None:
@@ -130,9 +130,9 @@ async def stream_with_resume(backend: CompletionBackend, request: ChatRequest, a
         failure = answer.failure
         answer.switch_engine()
         await asyncio.sleep(RESUME_PAUSE_S * nth)
-        came = len(answer.text)
-        await backend.ask(rest, answer)
-        if answer.failure is not None and len(answer.text) == came:
+        received = len(answer.text)
+        await backend.stream(rest, answer)
+        if answer.failure is not None and len(answer.text) == received:
             answer.failure = failure  # "the answer was cut off" explains more than the error of the second engine
             answer.switches.pop()
 

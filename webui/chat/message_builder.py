@@ -58,16 +58,16 @@ def box_value(message: Message) -> dict[str, Any]:
 
 def drop_unanswered(history: list[Message]) -> list[Message]:
     """Returns `history` without the questions that have no answer (their text is back in the box)."""
-    kept: list[Message] = []
+    answered: list[Message] = []
     for message in history:
         if message["role"] == "assistant" and not is_reasoning(message) and not answer_text(message):
-            while kept and kept[-1]["role"] == "assistant" and is_reasoning(kept[-1]):
-                kept.pop()
-            if kept and kept[-1]["role"] == "user":
-                kept.pop()
+            while answered and answered[-1]["role"] == "assistant" and is_reasoning(answered[-1]):
+                answered.pop()
+            if answered and answered[-1]["role"] == "user":
+                answered.pop()
         else:
-            kept.append(message)
-    return kept
+            answered.append(message)
+    return answered
 
 
 def replace_question(history: list[Message], index: int, text: str) -> list[Message]:
@@ -124,24 +124,24 @@ def check_request_size(history: list[Message], system: str, max_bytes: int, sent
         mb = 1024 * 1024
         raise UserError(
             _(
-                "This chat with its images and videos is {size} MB; the limit is {most} MB.",
+                "This chat with its images and videos is {size} MB; the limit is {limit} MB.",
                 size=f"{size / mb:.1f}",
-                most=max_bytes // mb,
+                limit=max_bytes // mb,
             ),
             _("Send fewer or smaller files, or start a new chat."),
         )
 
 
-def check_media_count(history: list[Message], model: str, pictures: int, videos: int) -> None:
+def check_media_count(history: list[Message], model: str, images: int, videos: int) -> None:
     """Raises UserError if all turns together have more images or videos than `model` accepts in one request."""
     kinds = [attachments.mime_type(path).partition("/")[0] for message in history for path in message_files(message)]
-    for kind, most in (("image", pictures), ("video", videos)):
-        if (found := kinds.count(kind)) > most:
+    for kind, limit in (("image", images), ("video", videos)):
+        if (count := kinds.count(kind)) > limit:
             if kind == "image":
-                files = ngettext("{count} image", "{count} images", found)
+                files = ngettext("{count} image", "{count} images", count)
             else:
-                files = ngettext("{count} video", "{count} videos", found)
-            takes = _("accepts at most {most} in one chat", most=most) if most else _("accepts none")
+                files = ngettext("{count} video", "{count} videos", count)
+            takes = _("accepts at most {limit} in one chat", limit=limit) if limit else _("accepts none")
             raise UserError(
                 _("This chat has {files}; {model} {takes}.", files=files, model=model, takes=takes),
                 _("Send fewer files, or start a new chat."),

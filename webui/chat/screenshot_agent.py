@@ -19,11 +19,11 @@ NEXT_ACTION = N_("Next action")
 AGENT_MODES = (FIND_BOXES, POINT_AT, NEXT_ACTION)
 
 AGENT_PROMPTS = {
-    FIND_BOXES: "Locate: {what}. Answer with JSON only, a list of "
+    FIND_BOXES: "Locate: {instruction}. Answer with JSON only, a list of "
     '{{"bbox_2d": [x1, y1, x2, y2], "label": "..."}}, with coordinates from 0 to 1000 relative to the image.',
-    POINT_AT: "Point at: {what}. Answer with JSON only, a list of "
+    POINT_AT: "Point at: {instruction}. Answer with JSON only, a list of "
     '{{"point_2d": [x, y], "label": "..."}}, with coordinates from 0 to 1000 relative to the image.',
-    NEXT_ACTION: "You operate the program in this screenshot. The task: {what}.\n{done}Answer with JSON only, the one next action: "
+    NEXT_ACTION: "You operate the program in this screenshot. The task: {instruction}.\n{done}Answer with JSON only, the one next action: "
     '{{"action": "click" | "type" | "scroll" | "wait" | "done", "coordinate": [x, y], "text": "...", "reason": "..."}}, '
     "with coordinates from 0 to 1000 relative to the image.",
 }
@@ -88,21 +88,21 @@ class AgentSession:
         return last.answer.failure is not None or (last.action or {}).get("action") == "done"
 
 
-def agent_prompt(mode: str, what: str, before: list[AgentStep]) -> str:
+def agent_prompt(mode: str, instruction: str, before: list[AgentStep]) -> str:
     """Returns the prompt for the next screenshot. It lists the earlier actions, so that none is repeated."""
     actions = [step.action for step in before if step.action]
     done = "".join(f"Step {number} was {json.dumps(item)}.\n" for number, item in enumerate(actions, 1))
-    return AGENT_PROMPTS[mode].format(what=what.strip() or "the most important element", done=done)
+    return AGENT_PROMPTS[mode].format(instruction=instruction.strip() or "the most important element", done=done)
 
 
 def describe_step(step: AgentStep) -> str:
     if step.answer.failure:
         return str(step.answer.failure)
-    if found := step.action:
-        at = found.get("coordinate")
-        where = _(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
-        text = f" {found['text']!r}" if isinstance(found.get("text"), str) and found["text"] else ""
-        return f"{found['action']}{text}{where}"
+    if action := step.action:
+        at = action.get("coordinate")
+        position = _(" at {place}", place=f"{at[0]}, {at[1]}") if isinstance(at, list) and len(at) == 2 else ""
+        text = f" {action['text']!r}" if isinstance(action.get("text"), str) and action["text"] else ""
+        return f"{action['action']}{text}{position}"
     count = len(step.marks)
     if not count:
         return _("no box or point in the answer: rephrase the instruction, or try another model")
@@ -129,7 +129,7 @@ def parse_json_values(text: str) -> list[Any]:
             return [json.loads(candidate)]
         except json.JSONDecodeError:
             continue
-    return list(_between_words(text))
+    return list(_embedded_objects(text))
 
 
 def find_marks(text: str) -> list[GroundingMark]:
@@ -138,18 +138,18 @@ def find_marks(text: str) -> list[GroundingMark]:
 
 def find_action(text: str) -> dict[str, Any] | None:
     for value in parse_json_values(text):
-        for found in _objects(value):
-            if isinstance(found.get("action"), str):
-                return found
+        for item in _objects(value):
+            if isinstance(item.get("action"), str):
+                return item
     return None
 
 
-def draw_marks(picture: Image.Image, found: list[GroundingMark]) -> Image.Image:
-    copy = picture.convert("RGB")
+def draw_marks(image: Image.Image, marks: list[GroundingMark]) -> Image.Image:
+    copy = image.convert("RGB")
     draw = ImageDraw.Draw(copy)
     line = max(2, round(max(copy.size) / 400))
     font = ImageFont.load_default(max(12, round(max(copy.size) / 55)))
-    for number, mark in enumerate(found):
+    for number, mark in enumerate(marks):
         colour = COLOURS[number % len(COLOURS)]
         at = mark.pixels(*copy.size)
         if mark.is_box:
@@ -168,10 +168,10 @@ def draw_marks(picture: Image.Image, found: list[GroundingMark]) -> Image.Image:
 
 
 def _marks(value: Any) -> Iterator[GroundingMark]:
-    for found in _objects(value):
-        label = next((str(found[name]) for name in LABEL_KEYS if isinstance(found.get(name), str)), "")
+    for item in _objects(value):
+        label = next((str(item[name]) for name in LABEL_KEYS if isinstance(item.get(name), str)), "")
         for name in (*BOX_KEYS, *POINT_KEYS):
-            at = _numbers(found.get(name))
+            at = _numbers(item.get(name))
             if at is not None and len(at) == (4 if name in BOX_KEYS else 2):
                 yield GroundingMark(at, label[:60])
 
@@ -192,7 +192,7 @@ def _numbers(value: Any) -> tuple[float, ...] | None:
     return tuple(min(float(COORDINATE_SCALE), max(0.0, float(item))) for item in value)
 
 
-def _between_words(text: str) -> Iterator[Any]:
+def _embedded_objects(text: str) -> Iterator[Any]:
     """Yields every complete JSON object in a text that is not valid JSON as a whole."""
     decoder, at = json.JSONDecoder(), 0
     while (at := text.find("{", at)) >= 0:
@@ -205,11 +205,11 @@ def _between_words(text: str) -> Iterator[Any]:
         at = end
 
 
-def _draw_label(draw: ImageDraw.ImageDraw, at: tuple[float, float], words: str, colour: str, font: Any) -> None:
-    if not words:
+def _draw_label(draw: ImageDraw.ImageDraw, at: tuple[float, float], label: str, colour: str, font: Any) -> None:
+    if not label:
         return
-    left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
+    left, top, right, bottom = draw.textbbox((0, 0), label, font=font)
     x = max(0.0, min(at[0], draw.im.size[0] - (right - left) - 8))
     y = max(0.0, at[1] - (bottom - top) - 8)
     draw.rectangle((x, y, x + right - left + 8, y + bottom - top + 8), fill=colour)
-    draw.text((x + 4 - left, y + 4 - top), words, fill="white", font=font)
+    draw.text((x + 4 - left, y + 4 - top), label, fill="white", font=font)

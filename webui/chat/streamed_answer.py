@@ -67,12 +67,12 @@ class StreamedAnswer:
 
     def add(self, text: str, at_s: float) -> None:
         """Appends text. The first token counts even if it has no text (a special token, half a character)."""
-        self._came(at_s)
+        self._record_token(at_s)
         self.text += text
 
     def think(self, text: str, at_s: float) -> None:
         """Appends reasoning that the engine sends separately from the answer."""
-        self._came(at_s)
+        self._record_token(at_s)
         self.reasoning += text
 
     def count(self, prompt_tokens: int, completion_tokens: int, cached: int | None) -> None:
@@ -116,7 +116,7 @@ class StreamedAnswer:
     def total_s(self) -> float | None:
         return None if self.last_token_s is None else self.last_token_s - self.started_s
 
-    def _came(self, at_s: float) -> None:
+    def _record_token(self, at_s: float) -> None:
         if self.first_token_s is None:
             self.first_token_s = at_s
         self.last_token_s = at_s
@@ -128,8 +128,8 @@ SWITCH_MARK = re.compile(r" \*⟨[^⟩]*⟩\* ")
 
 def switch_mark(engine: str) -> str:
     """Returns the mark that the answer shows where the engine changed."""
-    words = _("another engine continues, {gone} failed", gone=engine)
-    return f" *⟨{words}⟩* "
+    text = _("another engine continues, {engine} failed", engine=engine)
+    return f" *⟨{text}⟩* "
 
 
 def strip_switch_marks(text: str) -> str:
@@ -216,7 +216,9 @@ def _summary_parts(answer: StreamedAnswer) -> list[str]:
     if answer.finish_reason == "length":
         facts.append(_("truncated at max tokens"))
     if answer.switches:
-        facts.append(_("continued after {gone} failed", gone=", ".join(switch.engine for switch in answer.switches)))
+        facts.append(
+            _("continued after {engine} failed", engine=", ".join(switch.engine for switch in answer.switches))
+        )
     if answer.stopped:
         facts.append(_("stopped"))
     if served.request_id and (answer.failure is not None or answer.first_token_s is not None):

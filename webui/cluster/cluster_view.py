@@ -10,8 +10,8 @@ from webui.i18n import N_, _, ngettext
 from webui.theme import hint_html
 from webui.user_error import gateway_unreachable_error
 
-GOOD, GOING, BAD = "up", "some", "none"
-STATE_LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": GOING}
+GOOD, PARTIAL, BAD = "up", "some", "none"
+STATE_LEVELS = {"up": GOOD, "remote": GOOD, "down": BAD, "suspect": PARTIAL}
 ENGINE_COLUMNS = (
     N_("Engine"),
     N_("State"),
@@ -76,17 +76,17 @@ def pool_names(status: ClusterStatus) -> list[str]:
 
 def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:
     up, total = pool.get("up", 0), pool.get("total", 0)
-    said = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
+    facts = [_("{up} of {total} up", up=up, total=total), str(pool.get("model") or "")]
     if pool.get("p95_ms") is not None:
-        said.append(f"p95 {_format_ms(pool['p95_ms'])}")
+        facts.append(f"p95 {_format_ms(pool['p95_ms'])}")
     if pool.get("first_byte_p95_ms") is not None:
-        said.append(_("first byte p95 {time}", time=_format_ms(pool["first_byte_p95_ms"])))
+        facts.append(_("first byte p95 {time}", time=_format_ms(pool["first_byte_p95_ms"])))
     if pool.get("fallback"):
-        said.append(_("falls back to {pool}", pool=pool["fallback"]))
+        facts.append(_("falls back to {pool}", pool=pool["fallback"]))
     head = "".join(f'<th scope="col">{_(name)}</th>' for name in ENGINE_COLUMNS)
     rows = "".join(_engine_row(engine, status) for engine in pool.get("engines", []))
     return (
-        f'<section class="pool-table"><h3>{_escape(pool.get("name"))} <span>{_escape(" · ".join(filter(None, said)))}</span></h3>'
+        f'<section class="pool-table"><h3>{_escape(pool.get("name"))} <span>{_escape(" · ".join(filter(None, facts)))}</span></h3>'
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></section>'
     )
 
@@ -94,9 +94,9 @@ def _pool_html(pool: dict[str, Any], status: ClusterStatus) -> str:
 def _engine_row(engine: dict[str, Any], status: ClusterStatus) -> str:
     name, state = str(engine.get("name")), str(engine.get("state"))
     gauges = status.gauges
-    level = STATE_LEVELS.get(state, GOING)
-    why = f"<small>{_escape(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
-    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(_(ENGINE_STATES.get(state, state)))}</span>{why}'
+    level = STATE_LEVELS.get(state, PARTIAL)
+    reason = f"<small>{_escape(engine['reason'])}</small>" if engine.get("reason") and state != "up" else ""
+    shown = f'<span class="pool {level}"><i aria-hidden="true"></i>{_escape(_(ENGINE_STATES.get(state, state)))}</span>{reason}'
     hidden = engine.get("hidden_queue")
     cells = [
         f"<b>{_escape(name)}</b>",
@@ -153,18 +153,18 @@ def pool_notices_html(pools: list[PoolStatus] | None, gateway_url: str) -> str:
         return _notice_html(gateway_unreachable_error(gateway_url).summary, "failure")
     if not pools:
         return _notice_html(_("The gateway reports no pools."), "failure")
-    said: dict[str, list[str]] = {}
+    pools_by_notice: dict[str, list[str]] = {}
     for pool in pools:
         if pool.notice:
-            said.setdefault(pool.notice, []).append(pool.name)
-    return "".join(_notice_html(f"{', '.join(names)}: {notice}") for notice, names in said.items())
+            pools_by_notice.setdefault(pool.notice, []).append(pool.name)
+    return "".join(_notice_html(f"{', '.join(names)}: {notice}") for notice, names in pools_by_notice.items())
 
 
 def _pool_state_html(pool: PoolStatus) -> str:
     level = "up" if pool.up == pool.total and not pool.suspect else "some" if pool.up else "none"
-    words = _("{up} of {engines} up", up=pool.up, engines=ngettext("{count} engine", "{count} engines", pool.total))
-    words += _(", {count} suspect", count=pool.suspect) if pool.suspect else ""
-    return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {words}</span>'
+    text = _("{up} of {engines} up", up=pool.up, engines=ngettext("{count} engine", "{count} engines", pool.total))
+    text += _(", {count} suspect", count=pool.suspect) if pool.suspect else ""
+    return f'<span class="pool {level}"><i aria-hidden="true"></i><b>{html.escape(pool.name)}</b> {text}</span>'
 
 
 def _notice_html(text: str, kind: str = "warning") -> str:

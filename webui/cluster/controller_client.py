@@ -57,8 +57,8 @@ class ControllerClient:
 
     async def drain(self, engine: str, key: str) -> str:
         """Drains an engine; requires the admin key. Returns the result as a sentence. Raises UserError."""
-        found = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
-        count = found.get("in_flight")
+        result = await self._change(f"/api/engines/{quote(engine, safe='')}/drain", key, {"reason": "from the page"})
+        count = result.get("in_flight")
         return _(
             "Draining {engine}. Requests in flight: {count}.",
             engine=engine,
@@ -91,9 +91,9 @@ class ControllerClient:
         gauges = parse_gauges(metrics.text if metrics else "")
         for name, response in zip(QUERIES, queried, strict=True):
             gauges[name] = parse_query_result(response.json() if response else None)
-        found = events.json() if events else []
+        event_list = events.json() if events else []
         return ClusterStatus(
-            pools if isinstance(pools, list) else None, found if isinstance(found, list) else [], gauges
+            pools if isinstance(pools, list) else None, event_list if isinstance(event_list, list) else [], gauges
         )
 
     async def _get(self, url: str, **query: str) -> httpx.Response | None:
@@ -121,31 +121,31 @@ class ControllerClient:
             ) from None
         if response.status_code >= 400:
             raise _refusal_error(response)
-        found = response.json()
-        return found if isinstance(found, dict) else {}
+        result = response.json()
+        return result if isinstance(result, dict) else {}
 
 
 def parse_gauges(metrics: str) -> dict[str, dict[str, float]]:
     """Parses the engines' gauges from Prometheus' text format."""
-    found: dict[str, dict[str, float]] = {name: {} for name in GAUGES.values()}
+    gauges: dict[str, dict[str, float]] = {name: {} for name in GAUGES.values()}
     for name, engine, value in SAMPLE_LINE.findall(metrics):
         if name in GAUGES:
-            found[GAUGES[name]][engine] = float(value)
-    return found
+            gauges[GAUGES[name]][engine] = float(value)
+    return gauges
 
 
 def parse_query_result(body: object) -> dict[str, float]:
     """Parses the values of an instant query, keyed by their only label."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     try:
         for series in body["data"]["result"]:  # type: ignore[index]  # any JSON may arrive; errors are caught below
             label = next(iter(series["metric"].values()), "")
             value = float(series["value"][1])
             if value == value:  # NaN: there were no requests in that time
-                found[str(label)] = value
+                values[str(label)] = value
     except (TypeError, KeyError, ValueError, AttributeError, IndexError):
         return {}
-    return found
+    return values
 
 
 def _refusal_error(response: httpx.Response) -> UserError:
@@ -186,37 +186,37 @@ class LocustClient:
         """Starts a load run. Returns the result as a sentence. Raises UserError."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
-                _("A run from this page can have 1 to {most} users.", most=MAX_USERS),
+                _("A run from this page can have 1 to {limit} users.", limit=MAX_USERS),
                 _("For more, use `make loadtest`."),
             )
-        found = await self._ask("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
-        if not found.get("success", True):
+        result = await self._request("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
+        if not result.get("success", True):
             raise UserError(
-                str(found.get("message") or _("The load test refused the request.")),
+                str(result.get("message") or _("The load test refused the request.")),
                 _("See the Locust page at /locust/."),
             )
         return _("Starting {people} users, {a_second} per second.", people=people, a_second=f"{a_second:g}")
 
     async def stop(self) -> str:
         """Stops the load run. Returns the result as a sentence. Raises UserError."""
-        await self._ask("GET", "/stop")
+        await self._request("GET", "/stop")
         return _("The run is stopping.")
 
     async def stats(self) -> dict[str, Any] | None:
         """Returns Locust's statistics; None if Locust is not running."""
         try:
-            return await self._ask("GET", "/stats/requests")
+            return await self._request("GET", "/stats/requests")
         except UserError:
             return None
 
-    async def _ask(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _request(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
         try:
             response = await self._client.request(method, f"{self._url}{path}", data=form)
             response.raise_for_status()
-            found = response.json()
+            result = response.json()
         except (httpx.HTTPError, ValueError):
             raise locust_absent_error() from None
-        return found if isinstance(found, dict) else {}
+        return result if isinstance(result, dict) else {}
 
 
 def load_run_html(stats: dict[str, Any] | None) -> str:
@@ -224,15 +224,15 @@ def load_run_html(stats: dict[str, Any] | None) -> str:
     if stats is None:
         return hint_html(str(locust_absent_error()))
     state = str(stats.get("state", "unknown"))
-    found = _figures(stats)
-    words = [
+    figures = _figures(stats)
+    parts = [
         _(RUN_STATES.get(state, state)),
-        _("{people} users", people=found["people"]),
-        _("{rps} requests/s", rps=f"{found['rps']:.1f}"),
-        f"p95 {found['p95_ms']:.0f} ms" if found["p95_ms"] is not None else "",
-        _("{share} % failed", share=f"{100 * found['failed']:.1f}"),
+        _("{people} users", people=figures["people"]),
+        _("{rps} requests/s", rps=f"{figures['rps']:.1f}"),
+        f"p95 {figures['p95_ms']:.0f} ms" if figures["p95_ms"] is not None else "",
+        _("{share} % failed", share=f"{100 * figures['failed']:.1f}"),
     ]
-    return f'<p role="status"><b>{html.escape(" · ".join(word for word in words if word))}</b></p>'
+    return f'<p role="status"><b>{html.escape(" · ".join(word for word in parts if word))}</b></p>'
 
 
 def load_run_facts(stats: dict[str, Any] | None) -> dict[str, Any]:

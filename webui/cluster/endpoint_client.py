@@ -64,12 +64,12 @@ class CheckedTransport(httpx2.AsyncHTTPTransport):
         raise failure
 
 
-async def is_same_endpoint(one: str, other: str) -> bool:
+async def is_same_endpoint(first_url: str, second_url: str) -> bool:
     """Returns True if two base URLs lead to the same host and port, even if they are written differently."""
-    first, second = urlsplit(one), urlsplit(other)
-    if _port(first) != _port(second):
+    first_parts, second_parts = urlsplit(first_url), urlsplit(second_url)
+    if _port(first_parts) != _port(second_parts):
         return False
-    names = (first.hostname or "").rstrip("."), (second.hostname or "").rstrip(".")
+    names = (first_parts.hostname or "").rstrip("."), (second_parts.hostname or "").rstrip(".")
     if names[0] == names[1]:
         return True
     try:
@@ -84,8 +84,8 @@ def _port(parts: SplitResult) -> int | None:
 
 async def _resolve(host: str) -> list[Address]:
     """Resolves a name to all its addresses. An IPv4 address embedded in IPv6 is returned as IPv4."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    addresses = [ip_address(str(one[4][0]).partition("%")[0]) for one in found]
+    entries = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
     return [(isinstance(each, IPv6Address) and embedded_ipv4(each)) or each for each in addresses]
 
 
@@ -94,12 +94,12 @@ async def check_endpoint(address: EndpointAddress, headers: dict[str, Any]) -> E
     started_s = time.monotonic()
     try:
         async with _client(address) as client:
-            found = await client.models.list(timeout=MODELS_TIMEOUT_S, extra_headers=headers)
+            models = await client.models.list(timeout=MODELS_TIMEOUT_S, extra_headers=headers)
     except Exception as error:
         return EndpointStatus(
             False, elapsed_ms=_since_ms(started_s), message=str(_explain_endpoint_error(error, address))
         )
-    return EndpointStatus(True, tuple(model.id for model in found.data), _since_ms(started_s))
+    return EndpointStatus(True, tuple(model.id for model in models.data), _since_ms(started_s))
 
 
 async def stream_from_endpoint(
@@ -189,14 +189,14 @@ async def run_fallback(
         attempt = FallbackAttempt(address)
         attempts.append(attempt)
         own = headers.get(address.base_url, {})
-        asking = asyncio.create_task(stream_from_endpoint(address, question, attempt.answer, own))
+        sending = asyncio.create_task(stream_from_endpoint(address, question, attempt.answer, own))
         try:
-            while not asking.done():
-                await asyncio.wait({asking}, timeout=FALLBACK_UPDATE_S)
+            while not sending.done():
+                await asyncio.wait({sending}, timeout=FALLBACK_UPDATE_S)
                 yield attempts
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
             attempt.ended_s = time.monotonic()
         yield attempts
         if attempt.answer.failure is None:
@@ -236,11 +236,11 @@ def _attempt_html(number: int, attempt: FallbackAttempt) -> str:
         if attempt.ended_s is None
         else ("done", _("answered"))
     )
-    took = "" if attempt.elapsed_s is None else _(" after {time}", time=format_seconds(attempt.elapsed_s))
+    duration = "" if attempt.elapsed_s is None else _(" after {time}", time=format_seconds(attempt.elapsed_s))
     outcome = str(failure) if failure else answer_summary(attempt.answer)
     model = attempt.address.model or _("no model")
-    where = f"{html.escape(attempt.address.base_url)} · {html.escape(model)}"
+    target = f"{html.escape(attempt.address.base_url)} · {html.escape(model)}"
     return (
-        f'<li class="{state}"><b>{number}. {html.escape(_(attempt.address.name))}</b> <em>{word}{took}</em>'
-        f"<span>{where}</span><p>{html.escape(outcome)}</p></li>"
+        f'<li class="{state}"><b>{number}. {html.escape(_(attempt.address.name))}</b> <em>{word}{duration}</em>'
+        f"<span>{target}</span><p>{html.escape(outcome)}</p></li>"
     )

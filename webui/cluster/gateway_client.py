@@ -54,10 +54,10 @@ class GatewayClient:
     async def models(self) -> list[str]:
         """Returns the available models, with `auto` last; empty if the request fails."""
         try:
-            found = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
+            response = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
         except openai.OpenAIError:
             return []
-        return sorted((model.id for model in found.data), key=lambda name: name == AUTO)
+        return sorted((model.id for model in response.data), key=lambda name: name == AUTO)
 
     async def pools(self) -> list[PoolStatus] | None:
         """Returns the pools from `GET /healthz`; None if the gateway is unreachable or its response is invalid."""
@@ -70,7 +70,7 @@ class GatewayClient:
             return None
         return parse_pools(response)
 
-    async def ask(self, request: ChatRequest, answer: StreamedAnswer) -> None:
+    async def stream(self, request: ChatRequest, answer: StreamedAnswer) -> None:
         """Streams the response into `answer`. Failures are stored there, not raised. Cancelling stops the engine."""
         try:
             own = visitor_headers(Visitor(request.page, request.key))
@@ -102,7 +102,7 @@ def _log_answer(answer: StreamedAnswer) -> None:
     )
 
 
-def parse_pools(found: object) -> list[PoolStatus] | None:
+def parse_pools(document: object) -> list[PoolStatus] | None:
     """Parses the JSON of `GET /healthz`; None if it is invalid."""
     try:
         return [
@@ -113,7 +113,7 @@ def parse_pools(found: object) -> list[PoolStatus] | None:
                 str(pool.get("notice") or ""),
                 sum(engine["state"] == "suspect" for engine in pool.get("engines", ())),
             )
-            for pool in found["pools"]  # type: ignore[index]  # any JSON may arrive; errors are caught below
+            for pool in document["pools"]  # type: ignore[index]  # any JSON may arrive; errors are caught below
         ]
     except (TypeError, KeyError, ValueError, AttributeError):
         return None

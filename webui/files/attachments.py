@@ -114,16 +114,16 @@ class AttachmentCost:
     name: str
     tokens: int
     note: str
-    pictures: int = 0
+    images: int = 0
     videos: int = 0
 
 
 def prepare_attachments(
-    files: list[str], limits: AttachmentLimits, media: Media, most_pages: int = MAX_PDF_PAGES
+    files: list[str], limits: AttachmentLimits, media: Media, max_pages: int = MAX_PDF_PAGES
 ) -> list[PreparedAttachment]:
     """Prepares all files. Reads and writes files, so call it in a thread. Raises UserError."""
     return [
-        attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, most_pages)
+        attachment for file in files for attachment in _prepare(uploads.resolve_upload(file), limits, media, max_pages)
     ]
 
 
@@ -135,19 +135,19 @@ def estimate_costs(files: list[str], limits: AttachmentLimits, media: Media) -> 
 def sent_file_resolver(limits: AttachmentLimits, media: Media) -> Callable[[Path], Path]:
     """Returns a function that maps a file of the chat to the file that is sent to the engine."""
 
-    def found(path: Path) -> Path:
+    def resolve(path: Path) -> Path:
         return _thin_video(path, limits, media)[0] if mime_type(path).startswith("video/") else path
 
-    return found
+    return resolve
 
 
 def is_pdf(path: Path) -> bool:
     return path.suffix.lower() == PDF_SUFFIX
 
 
-def _prepare(path: Path, limits: AttachmentLimits, media: Media, most_pages: int) -> Iterator[PreparedAttachment]:
+def _prepare(path: Path, limits: AttachmentLimits, media: Media, max_pages: int) -> Iterator[PreparedAttachment]:
     if is_pdf(path):
-        yield from _prepare_pages(path, limits, media, most_pages)
+        yield from _prepare_pages(path, limits, media, max_pages)
     elif mime_type(path).startswith("video/"):
         _path, clip, count = _thin_video(path, limits, media)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
@@ -161,21 +161,21 @@ def _prepare(path: Path, limits: AttachmentLimits, media: Media, most_pages: int
 
 def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> PreparedAttachment:
     with images.reserve_decoding(path):
-        found = images.shrink_image(path, limits.longest)
-        if found is None:
+        shrunk = images.shrink_image(path, limits.longest)
+        if shrunk is None:
             return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), media))
-        picture, original_size = found
+        image, original_size = shrunk
         suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
         to = uploads.derived_path(path, f"{path.stem}-{limits.longest}px{suffix}")
-        to.write_bytes(images.encode_image(picture, suffix))
+        to.write_bytes(images.encode_image(image, suffix))
     return PreparedAttachment(
         to,
-        vision_tokens.image_tokens(*picture.size, media),
+        vision_tokens.image_tokens(*image.size, media),
         _(
             "{name}: {had} scaled down to {now}",
             name=path.name,
             had=_format_size(*original_size),
-            now=_format_size(*picture.size),
+            now=_format_size(*image.size),
         ),
     )
 
@@ -183,52 +183,52 @@ def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> Prepar
 def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Path, VideoInfo, int]:
     """Returns the thinned file (created once per choice of frames), the video's properties and the number of frames."""
     clip = videos.probe_video(path)
-    most = min(limits.most_frames, media.video_frames)
-    count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
+    max_frames = min(limits.most_frames, media.video_frames)
+    count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, max_frames), clip.frames)
     to = uploads.derived_path(path, f"{path.stem}-{count}-frames-{limits.longest}px.mp4")
     if not to.exists():
         count = videos.thin_video(path, to, clip, count, limits.longest)
     return to, clip, count
 
 
-def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, most: int) -> Iterator[PreparedAttachment]:
+def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, max_pages: int) -> Iterator[PreparedAttachment]:
     count = images.count_pages(path)
-    if count > most:
+    if count > max_pages:
         raise UserError(
             _(
-                "{name} has {count} pages; at most {most} can be sent in one message.",
+                "{name} has {count} pages; at most {limit} can be sent in one message.",
                 name=path.name,
                 count=count,
-                most=most,
+                limit=max_pages,
             ),
             _("Send fewer pages, or read the whole file in the Documents tab."),
         )
     for number in range(count):
-        picture = images.render_page(path, number, limits.longest)
+        page_image = images.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
-        to.write_bytes(images.encode_image(picture, ".png"))
+        to.write_bytes(images.encode_image(page_image, ".png"))
         note = (
             _("{name}: {pages} sent as images", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
-        yield PreparedAttachment(to, vision_tokens.image_tokens(*picture.size, media), note)
+        yield PreparedAttachment(to, vision_tokens.image_tokens(*page_image.size, media), note)
 
 
 def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:
     if is_pdf(path):
         sizes = images.page_sizes(path, limits.longest)
         tokens = sum(vision_tokens.image_tokens(*size, media) for size in sizes)
-        return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), pictures=len(sizes))
+        return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), images=len(sizes))
     if mime_type(path).startswith("video/"):
         clip = videos.probe_video(path)
-        most = min(limits.most_frames, media.video_frames)
-        count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, most), clip.frames)
+        max_frames = min(limits.most_frames, media.video_frames)
+        count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, max_frames), clip.frames)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)
         note = _("{count} frames of {length}", count=count, length=format_duration(clip.seconds))
         return AttachmentCost(path.name, vision_tokens.video_tokens(*size, count, media), note, videos=1)
     original_size = images.image_size(path)
     size = vision_tokens.shrink_size(*original_size, limits.longest)
     note = _format_size(*original_size) + ("" if size == original_size else f" → {_format_size(*size)}")
-    return AttachmentCost(path.name, vision_tokens.image_tokens(*size, media), note, pictures=1)
+    return AttachmentCost(path.name, vision_tokens.image_tokens(*size, media), note, images=1)
 
 
 def format_page_count(count: int) -> str:
@@ -252,14 +252,14 @@ def estimate_html(costs: list[AttachmentCost], text: str, pool: Pool | None) -> 
     """Returns the token estimate as HTML; empty without attachments."""
     if not costs:
         return ""
-    found = sum(cost.tokens for cost in costs)
-    words = vision_tokens.text_tokens(text)
-    total = _("≈ {tokens} vision tokens", tokens=_group_digits(found))
+    tokens = sum(cost.tokens for cost in costs)
+    text_token_count = vision_tokens.text_tokens(text)
+    total = _("≈ {tokens} vision tokens", tokens=_group_digits(tokens))
     if pool:
-        total += _(" of {most} that fit", most=_group_digits(pool.max_model_len))
+        total += _(" of {limit} that fit", limit=_group_digits(pool.max_model_len))
     files = " · ".join(f"{html.escape(cost.name)} {cost.note}: {cost.tokens}" for cost in costs[:6])
     more = _(" · and {count} more", count=len(costs) - 6) if len(costs) > 6 else ""
-    return f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_limit_warning(costs, found + words, pool)}</div>'
+    return f'<div class="estimate"><b>{total}</b> <span>{files}{more}</span>{_limit_warning(costs, tokens + text_token_count, pool)}</div>'
 
 
 def estimate_error_html(failure: UserError) -> str:
@@ -282,12 +282,16 @@ def _group_digits(number: int) -> str:
 def _limit_warning(costs: list[AttachmentCost], tokens: int, pool: Pool | None) -> str:
     if pool is None:
         return ""
-    pictures, videos = sum(cost.pictures for cost in costs), sum(cost.videos for cost in costs)
+    image_count, video_count = sum(cost.images for cost in costs), sum(cost.videos for cost in costs)
     note = ""
-    if pictures > pool.media.images_per_prompt:
-        note = _("{pool} accepts at most {most} images in one chat", pool=pool.name, most=pool.media.images_per_prompt)
-    elif videos > pool.media.videos_per_prompt:
-        note = _("{pool} accepts at most {most} videos in one chat", pool=pool.name, most=pool.media.videos_per_prompt)
+    if image_count > pool.media.images_per_prompt:
+        note = _(
+            "{pool} accepts at most {limit} images in one chat", pool=pool.name, limit=pool.media.images_per_prompt
+        )
+    elif video_count > pool.media.videos_per_prompt:
+        note = _(
+            "{pool} accepts at most {limit} videos in one chat", pool=pool.name, limit=pool.media.videos_per_prompt
+        )
     elif tokens > pool.max_model_len:
         note = _("this exceeds the context length; reduce the image size in the settings")
     return f' <b class="bad" role="alert">{html.escape(note)}</b>' if note else ""

@@ -85,26 +85,26 @@ PageReader = Callable[[BatchPage], Awaitable[StreamedAnswer]]
 
 def list_pages(files: list[str]) -> list[BatchPage]:
     """Returns all pages of all files, in order. Opens PDFs, so call it in a thread. Raises UserError."""
-    found: list[BatchPage] = []
+    pages: list[BatchPage] = []
     for name in files:
         path = uploads.resolve_upload(name)
         if attachments.is_pdf(path):
-            found += [BatchPage(0, path, number) for number in range(images.count_pages(path))]
+            pages += [BatchPage(0, path, number) for number in range(images.count_pages(path))]
         elif attachments.mime_type(path).startswith("image/"):
-            found.append(BatchPage(0, path))
+            pages.append(BatchPage(0, path))
         else:
             raise UserError(
                 _("{name} is a video; this tab reads pages only.", name=path.name),
                 _("Remove it, or use the Chat tab for it."),
             )
-    if len(found) > MAX_BATCH_PAGES:
+    if len(pages) > MAX_BATCH_PAGES:
         raise UserError(
-            _("There are {count} pages; one run reads at most {most}.", count=len(found), most=MAX_BATCH_PAGES),
+            _("There are {count} pages; one run reads at most {limit}.", count=len(pages), limit=MAX_BATCH_PAGES),
             _("Read them in several runs."),
         )
-    for number, page in enumerate(found, 1):
+    for number, page in enumerate(pages, 1):
         page.number = number
-    return found
+    return pages
 
 
 async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_json: bool) -> AsyncIterator[None]:
@@ -122,9 +122,9 @@ async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_jso
 
     readers = [asyncio.create_task(reader()) for _ in range(max(1, at_once))]
     try:
-        left: set[asyncio.Task[None]] = set(readers)
-        while left and not batch.stop:
-            _, left = await asyncio.wait(left, timeout=BATCH_UPDATE_S)
+        pending: set[asyncio.Task[None]] = set(readers)
+        while pending and not batch.stop:
+            _, pending = await asyncio.wait(pending, timeout=BATCH_UPDATE_S)
             yield
     finally:
         for task in readers:
@@ -138,10 +138,10 @@ async def run_batch(batch: PageBatch, reads: PageReader, at_once: int, wants_jso
 
 def requeue_unread(batch: PageBatch) -> int:
     """Sets all unread pages to waiting. Returns their number."""
-    found = [page for page in batch.pages if page.state in (PageState.FAILED, PageState.STOPPED)]
-    for page in found:
+    unread = [page for page in batch.pages if page.state in (PageState.FAILED, PageState.STOPPED)]
+    for page in unread:
         page.state, page.failure = PageState.WAITING, ""
-    return len(found)
+    return len(unread)
 
 
 def parse_schema(text: str) -> dict[str, Any] | None:
@@ -177,23 +177,23 @@ async def _read_page(page: BatchPage, reads: PageReader, wants_json: bool) -> No
     page.elapsed_s = time.monotonic() - started_s
     page.engine, page.text = answer.served.engine, answer.text
     page.prompt_tokens, page.completion_tokens = answer.prompt_tokens, answer.completion_tokens
-    page.state, page.failure = _judge_answer(page, answer, wants_json)
+    page.state, page.failure = _validate_answer(page, answer, wants_json)
 
 
-def _judge_answer(page: BatchPage, answer: StreamedAnswer, wants_json: bool) -> tuple[PageState, str]:
+def _validate_answer(page: BatchPage, answer: StreamedAnswer, wants_json: bool) -> tuple[PageState, str]:
     if answer.failure is not None:
         return PageState.FAILED, str(answer.failure)
     if not wants_json:
         return PageState.DONE, ""
     try:
-        found = json.loads(answer.text)
+        value = json.loads(answer.text)
     except json.JSONDecodeError:
         if answer.finish_reason == "length":
             return PageState.FAILED, _(
                 "The answer is not complete JSON: it was truncated at max tokens. Increase max tokens."
             )
         return PageState.FAILED, _("The answer is not complete JSON. Retry it.")
-    page.fields = found if isinstance(found, dict) else {"answer": found}
+    page.fields = value if isinstance(value, dict) else {"answer": value}
     return PageState.DONE, ""
 
 

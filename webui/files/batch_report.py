@@ -57,8 +57,8 @@ def batch_csv(batch: PageBatch) -> str:
     for page in batch.pages:
         fields = page.fields or {}
         values = [fields.get(name) for name in names] if names else [page.text]
-        took = "" if page.elapsed_s is None else f"{page.elapsed_s:.3f}"
-        rows.append([page.number, page.name, page.state.value, page.failure, page.engine, took, *values])
+        seconds = "" if page.elapsed_s is None else f"{page.elapsed_s:.3f}"
+        rows.append([page.number, page.name, page.state.value, page.failure, page.engine, seconds, *values])
     return csv_text(["page", "name", "state", "error", "engine", "seconds", *(names or ["text"])], rows)
 
 

@@ -25,10 +25,10 @@ SCALE_DOWN = N_("Scale it down, then attach it again.")
 
 class DecodeBudget:
     def __init__(self, total_bytes: int, wait_s: float = MAX_WAIT_S) -> None:
-        self._left = self._total_bytes = total_bytes
+        self._available_bytes = self._total_bytes = total_bytes
         self._wait_s = wait_s
         self._changed = threading.Condition()
-        self._mine = threading.local()
+        self._of_thread = threading.local()
 
     @contextmanager
     def holding(self, bytes_needed: int) -> Iterator[None]:
@@ -37,21 +37,21 @@ class DecodeBudget:
         A request above the total gets the whole budget. A nested call in the same thread reserves nothing, because two
         threads that each hold a part and wait for more would deadlock.
         """
-        if getattr(self._mine, "holds", False):
+        if getattr(self._of_thread, "holds", False):
             yield
             return
         share = min(bytes_needed, self._total_bytes)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._left >= share, self._wait_s):
+            if not self._changed.wait_for(lambda: self._available_bytes >= share, self._wait_s):
                 raise UserError(_("The page is busy with large files of other users."), _("Try again in a minute."))
-            self._left -= share
-        self._mine.holds = True
+            self._available_bytes -= share
+        self._of_thread.holds = True
         try:
             yield
         finally:
-            self._mine.holds = False
+            self._of_thread.holds = False
             with self._changed:
-                self._left += share
+                self._available_bytes += share
                 self._changed.notify_all()
 
 
@@ -76,14 +76,14 @@ def check_pixels(name: str, width: int, height: int) -> int:
     return width * height
 
 
-def too_large_error(name: str, found: tuple[int, int] | None = None) -> UserError:
-    sides = f" ({found[0]} × {found[1]})" if found else ""
+def too_large_error(name: str, size: tuple[int, int] | None = None) -> UserError:
+    sides = f" ({size[0]} × {size[1]})" if size else ""
     return UserError(
         _(
-            "{name} has too many pixels{sides}; the limit is {most} million.",
+            "{name} has too many pixels{sides}; the limit is {limit} million.",
             name=name,
             sides=sides,
-            most=MAX_PIXELS // 1_000_000,
+            limit=MAX_PIXELS // 1_000_000,
         ),
         _(SCALE_DOWN),
     )

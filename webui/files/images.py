@@ -41,90 +41,90 @@ BYTES_A_PIXEL = {"WEBP": 24}
 
 def image_size(path: Path) -> tuple[int, int]:
     """Returns width and height after applying the EXIF orientation, without decoding the image."""
-    with _open_image(path) as picture:
-        return _upright_size(picture)
+    with _open_image(path) as image:
+        return _upright_size(image)
 
 
 def read_image(path: Path, longest: int = MAX_SIDE) -> Image.Image:
     """Returns the image in RGB, upright, with its longer side at most `longest` pixels."""
-    with _decoding(path) as picture:
-        return _shrink_upright(picture, path.name, min(longest, MAX_SIDE))
+    with _decoding(path) as image:
+        return _shrink_upright(image, path.name, min(longest, MAX_SIDE))
 
 
-def encode_image(picture: Image.Image, suffix: str) -> bytes:
+def encode_image(image: Image.Image, suffix: str) -> bytes:
     """Encodes as PNG for the suffix .png, so that small print stays sharp; else as JPEG."""
     buffer = BytesIO()
     if suffix == ".png":
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     else:
-        picture.save(buffer, "JPEG", quality=QUALITY)
+        image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
 
 
 def shrink_image(path: Path, longest: int) -> tuple[Image.Image, tuple[int, int]] | None:
     """Returns the scaled image and its original size; None if it is small enough."""
-    with _decoding(path) as picture:
-        had = _upright_size(picture)
+    with _decoding(path) as image:
+        had = _upright_size(image)
         if vision_tokens.shrink_size(*had, min(longest, MAX_SIDE)) == had:
-            _load_pixels(picture, path.name)  # detects a damaged image before an engine gets it
+            _load_pixels(image, path.name)  # detects a damaged image before an engine gets it
             return None
-        return _shrink_upright(picture, path.name, min(longest, MAX_SIDE)), had
+        return _shrink_upright(image, path.name, min(longest, MAX_SIDE)), had
 
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[Image.Image]:
     """Opens the image after reserving memory to decode it."""
-    with reserve_decoding(path), _open_image(path) as picture:
-        yield picture
+    with reserve_decoding(path), _open_image(path) as image:
+        yield image
 
 
 @contextmanager
 def reserve_decoding(path: Path) -> Iterator[None]:
     """Reserves memory to decode the image and to process it inside the block."""
-    with _open_image(path) as picture:
-        needed = picture.width * picture.height * BYTES_A_PIXEL.get(picture.format or "", decoding.BYTES_A_PIXEL)
+    with _open_image(path) as image:
+        needed = image.width * image.height * BYTES_A_PIXEL.get(image.format or "", decoding.BYTES_A_PIXEL)
     with decoding.SHARED_BUDGET.holding(needed):
         yield
 
 
-def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    turned = _orientation(picture) in (5, 6, 7, 8)
-    return (picture.height, picture.width) if turned else (picture.width, picture.height)
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else (image.width, image.height)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ORIENTATION, 1)) if picture.format in CAMERAS else 1
+        return int(image.getexif().get(ORIENTATION, 1)) if image.format in CAMERAS else 1
     except (OSError, ValueError, TypeError, SyntaxError):
         return 1  # invalid metadata is ignored
 
 
-def _load_pixels(picture: Image.Image, name: str, mode: str | None = None) -> Image.Image:
+def _load_pixels(image: Image.Image, name: str, mode: str | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid metadata is ignored
-            picture.load()
-            return picture if mode in (None, picture.mode) else picture.convert(mode)
+            image.load()
+            return image if mode in (None, image.mode) else image.convert(mode)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UserError(_("{name} is damaged and cannot be read completely.", name=name), _(ATTACH_ANOTHER)) from None
 
 
-def _shrink_upright(picture: Image.Image, name: str, longest: int) -> Image.Image:
+def _shrink_upright(image: Image.Image, name: str, longest: int) -> Image.Image:
     """Scales first, because each copy of the full image needs as much memory as the image."""
-    turn = TURNS.get(_orientation(picture))
-    wanted = vision_tokens.shrink_size(*picture.size, longest)
-    clear = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-    found = _load_pixels(picture, name, "RGBA" if clear else "RGB")
-    if found is not picture:
-        picture.close()  # releases its pixels
-    if wanted != found.size:
-        found = found.resize(wanted, Image.Resampling.LANCZOS)
+    turn = TURNS.get(_orientation(image))
+    size = vision_tokens.shrink_size(*image.size, longest)
+    is_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    loaded = _load_pixels(image, name, "RGBA" if is_transparent else "RGB")
+    if loaded is not image:
+        image.close()  # releases its pixels
+    if size != loaded.size:
+        loaded = loaded.resize(size, Image.Resampling.LANCZOS)
     if turn is not None:
-        found = found.transpose(turn)
-    if clear:
-        white = Image.new("RGBA", found.size, "white")
-        return Image.alpha_composite(white, found).convert("RGB")
-    return found
+        loaded = loaded.transpose(turn)
+    if is_transparent:
+        white = Image.new("RGBA", loaded.size, "white")
+        return Image.alpha_composite(white, loaded).convert("RGB")
+    return loaded
 
 
 def _open_image(path: Path) -> Image.Image:
@@ -133,24 +133,24 @@ def _open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decompression bombs are checked below, with our own limit
-            picture = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError:
         raise decoding.too_large_error(path.name) from None
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         raise UserError(_("{name} is not an image that can be read.", name=path.name), _(ATTACH_ANOTHER)) from None
     try:
-        decoding.check_pixels(path.name, *picture.size)
+        decoding.check_pixels(path.name, *image.size)
     except UserError:
-        picture.close()
+        image.close()
         raise
-    return picture
+    return image
 
 
 POINTS_PER_INCH = 72
 MAX_DPI = 300
 MAX_IMAGES, MAX_FORM_DEPTH = 1000, 3
 """How many images of a page are checked for their size, and how many levels of nested forms are searched for them."""
-_ONE_AT_A_TIME = threading.Lock()  # PDFium is not thread-safe
+_PDF_LOCK = threading.Lock()  # PDFium is not thread-safe
 
 
 def count_pages(path: Path) -> int:
@@ -166,17 +166,17 @@ def render_page(path: Path, number: int, longest: int) -> Image.Image:
     with _opened_pdf(path) as document, decoding.SHARED_BUDGET.holding(side * side * decoding.BYTES_A_PIXEL):
         try:
             page = document[number]
-            pictures = page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MAX_FORM_DEPTH)
-            for picture in islice(pictures, MAX_IMAGES):
-                decoding.check_pixels(path.name, *picture.get_px_size())
+            page_images = page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=MAX_FORM_DEPTH)
+            for page_image in islice(page_images, MAX_IMAGES):
+                decoding.check_pixels(path.name, *page_image.get_px_size())
             width, height = page.get_size()
             drawn: Image.Image = page.render(scale=_page_scale(width, height, side)).to_pil().convert("RGB")
         except (pdfium.PdfiumError, ValueError):
             raise UserError(
                 _("Page {number} of {name} cannot be rendered.", number=number + 1, name=path.name), _(ATTACH_ANOTHER)
             ) from None
-        wanted = vision_tokens.shrink_size(*drawn.size, side)
-        return drawn if wanted == drawn.size else drawn.resize(wanted)
+        size = vision_tokens.shrink_size(*drawn.size, side)
+        return drawn if size == drawn.size else drawn.resize(size)
 
 
 def page_sizes(path: Path, longest: int) -> list[tuple[int, int]]:
@@ -199,7 +199,7 @@ def _opened_pdf(path: Path) -> Iterator[Any]:
     """Opens the document. Only one document is open at a time."""
     if path.stat().st_size == 0:
         raise UserError(_("{name} is empty.", name=path.name), _(ATTACH_ANOTHER))
-    with _ONE_AT_A_TIME:
+    with _PDF_LOCK:
         try:
             document = pdfium.PdfDocument(path)
         except pdfium.PdfiumError as error:

@@ -84,8 +84,8 @@ def thin_video(path: Path, to: Path, clip: VideoInfo, count: int, longest: int) 
         try:
             for nth in range(count):
                 video.set(cv2.CAP_PROP_POS_FRAMES, int(nth * clip.frames / count))
-                found, frame = video.read()
-                if not found or frame.shape[0] * frame.shape[1] > decoding.MAX_PIXELS:  # the frame size may change
+                is_read, frame = video.read()
+                if not is_read or frame.shape[0] * frame.shape[1] > decoding.MAX_PIXELS:  # the frame size may change
                     break
                 if (frame.shape[1], frame.shape[0]) != size:
                     frame = cv2.resize(frame, (size[0], size[1]), interpolation=cv2.INTER_AREA)

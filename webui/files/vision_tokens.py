@@ -46,10 +46,10 @@ def video_tokens(width: int, height: int, count: int, media: Media) -> int:
     return pairs * (wide * high // TOKEN_SIDE**2 + FRAME_PAIR_MARK_TOKENS)
 
 
-def text_tokens(words: str) -> int:
+def text_tokens(text: str) -> int:
     """Estimates the tokens of a text: four letters of a European language, or one Chinese character, are one token."""
-    wide = sum(ord(letter) >= 0x2E80 for letter in words)
-    return wide + ceil((len(words) - wide) / 4)
+    wide = sum(ord(letter) >= 0x2E80 for letter in text)
+    return wide + ceil((len(text) - wide) / 4)
 
 
 def _round_side(side: int) -> int:

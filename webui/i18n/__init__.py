@@ -63,8 +63,8 @@ def gettext(message: str, /, **values: object) -> str:
     A text without a translation (a greeting from cluster.yaml, a message of an engine) is returned unchanged.
     """
     # For an empty text, gettext returns the header of the catalog.
-    found = _TRANSLATIONS[_language.get()].gettext(message) if message else ""
-    return found.format(**values) if values else found
+    translated = _TRANSLATIONS[_language.get()].gettext(message) if message else ""
+    return translated.format(**values) if values else translated
 
 
 def ngettext(singular: str, plural: str, count: int) -> str:

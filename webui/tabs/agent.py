@@ -32,7 +32,7 @@ UNCHANGED = (gr.skip(), gr.skip(), gr.skip(), gr.skip())
 def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
     """Builds the tab. Returns its model dropdown, which the page fills."""
     with gr.Row(elem_classes="two"):
-        with gr.Column(elem_classes="asks", scale=0, min_width=300):
+        with gr.Column(elem_classes="inputs", scale=0, min_width=300):
             files = gr.File(
                 label=_("Screenshots, in order"),
                 file_count="multiple",
@@ -47,31 +47,31 @@ def build_agent_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dr
                 value=screenshot_agent.NEXT_ACTION,
                 label=_("Output"),
             )
-            what = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
+            instruction = gr.Textbox(label=_("Instruction"), placeholder=_(TASK), lines=2, max_lines=6)
             sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=512)
-        with gr.Column(elem_classes="shows", min_width=300):
+        with gr.Column(elem_classes="outputs", min_width=300):
             with gr.Row(elem_classes="tools"):
                 step = gr.Button(_("Next step"), variant="primary", size="sm")
                 every = gr.Button(_("All steps"), size="sm", elem_classes="tool")
                 again = gr.Button(_("Start over"), size="sm", elem_classes="tool")
-            trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
-            picture = gr.Image(
+            trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="text-block")
+            marked = gr.Image(
                 label=_("The screenshot with the result"),
                 interactive=False,
                 format="png",
                 height=420,
                 buttons=["download", "fullscreen"],
             )
-            found = gr.Code(label=_("The answer"), language="json", interactive=False, lines=4, max_lines=12)
+            answer = gr.Code(label=_("The answer"), language="json", interactive=False, lines=4, max_lines=12)
     session = gr.State(None)
     events = AgentHandlers(requester)
-    asked, shown = [session, files, model, mode, what, *sampling], [session, trail, picture, found]
+    inputs, shown = [session, files, model, mode, instruction, *sampling], [session, trail, marked, answer]
     running = controls.queued_event(concurrency.agent, "agent")
-    step.click(events.step, asked, shown, **running)
-    every.click(events.every, asked, shown, **running)
+    step.click(events.step, inputs, shown, **running)
+    every.click(events.every, inputs, shown, **running)
     again.click(events.over, None, shown, **controls.IMMEDIATE_EVENT)
     files.change(lambda: None, None, [session], **controls.IMMEDIATE_EVENT)
-    sample.click(events.samples, None, [files, what], **controls.IMMEDIATE_EVENT)
+    sample.click(events.samples, None, [files, instruction], **controls.IMMEDIATE_EVENT)
     events.mount_api(concurrency)
     return model
 
@@ -81,24 +81,24 @@ class AgentHandlers:
         self._requester = requester
 
     async def step(
-        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
+        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *inputs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if not files:
             gr.Info(_(NO_SCREENSHOT))
             yield UNCHANGED
             return
         session = session if session is not None and session.next_file else AgentSession(list(files))
-        async for update in self._one(request, session, *asked):
+        async for update in self._run_step(request, session, *inputs):
             yield update
 
     async def every(
-        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *asked: Any
+        self, request: gr.Request, session: AgentSession | None, files: list[str] | None, *inputs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         session = AgentSession(list(files or []))
-        async for update in self.step(request, session, files, *asked):
+        async for update in self.step(request, session, files, *inputs):
             yield update
         while session.next_file and not session.ended:
-            async for update in self._one(request, session, *asked):
+            async for update in self._run_step(request, session, *inputs):
                 yield update
 
     def over(self) -> tuple[Any, ...]:
@@ -121,36 +121,36 @@ class AgentHandlers:
             session = AgentSession(controls.file_paths([file]))
             width, height = await asyncio.to_thread(images.image_size, uploads.resolve_upload(session.files[0]))
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
-            made = await self._asked(session, controls.own_conversation(request), mode, instruction, sampling)
-            return screenshot_agent.step_facts(made) | {"width": width, "height": height}
+            result = await self._send_step(session, controls.own_conversation(request), mode, instruction, sampling)
+            return screenshot_agent.step_facts(result) | {"width": width, "height": height}
 
         api(ground, api_name="ground", concurrency_limit=concurrency.api_clients)
 
-    async def _one(
-        self, request: gr.Request, session: AgentSession, model: str | None, mode: str, what: str, *sampling: Any
+    async def _run_step(
+        self, request: gr.Request, session: AgentSession, model: str | None, mode: str, instruction: str, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         uploads.hold_files(request.session_hash or "", "agent", session.files)
-        yield session, _steps_html(session, asking=True), gr.skip(), gr.skip()
+        yield session, _steps_html(session, in_progress=True), gr.skip(), gr.skip()
         try:
-            step = await self._asked(
-                session, controls.own_conversation(request), mode, what, SamplingSettings(model, *sampling)
+            step = await self._send_step(
+                session, controls.own_conversation(request), mode, instruction, SamplingSettings(model, *sampling)
             )
-            picture = await asyncio.to_thread(_marked_screenshot, step)
+            marked = await asyncio.to_thread(_marked_screenshot, step)
         except UserError as failure:
             session.broken = True
             gr.Warning(str(failure))
             yield session, _steps_html(session), gr.skip(), gr.skip()
             return
-        yield session, _steps_html(session), picture, step.answer.rendered()[1]
+        yield session, _steps_html(session), marked, step.answer.rendered()[1]
 
-    async def _asked(
-        self, session: AgentSession, by: Visitor, mode: str, what: str, sampling: SamplingSettings
+    async def _send_step(
+        self, session: AgentSession, by: Visitor, mode: str, instruction: str, sampling: SamplingSettings
     ) -> AgentStep:
         """Sends the next screenshot and adds the step to `session`. Raises UserError if the file is not an upload."""
         file = session.next_file
         assert file
         step = AgentStep(uploads.resolve_upload(file))
-        prompt = screenshot_agent.agent_prompt(mode, what, session.steps)
+        prompt = screenshot_agent.agent_prompt(mode, instruction, session.steps)
         await self._requester.send(prompt, [file], sampling, by, step.answer)
         session.steps.append(step)
         return step
@@ -166,12 +166,12 @@ def _marked_screenshot(step: AgentStep) -> str:
     return str(to)
 
 
-def _steps_html(session: AgentSession, asking: bool = False) -> str:
+def _steps_html(session: AgentSession, in_progress: bool = False) -> str:
     rows = [
         f"<li><b>{html.escape(step.file.name)}</b>: {html.escape(screenshot_agent.describe_step(step))}"
         f"<span>{html.escape(answer_summary(step.answer))}</span></li>"
         for step in session.steps
     ]
-    if asking:
+    if in_progress:
         rows.append("<li>" + _("in progress") + " …</li>")
     return f'<ol class="attempts" role="status">{"".join(rows)}</ol>'

@@ -36,7 +36,7 @@ def build_chat_tab(
                 LIST.format(_("Earlier chats"), _("Your chats are stored in this browser only.")),
                 elem_id="chat-list-box",
             )
-            with gr.Row(elem_classes="keep"):
+            with gr.Row(elem_classes="exports"):
                 as_markdown = gr.Button(_("Save as Markdown"), size="sm")
                 as_json = gr.Button(_("Save as JSON"), size="sm")
                 bring = gr.UploadButton(_("Import JSON"), size="sm", file_types=[".json"], file_count="single")
@@ -126,7 +126,7 @@ def build_chat_tab(
             elem_id="snap",
             webcam_options=gr.WebcamOptions(mirror=False),
         )
-    kept = gr.JSON(visible="hidden")
+    packed = gr.JSON(visible="hidden")
     saved = gr.JSON(visible="hidden")
 
     replies = ReplyHandlers(requester)
@@ -138,15 +138,15 @@ def build_chat_tab(
         "outputs": [chat, box],
         **controls.queued_event(settings.webui.concurrency.chat, "answers"),
     }
-    for asked in (
+    for event in (
         box.submit(replies.submit, [box, chat, *sampling], **answering),
         chat.retry(replies.retry, [box, chat, *sampling], **answering),
         chat.edit(replies.edit, [chat, *sampling], **answering),
-        chat.example_select(replies.ask_sample, [chat, *sampling], **answering),
+        chat.example_select(replies.send_sample, [chat, *sampling], **answering),
         chat.undo(replies.undo, [chat], [chat, box], **controls.IMMEDIATE_EVENT),
     ):
-        asked.then(events.pack, [chat], [kept], **controls.IMMEDIATE_EVENT).then(
-            None, [kept], None, js="(chat) => { window.manyeyesChats.keep(chat); }"
+        event.then(events.pack, [chat], [packed], **controls.IMMEDIATE_EVENT).then(
+            None, [packed], None, js="(chat) => { window.manyeyesChats.save(chat); }"
         )
     box.stop(replies.stop, None, None, **controls.IMMEDIATE_EVENT)
     new.click(
@@ -157,7 +157,7 @@ def build_chat_tab(
         **controls.IMMEDIATE_EVENT,
     )
     opener.click(
-        events.open_chat, [kept], [chat, box], js="() => window.manyeyesChats.opened()", **controls.IMMEDIATE_EVENT
+        events.open_chat, [packed], [chat, box], js="() => window.manyeyesChats.opened()", **controls.IMMEDIATE_EVENT
     )
     bring.upload(
         events.import_chat,

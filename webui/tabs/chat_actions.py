@@ -34,18 +34,18 @@ class ChatActions:
         return chat_storage.pack_chat(history)
 
     def open_chat(self, request: gr.Request, chat: Any) -> tuple[list[Message], Any]:
-        found = chat_storage.unpack_chat(chat)
-        self._replies.replace_chat(request, found)
-        return found, gr.update(**IDLE_BUTTONS)
+        history = chat_storage.unpack_chat(chat)
+        self._replies.replace_chat(request, history)
+        return history, gr.update(**IDLE_BUTTONS)
 
     def import_chat(self, request: gr.Request, file: str) -> tuple[Any, Any]:
         try:
-            found = chat_storage.read_export(uploads.resolve_upload(file))
+            history = chat_storage.read_export(uploads.resolve_upload(file))
         except UserError as failure:
             gr.Warning(str(failure))
             return gr.skip(), gr.skip()
-        self._replies.replace_chat(request, found)
-        return found, gr.update(**IDLE_BUTTONS)
+        self._replies.replace_chat(request, history)
+        return history, gr.update(**IDLE_BUTTONS)
 
     async def estimate(
         self,
@@ -59,10 +59,10 @@ class ChatActions:
         uploads.hold_files(request.session_hash or "", "box", typed.get("files") or [])
         sampling = SamplingSettings(model, longest=longest, frames_per_s=per_s, most_frames=frames)
         try:
-            found = await self.costs(typed.get("files") or [], sampling)
+            costs = await self.costs(typed.get("files") or [], sampling)
         except UserError as failure:
             return attachments.estimate_error_html(failure)
-        return attachments.estimate_html(found, typed.get("text") or "", self._model_limits.pool(model))
+        return attachments.estimate_html(costs, typed.get("text") or "", self._model_limits.pool(model))
 
     async def costs(self, files: list[str], sampling: SamplingSettings) -> list[AttachmentCost]:
         """Estimates the cost of each file. Raises UserError."""
@@ -73,10 +73,10 @@ class ChatActions:
         )
 
     def apply_preset(self, name: str, typed: dict[str, Any]) -> tuple[Any, ...]:
-        found = next(preset for preset in chat_requester.PRESETS if preset.name == name)
+        preset = next(preset for preset in chat_requester.PRESETS if preset.name == name)
         empty = not typed["text"].strip()
-        box = {"text": _(found.prompt), "files": typed["files"]} if empty and found.prompt else gr.skip()
-        return _(found.system), found.temperature, found.top_p, found.max_tokens, box
+        box = {"text": _(preset.prompt), "files": typed["files"]} if empty and preset.prompt else gr.skip()
+        return _(preset.system), preset.temperature, preset.top_p, preset.max_tokens, box
 
     def save_markdown(self, history: list[Message]) -> dict[str, str] | None:
         return self._file(history, ".md", "text/markdown", chat_storage.export_markdown)
@@ -114,20 +114,20 @@ class ChatActions:
     ) -> tuple[ChatRequest, list[str]]:
         """Returns the request in the question box as it would be sent; with an empty box, the last request as sent."""
         if typed["text"].strip() or typed["files"]:
-            asked = [
+            turns = [
                 *message_builder.drop_unanswered(history),
                 message_builder.user_message(typed["text"], typed["files"]),
             ]
         else:
-            asked = list(history)
-            while asked and asked[-1]["role"] != "user":
-                asked.pop()
-        return await asyncio.to_thread(self._as_sent, asked, sampling)
+            turns = list(history)
+            while turns and turns[-1]["role"] != "user":
+                turns.pop()
+        return await asyncio.to_thread(self._as_sent, turns, sampling)
 
-    def _as_sent(self, asked: list[Message], sampling: SamplingSettings) -> tuple[ChatRequest, list[str]]:
-        if not asked:
+    def _as_sent(self, turns: list[Message], sampling: SamplingSettings) -> tuple[ChatRequest, list[str]]:
+        if not turns:
             return EXAMPLE_REQUEST, []
-        *before, last = asked
+        *before, last = turns
         files = [str(path) for path in message_builder.message_files(last)]
         media = self._model_limits.media(sampling.model)
         sent = [str(attachment.path) for attachment in attachments.prepare_attachments(files, sampling.limits, media)]

@@ -23,12 +23,12 @@ LINKS = (
 def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_once: int) -> gr.Timer:
     """Builds the tab. Returns its timer, which is active while the tab is open."""
     with gr.Row(elem_classes="two"):
-        with gr.Column(elem_classes="shows", min_width=300):
+        with gr.Column(elem_classes="outputs", min_width=300):
             pools = gr.HTML(hint_html(_("Loading …")), elem_id="cluster-pools")
-            gr.HTML("<h3>" + _("Events") + "</h3>", elem_classes="said")
+            gr.HTML("<h3>" + _("Events") + "</h3>", elem_classes="text-block")
             events = gr.HTML(elem_id="cluster-events")
-        with gr.Column(elem_classes="asks", scale=0, min_width=300):
-            gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="said")
+        with gr.Column(elem_classes="inputs", scale=0, min_width=300):
+            gr.HTML(LINKS.format(load=_("Load test"), api=_("API of the controller")), elem_classes="text-block")
             key = gr.Textbox(
                 label=_("Admin key"),
                 info=_("`manyeyes admin-key` prints it. The page does not store it."),
@@ -47,17 +47,17 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
             )
             with gr.Row(elem_classes="tools"):
                 scale = gr.Button(_("Scale"), size="sm", elem_classes="tool")
-            said = gr.HTML(elem_classes="said", elem_id="cluster-said")
+            result = gr.HTML(elem_classes="text-block", elem_id="cluster-result")
             people = gr.Slider(1, controller_client.MAX_USERS, value=10, step=1, label=_("Load run: users"))
             with gr.Row(elem_classes="tools"):
                 start = gr.Button(_("Start run"), size="sm", elem_classes="tool")
                 stop = gr.Button(_("Stop run"), size="sm", elem_classes="tool")
-            load = gr.HTML(elem_id="load-run", elem_classes="said")
+            load = gr.HTML(elem_id="load-run", elem_classes="text-block")
     timer = gr.Timer(STATUS_INTERVAL_S, active=False)
     events_of = ClusterHandlers(controller, run)
     seen = [pools, events, engine, pool, load]
     timer.tick(events_of.refresh, [engine, pool], seen, **controls.IMMEDIATE_EVENT)
-    changed = [said, pools, events]
+    changed = [result, pools, events]
     drain.click(events_of.drain, [engine, key], changed, **controls.IMMEDIATE_EVENT)
     resume.click(events_of.resume, [engine, key], changed, **controls.IMMEDIATE_EVENT)
     scale.click(events_of.scale, [pool, engines, key], changed, **controls.IMMEDIATE_EVENT)
@@ -128,9 +128,9 @@ class ClusterHandlers:
             api(function, api_name=name, concurrency_limit=calls_at_once)
 
     async def _changed(self, changing: Awaitable[str]) -> tuple[Any, ...]:
-        said = await _result_html(changing)
+        result = await _result_html(changing)
         status = await self._controller.fetch_status(fresh=True)
-        return said, cluster_view.pools_html(status), cluster_view.events_html(status)
+        return result, cluster_view.pools_html(status), cluster_view.events_html(status)
 
 
 async def _result_html(changing: Awaitable[str]) -> str:

@@ -40,7 +40,7 @@ def build_compare_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.
         as_json = gr.Button(_("Save JSON"), size="sm", elem_classes="tool")
         as_csv = gr.Button(_("Save CSV"), size="sm", elem_classes="tool")
     sampling = controls.sampling_controls()
-    outcome = gr.HTML(hint_html(_(COMPARE_HINT)), elem_classes="said")
+    outcome = gr.HTML(hint_html(_(COMPARE_HINT)), elem_classes="text-block")
     with gr.Row(elem_classes="lanes"):
         answers = [gr.Markdown(visible=False, elem_classes="lane", container=True) for _ in range(MAX_MODELS)]
     vote = gr.Radio(label=_("Which answer is better?"), choices=[], visible=False)
@@ -49,7 +49,7 @@ def build_compare_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.
     saved = gr.JSON(visible="hidden")
     events = CompareHandlers(requester)
     box.submit(
-        events.ask,
+        events.run,
         [box, stored, models, *sampling],
         [box, outcome, vote, stored, *answers],
         **controls.queued_event(concurrency.compare, "compare"),
@@ -66,7 +66,7 @@ class CompareHandlers:
     def __init__(self, requester: ChatRequester) -> None:
         self._requester = requester
 
-    async def ask(
+    async def run(
         self, request: gr.Request, typed: dict[str, Any], stored: Any, models: list[str] | None, *sampling: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         chosen = list(dict.fromkeys(models or []))[:MAX_MODELS]
@@ -117,7 +117,7 @@ class CompareHandlers:
             """Sends a question to all models in parallel: {"speed_up", "answers": [{"model", "text", ...}]}."""
             names = list(dict.fromkeys(models))[:MAX_MODELS]
             sampling = [SamplingSettings(model, "", temperature, top_p, max_tokens) for model in names]
-            comparison = Comparison([ModelRun(text, controls.file_paths(files), one) for one in sampling])
+            comparison = Comparison([ModelRun(text, controls.file_paths(files), settings) for settings in sampling])
             async for _update in comparison.run(self._requester, controls.own_conversation(request)):
                 pass
             return comparison.facts(text)
@@ -127,11 +127,11 @@ class CompareHandlers:
 
 def _run_updates(comparison: Comparison) -> list[Any]:
     verdicts = comparison.verdicts()
-    found: list[Any] = [
+    updates: list[Any] = [
         gr.update(value=comparisons.run_markdown(run, verdict), visible=True)
         for run, verdict in zip(comparison.runs, verdicts, strict=True)
     ]
-    return found + [gr.update(visible=False)] * (MAX_MODELS - len(found))
+    return updates + [gr.update(visible=False)] * (MAX_MODELS - len(updates))
 
 
 def _saved_file(stored: Any, name: str, kind: str, make: Any) -> dict[str, str] | None:
@@ -163,15 +163,15 @@ def build_individual_tab(requester: ChatRequester, concurrency: Concurrency) -> 
     with gr.Row(elem_classes="tools"):
         go = gr.Button(_("Run all"), variant="primary", size="sm")
         sample = gr.Button(_("Use the samples"), size="sm", elem_classes="tool")
-    outcome = gr.HTML(hint_html(_(INDIVIDUAL_HINT)), elem_classes="said")
+    outcome = gr.HTML(hint_html(_(INDIVIDUAL_HINT)), elem_classes="text-block")
     with gr.Row(elem_classes="lanes cards"):
         cards = [_prompt_card(number) for number in range(1, CARDS + 1)]
     sampling = controls.sampling_controls()
     events = IndividualHandlers(requester)
-    asked = [part for card in cards for part in (card.model, card.prompt, card.files)]
+    inputs = [part for card in cards for part in (card.model, card.prompt, card.files)]
     go.click(
-        events.ask,
-        [*asked, *sampling],
+        events.run,
+        [*inputs, *sampling],
         [outcome, *(card.answer for card in cards)],
         **controls.queued_event(concurrency.individual, "individual"),
     )
@@ -205,8 +205,8 @@ class IndividualHandlers:
     def __init__(self, requester: ChatRequester) -> None:
         self._requester = requester
 
-    async def ask(self, request: gr.Request, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
-        cards, sampling = asked[: 3 * CARDS], asked[3 * CARDS :]
+    async def run(self, request: gr.Request, *inputs: Any) -> AsyncIterator[tuple[Any, ...]]:
+        cards, sampling = inputs[: 3 * CARDS], inputs[3 * CARDS :]
         runs: list[ModelRun | None] = []
         for model, prompt, files in zip(cards[::3], cards[1::3], cards[2::3], strict=True):
             used = model and ((prompt or "").strip() or files)

@@ -25,10 +25,10 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise gr.Error(
             _(
-                "{name}: expected one of {choices}; got {found}.",
+                "{name}: expected one of {choices}; got {value}.",
                 name=name,
                 choices=", ".join(choices),
-                found=repr(value),
+                value=repr(value),
             )
         )
 
@@ -70,12 +70,12 @@ def model_dropdown(label: str = N_("Model"), multiselect: bool = False) -> gr.Dr
     return gr.Dropdown(label=_(label), choices=[], allow_custom_value=True, multiselect=multiselect)
 
 
-def model_choice_updates(models: list[str], one: int, in_turn: int, pools: list[PoolStatus] | None) -> list[Any]:
-    """Returns updates for `one` single-model dropdowns, Compare's, and `in_turn` dropdowns with different models."""
+def model_choice_updates(models: list[str], single: int, in_turn: int, pools: list[PoolStatus] | None) -> list[Any]:
+    """Returns updates for `single` single-model dropdowns, Compare's, and `in_turn` dropdowns with different models."""
     if not models:
-        return [gr.skip()] * (one + 1 + in_turn)
+        return [gr.skip()] * (single + 1 + in_turn)
     names = [pool.name for pool in pools or [] if pool.name in models] or models
-    found: list[Any] = [gr.update(choices=models, value=names[0]) for _ in range(one)]
-    found.append(gr.update(choices=models, value=names[:2]))
-    found += [gr.update(choices=models, value=names[nth % len(names)]) for nth in range(in_turn)]
-    return found
+    updates: list[Any] = [gr.update(choices=models, value=names[0]) for _ in range(single)]
+    updates.append(gr.update(choices=models, value=names[:2]))
+    updates += [gr.update(choices=models, value=names[nth % len(names)]) for nth in range(in_turn)]
+    return updates

@@ -31,7 +31,7 @@ EXPORTS = {
 def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> gr.Dropdown:
     """Builds the tab. Returns its model dropdown, which the page fills."""
     with gr.Row(elem_classes="two"):
-        with gr.Column(elem_classes="asks", scale=0, min_width=300):
+        with gr.Column(elem_classes="inputs", scale=0, min_width=300):
             files = gr.File(
                 label=_("Images and PDFs"),
                 file_count="multiple",
@@ -53,7 +53,7 @@ def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> g
                 )
             pages_at_once = gr.Slider(1, MAX_CONCURRENT_PAGES, value=8, step=1, label=_("Pages in parallel"))
             sampling = controls.sampling_controls(temperature=0.0, top_p=1.0, max_tokens=2048)
-        with gr.Column(elem_classes="shows", min_width=300):
+        with gr.Column(elem_classes="outputs", min_width=300):
             with gr.Row(elem_classes="tools"):
                 go = gr.Button(_("Read"), variant="primary", size="sm")
                 stop = gr.Button(_("Stop"), size="sm", elem_classes="tool")
@@ -72,16 +72,18 @@ def build_documents_tab(requester: ChatRequester, concurrency: Concurrency) -> g
                 elem_classes="results",
                 buttons=[],
             )
-            gr.HTML("<p>" + _("Choose a page in the table to see its whole answer.") + "</p>", elem_classes="said")
+            gr.HTML(
+                "<p>" + _("Choose a page in the table to see its whole answer.") + "</p>", elem_classes="text-block"
+            )
             whole = gr.Code(label=_("The whole answer"), interactive=False, lines=6, max_lines=24, visible=False)
     pages = gr.State(None)
     saved = gr.JSON(visible="hidden")
     events = DocumentsHandlers(requester)
     shown = [pages, how_far, table]
     running = controls.queued_event(concurrency.documents, "documents")
-    asked = [model, prompt, schema, pages_at_once, *sampling]
-    go.click(events.read, [pages, files, *asked], shown, **running)
-    retry.click(events.again, [pages, *asked], shown, **running)
+    inputs = [model, prompt, schema, pages_at_once, *sampling]
+    go.click(events.read, [pages, files, *inputs], shown, **running)
+    retry.click(events.again, [pages, *inputs], shown, **running)
     stop.click(events.stop, [pages], None, **controls.IMMEDIATE_EVENT)
     sample.click(lambda: [str(path) for path in samples.documents()], None, [files], **controls.IMMEDIATE_EVENT)
     task.input(events.task, [task], [prompt, schema, folded], **controls.IMMEDIATE_EVENT)
@@ -97,7 +99,7 @@ class DocumentsHandlers:
         self._requester = requester
 
     async def read(
-        self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *asked: Any
+        self, request: gr.Request, before: PageBatch | None, files: list[str] | None, *inputs: Any
     ) -> AsyncIterator[tuple[Any, ...]]:
         if _is_running(before):
             gr.Warning(_("These pages are being read. Press Stop first."))
@@ -109,35 +111,37 @@ class DocumentsHandlers:
             return
         uploads.hold_files(request.session_hash or "", "documents", files)
         try:
-            found = PageBatch(await asyncio.to_thread(batch.list_pages, files))
+            page_batch = PageBatch(await asyncio.to_thread(batch.list_pages, files))
         except UserError as failure:
             gr.Warning(str(failure))
             yield UNCHANGED
             return
-        async for update in self._run(request, found, *asked):
+        async for update in self._run(request, page_batch, *inputs):
             yield update
 
-    async def again(self, request: gr.Request, found: PageBatch | None, *asked: Any) -> AsyncIterator[tuple[Any, ...]]:
-        if found is None or _is_running(found) or not batch.requeue_unread(found):
+    async def again(
+        self, request: gr.Request, page_batch: PageBatch | None, *inputs: Any
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        if page_batch is None or _is_running(page_batch) or not batch.requeue_unread(page_batch):
             gr.Info(_("There are no failed pages to retry."))
             yield UNCHANGED
             return
-        async for update in self._run(request, found, *asked):
+        async for update in self._run(request, page_batch, *inputs):
             yield update
 
-    def stop(self, found: PageBatch | None) -> None:
-        if found is not None:
-            found.stop = True
+    def stop(self, page_batch: PageBatch | None) -> None:
+        if page_batch is not None:
+            page_batch.stop = True
 
     def task(self, name: str) -> tuple[Any, Any, Any]:
         fields = name == "Fields as JSON"
         return _(batch.READ_PROMPTS[name]), batch.EXAMPLE_SCHEMA if fields else "", gr.update(open=fields)
 
-    def whole(self, found: PageBatch | None, chosen: gr.SelectData) -> Any:
+    def whole(self, page_batch: PageBatch | None, chosen: gr.SelectData) -> Any:
         row = chosen.index[0] if isinstance(chosen.index, list | tuple) else chosen.index
-        if found is None or row >= len(found.pages):
+        if page_batch is None or row >= len(page_batch.pages):
             return gr.update(visible=False)
-        page = found.pages[row]
+        page = page_batch.pages[row]
         return gr.update(value=page.failure or page.text, label=page.name, visible=True)
 
     def mount_api(self, calls_at_once: int) -> None:
@@ -151,20 +155,22 @@ class DocumentsHandlers:
             max_tokens: int = 2048,
         ) -> dict[str, Any]:
             """Reads all pages of all files: {"pages": [{"page", "name", "state", "text", "fields", "error", ...}]}."""
-            found = PageBatch(await asyncio.to_thread(batch.list_pages, controls.file_paths(files)))
+            page_batch = PageBatch(await asyncio.to_thread(batch.list_pages, controls.file_paths(files)))
             form = batch.parse_schema(schema)
             sampling = SamplingSettings(model, "", 0.0, 1.0, max_tokens)
             reads = batch.make_page_reader(self._requester, prompt, sampling, form, controls.own_conversation(request))
-            async for _update in batch.run_batch(found, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None):
+            async for _update in batch.run_batch(
+                page_batch, reads, min(at_once, MAX_CONCURRENT_PAGES), form is not None
+            ):
                 pass
-            return {"pages": [batch_report.page_facts(page) for page in found.pages]}
+            return {"pages": [batch_report.page_facts(page) for page in page_batch.pages]}
 
         api(documents, api_name="documents", concurrency_limit=calls_at_once)
 
     async def _run(
         self,
         request: gr.Request,
-        found: PageBatch,
+        page_batch: PageBatch,
         model: str | None,
         prompt: str,
         schema: str,
@@ -179,23 +185,23 @@ class DocumentsHandlers:
             return
         chosen = SamplingSettings(model, *sampling)
         reads = batch.make_page_reader(self._requester, prompt, chosen, form, controls.own_conversation(request))
-        yield found, batch_report.progress_html(found, True), batch_report.table_rows(found)
-        async for _update in batch.run_batch(found, reads, int(at_once), form is not None):
-            yield gr.skip(), batch_report.progress_html(found, True), batch_report.table_rows(found)
-        yield found, batch_report.progress_html(found, False), batch_report.table_rows(found)
+        yield page_batch, batch_report.progress_html(page_batch, True), batch_report.table_rows(page_batch)
+        async for _update in batch.run_batch(page_batch, reads, int(at_once), form is not None):
+            yield gr.skip(), batch_report.progress_html(page_batch, True), batch_report.table_rows(page_batch)
+        yield page_batch, batch_report.progress_html(page_batch, False), batch_report.table_rows(page_batch)
 
 
-def _is_running(found: PageBatch | None) -> bool:
-    return found is not None and found.started_s is not None and found.ended_s is None
+def _is_running(page_batch: PageBatch | None) -> bool:
+    return page_batch is not None and page_batch.started_s is not None and page_batch.ended_s is None
 
 
 def _save_handler(name: str) -> Any:
     file, kind, make = EXPORTS[name]
 
-    def save(found: PageBatch | None) -> dict[str, str] | None:
-        if found is None or not found.pages:
+    def save(page_batch: PageBatch | None) -> dict[str, str] | None:
+        if page_batch is None or not page_batch.pages:
             gr.Info(_("There is nothing to save yet. Read some pages first."))
             return None
-        return {"name": file, "kind": kind, "text": make(found)}
+        return {"name": file, "kind": kind, "text": make(page_batch)}
 
     return save

@@ -34,13 +34,13 @@ def build_fallback_tab(settings: WebuiSettings) -> list[gr.Dropdown]:
     with gr.Row(elem_classes="tools"):
         check = gr.Button(_("Check both"), size="sm", elem_classes="tool")
     way = gr.Radio(
-        [(_(one), one) for one in endpoint_client.FALLBACK_MODES],
+        [(_(mode), mode) for mode in endpoint_client.FALLBACK_MODES],
         value=endpoint_client.PRIMARY_AS_IT_IS,
         label=_("Run"),
     )
     prompt = gr.Textbox(label=_("Prompt"), value=_(EXAMPLE_PROMPT), lines=2, max_lines=6)
     go = gr.Button(_("Run"), variant="primary", size="sm", elem_classes="go")
-    trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="said")
+    trail = gr.HTML(hint_html(_(EMPTY)), elem_classes="text-block")
     text = gr.Markdown(elem_classes="lane", container=True, visible=False)
     typed = [*primary[:3], *fallback[:3]]
     check.click(
@@ -89,21 +89,24 @@ class FallbackHandlers:
         self._settings = settings
         self._gateway = EndpointAddress("Gateway", f"{settings.gateway_url}/v1", "auto", settings.api_key or "")
         # Users choose a configured address and cannot type one, because the page reaches hosts that its users do not.
-        self._known = {one.base_url: one for one in (settings.fallback, settings.primary, self._gateway)}
+        self._known = {address.base_url: address for address in (settings.fallback, settings.primary, self._gateway)}
 
     def choices(self) -> list[tuple[str, str]]:
         """Returns the addresses to choose from as (label, base_url), with the gateway first."""
-        others = [one for url, one in reversed(self._known.items()) if url != self._gateway.base_url]
+        addresses = [address for url, address in reversed(self._known.items()) if url != self._gateway.base_url]
         return [
             (_(self._gateway.name), self._gateway.base_url),
-            *((f"{_(one.name)} ({urlsplit(one.base_url).netloc})", one.base_url) for one in others),
+            *((f"{_(address.name)} ({urlsplit(address.base_url).netloc})", address.base_url) for address in addresses),
         ]
 
     async def check(self, request: gr.Request, *typed: str | None) -> tuple[str, str]:
         primary, fallback = await self._typed(*typed)
         headers = self._headers(request)
         status = await asyncio.gather(
-            *(endpoint_client.check_endpoint(one, headers.get(one.base_url, {})) for one in (primary, fallback))
+            *(
+                endpoint_client.check_endpoint(address, headers.get(address.base_url, {}))
+                for address in (primary, fallback)
+            )
         )
         return _status_html(status[0]), _status_html(status[1])
 
@@ -143,8 +146,8 @@ class FallbackHandlers:
                 primary_base_url, primary_model, primary_api_key,
                 fallback_base_url, fallback_model, fallback_api_key,
             )  # fmt: skip
-            found = [made async for made in self._attempts(request, way, prompt, *typed)]
-            return endpoint_client.fallback_facts(found[-1])
+            updates = [made async for made in self._attempts(request, way, prompt, *typed)]
+            return endpoint_client.fallback_facts(updates[-1])
 
         api(fallback, api_name="fallback", concurrency_limit=self._settings.webui.concurrency.api_clients)
 
@@ -159,10 +162,10 @@ class FallbackHandlers:
 
     async def _typed(self, *typed: str | None) -> tuple[EndpointAddress, EndpointAddress]:
         """Raises gr.Error for an address that the operator did not configure."""
-        words = [str(one or "") for one in typed]
+        values = [str(value or "") for value in typed]
         return (
-            await self._chosen(self._settings.primary, *words[:3]),
-            await self._chosen(self._settings.fallback, *words[3:]),
+            await self._chosen(self._settings.primary, *values[:3]),
+            await self._chosen(self._settings.fallback, *values[3:]),
         )
 
     async def _chosen(self, card: EndpointAddress, base_url: str, model: str, key: str) -> EndpointAddress:
@@ -185,8 +188,8 @@ class FallbackHandlers:
         return {self._gateway.base_url: visitor_headers(controls.own_conversation(request))}
 
 
-def _answer_update(found: list[endpoint_client.FallbackAttempt]) -> Any:
-    text = found[-1].answer.rendered()[1] if found else ""
+def _answer_update(attempts: list[endpoint_client.FallbackAttempt]) -> Any:
+    text = attempts[-1].answer.rendered()[1] if attempts else ""
     return gr.update(value=text, visible=bool(text))
 
 

@@ -122,10 +122,10 @@ class ContainerActuator:
 
 def _message(reply: BoundedResponse) -> str:
     try:
-        said: Any = reply.json()["message"]
+        message: Any = reply.json()["message"]
     except (ValueError, LookupError, TypeError):
-        said = reply.text
-    return str(said)[:300]
+        message = reply.text
+    return str(message)[:300]
 
 
 SLEEPING_TIMEOUT_S = 5.0
@@ -144,8 +144,8 @@ class SleepActuator:
         """By pool: 1 or 2."""
 
     async def find_stopped(self, engines: Sequence[Engine]) -> dict[str, bool]:
-        asked = await asyncio.gather(*(self._is_asleep(engine) for engine in engines))
-        return {engine.name: asleep for engine, asleep in zip(engines, asked, strict=True) if asleep is not None}
+        sleep_states = await asyncio.gather(*(self._is_asleep(engine) for engine in engines))
+        return {engine.name: asleep for engine, asleep in zip(engines, sleep_states, strict=True) if asleep is not None}
 
     async def start(self, engine: Engine) -> None:
         if self.levels.get(engine.pool, 1) == 2:
@@ -202,7 +202,7 @@ HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
 def is_hung(member: FleetMember, after_s: float) -> bool:
     """Whether an engine was down for `after_s`, is not drained, and its process still has the port open. Pure."""
     known = member.health
-    return known.state is EngineState.DOWN and known.last in HUNG and not known.held and member.since_s >= after_s
+    return known.state is EngineState.DOWN and known.last in HUNG and not known.drained and member.since_s >= after_s
 
 
 class HungRestarts:
@@ -212,7 +212,7 @@ class HungRestarts:
         self.fleet = fleet
         self.containers = containers
         self.is_moving = is_moving
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._restarts: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         try:
@@ -225,7 +225,7 @@ class HungRestarts:
                 except Exception:
                     log.exception("hung_engine_restarts_failed")
         finally:
-            for task in self._under_way.values():
+            for task in self._restarts.values():
                 task.cancel()
 
     async def tick(self) -> None:
@@ -236,7 +236,7 @@ class HungRestarts:
         hung = [
             member
             for name, member in self.fleet.members.items()
-            if is_hung(member, after_s) and name not in self._under_way and not self.is_moving(name)
+            if is_hung(member, after_s) and name not in self._restarts and not self.is_moving(name)
         ]
         if not hung:
             return
@@ -254,7 +254,7 @@ class HungRestarts:
             # A process that was started after the engine went down gets the full time again.
             if datetime.now(UTC) - started_at < timedelta(seconds=after_s):
                 continue
-            self._under_way[name] = asyncio.create_task(self._restart(member))
+            self._restarts[name] = asyncio.create_task(self._restart(member))
 
     async def _restart(self, member: FleetMember) -> None:
         engine = member.engine
@@ -271,4 +271,4 @@ class HungRestarts:
                 f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool
             )
         finally:
-            self._under_way.pop(engine.name, None)
+            self._restarts.pop(engine.name, None)

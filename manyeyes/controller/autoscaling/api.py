@@ -26,15 +26,15 @@ class ScaleRequest(BaseModel):
 class EngineStageResponse(BaseModel):
     name: str
     stage: str
-    """serving, coming (starting), going (draining), off (stopped), or away: started but not usable, because it is down,
-    drained by an operator, or did not come up."""
+    """starting, serving, draining, stopped, or unavailable: started but not usable, because it is down, drained by an
+    operator, or did not come up."""
     state: str
     in_flight: int | None
 
 
 class DecisionResponse(BaseModel):
     at: str
-    wanted: int
+    desired: int
     reason: str
     sentence: str
 
@@ -45,13 +45,13 @@ class PoolScalingResponse(BaseModel):
     pool: str
     policy: dict[str, Any] | None
     """The effective pools[].scaling. null: all engines always run."""
-    wanted: int | None
+    desired: int | None
     """Desired number of engines. null: there is no decision yet."""
     fixed: int | None
     """The count set by hand. null: none is set."""
     started: int
     serving: int
-    trouble: str | None
+    problem: str | None
     """Why its engines cannot be started or stopped. null: they can."""
     load: dict[str, float | None] | None
     """The load on which the last decision is based."""
@@ -67,26 +67,26 @@ def routes(scaler: Autoscaler) -> APIRouter:
     @router.get("/{pool}/scaling")
     async def scaling(pool: str) -> PoolScalingResponse:
         """Shows how many engines the pool should have, how many it has, and why."""
-        return pool_scaling_response(scaler, _found(scaler, pool))
+        return pool_scaling_response(scaler, _find_pool(scaler, pool))
 
     @router.post("/{pool}/scale")
-    async def scale(pool: str, wanted: ScaleRequest) -> PoolScalingResponse:
+    async def scale(pool: str, request: ScaleRequest) -> PoolScalingResponse:
         """Sets the count by hand. It survives restarts of the controller and takes effect within seconds."""
-        found = _found(scaler, pool)
-        _check(scaler, found, wanted.engines)
-        scaler.fix(found.name, _all_where_no_policy(scaler, found, wanted.engines))
+        target = _find_pool(scaler, pool)
+        _check_count(scaler, target, request.engines)
+        scaler.fix(target.name, _all_engines_without_policy(scaler, target, request.engines))
         scaler.fleet.emit_event(
-            f"{found.name} is set to {wanted.engines} engines by hand"
-            if wanted.engines is not None
-            else f"{found.name}: the count set by hand is removed",
-            pool=found.name,
+            f"{target.name} is set to {request.engines} engines by hand"
+            if request.engines is not None
+            else f"{target.name}: the count set by hand is removed",
+            pool=target.name,
         )
-        return pool_scaling_response(scaler, found)
+        return pool_scaling_response(scaler, target)
 
     return router
 
 
-def _found(scaler: Autoscaler, name: str) -> Pool:
+def _find_pool(scaler: Autoscaler, name: str) -> Pool:
     """The pool with this name, or with this client name. Raises ApiError 404."""
     for pool in scaler.fleet.cluster.pools:
         if name in pool.names:
@@ -95,16 +95,16 @@ def _found(scaler: Autoscaler, name: str) -> Pool:
     raise ApiError(404, "pool_not_found", f"There is no pool '{name[:40]}'. Pools: {names}.")
 
 
-def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
+def _check_count(scaler: Autoscaler, pool: Pool, desired: int | None) -> None:
     """Raises ApiError when the pool cannot have this many engines."""
     if pool.remote:
         raise ApiError(409, "pool_is_remote", f"{pool.name} is served by {pool.remote.host}; it has no engines here.")
-    there = len(scaler.fleet.members_of(pool.name))
-    if wanted is not None and wanted > there:
+    available = len(scaler.fleet.members_of(pool.name))
+    if desired is not None and desired > available:
         raise ApiError(
             422,
             "too_many_engines",
-            f"{pool.name} has {there} engine{'' if there == 1 else 's'}, but {wanted} were requested. "
+            f"{pool.name} has {available} engine{'' if available == 1 else 's'}, but {desired} were requested. "
             "Add engines in config/cluster.yaml (`engines`, or with `engines: auto` more GPUs, `emulated_engines` or "
             "`cpu_engines`), then run `make up`.",
             "engines",
@@ -118,11 +118,11 @@ def _check(scaler: Autoscaler, pool: Pool, wanted: int | None) -> None:
         )
 
 
-def _all_where_no_policy(scaler: Autoscaler, pool: Pool, wanted: int | None) -> int | None:
+def _all_engines_without_policy(scaler: Autoscaler, pool: Pool, desired: int | None) -> int | None:
     """Without a policy, stopped engines would never start again, so `null` then sets the count to all engines."""
-    if wanted is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
+    if desired is None and scaler.pools[pool.name].scaling is None and scaler.pools[pool.name].fixed is not None:
         return len(scaler.fleet.members_of(pool.name))
-    return wanted
+    return desired
 
 
 def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse:
@@ -134,32 +134,32 @@ def pool_scaling_response(scaler: Autoscaler, pool: Pool) -> PoolScalingResponse
     return PoolScalingResponse(
         pool=pool.name,
         policy=state.scaling.model_dump(mode="json") if state.scaling else None,
-        wanted=state.wanted or None,
+        desired=state.desired or None,
         fixed=state.fixed,
-        started=sum(one.stage is not LifecycleStage.STOPPED for one in engines),
-        serving=sum(one.stage is LifecycleStage.SERVING for one in engines),
-        trouble=scaler.lifecycle.trouble.get(pool.name),
+        started=sum(engine.stage is not LifecycleStage.STOPPED for engine in engines),
+        serving=sum(engine.stage is LifecycleStage.SERVING for engine in engines),
+        problem=scaler.lifecycle.problems.get(pool.name),
         load=None
         if load is None
         else {kind: getattr(load, kind) for kind in ("serving", "in_flight", "queue_time_s", "p95_s", "gpu")},
-        decision=None if decision is None else _decided(decision),
+        decision=None if decision is None else _decision_response(decision),
         engines=[
             EngineStageResponse(
-                name=one.name,
-                stage=one.stage.value,
-                state=scaler.fleet.members[one.name].health.shown.value,
-                in_flight=one.in_flight,
+                name=engine.name,
+                stage=engine.stage.value,
+                state=scaler.fleet.members[engine.name].health.shown.value,
+                in_flight=engine.in_flight,
             )
-            for one in engines
+            for engine in engines
         ],
-        history=[_decided(one) for one in reversed(scaler.history[pool.name])],
+        history=[_decision_response(past) for past in reversed(scaler.history[pool.name])],
     )
 
 
-def _decided(decision: ScalingDecision) -> DecisionResponse:
+def _decision_response(decision: ScalingDecision) -> DecisionResponse:
     return DecisionResponse(
         at=datetime.fromtimestamp(decision.at_s, UTC).isoformat(timespec="seconds"),
-        wanted=decision.wanted,
+        desired=decision.desired,
         reason=decision.reason.value,
         sentence=decision.sentence,
     )

@@ -111,7 +111,7 @@ class Autoscaler:
             policy = with_default_target(pool, engines)
             if pool.name not in self.pools:
                 fixed = self.lifecycle.memory.fixed.get(pool.name)
-                self.pools[pool.name] = PoolAutoscaler(policy, self.lifecycle.memory.wanted.get(pool.name, 0), fixed)
+                self.pools[pool.name] = PoolAutoscaler(policy, self.lifecycle.memory.desired.get(pool.name, 0), fixed)
                 self._signals[pool.name] = PoolSignals(pool.name)
                 self.history[pool.name] = deque(maxlen=200)
                 _initialize_series(pool.name)
@@ -122,7 +122,7 @@ class Autoscaler:
                 self.decisions,
                 self.loads,
                 self.history,
-                self.lifecycle.trouble,
+                self.lifecycle.problems,
                 self._signals,
             ):
                 by_pool.pop(name, None)
@@ -133,58 +133,58 @@ class Autoscaler:
         if not members:
             return
         engines = self.engines(name, now_s)
-        serving = [members[one.name] for one in engines if one.stage is LifecycleStage.SERVING]
-        draining = [members[one.name] for one in engines if one.stage is LifecycleStage.DRAINING]
+        serving = [members[engine.name] for engine in engines if engine.stage is LifecycleStage.SERVING]
+        draining = [members[engine.name] for engine in engines if engine.stage is LifecycleStage.DRAINING]
         load = self._signals[name].collect(now_s, serving, [*serving, *draining], self.requests, gpus)
         self.loads[name] = load
         _record_load(name, load)
-        started = sum(one.stage is not LifecycleStage.STOPPED for one in engines)
+        started = sum(engine.stage is not LifecycleStage.STOPPED for engine in engines)
         metrics.SCALING_STARTED.labels(name).set(started)
         scaling.see(load)
         if not self.lifecycle.is_scaled(name) or not any(member.health.settled for member in members.values()):
             return
-        if not scaling.wanted:
-            scaling.wanted = max(1, started)
-        before = scaling.wanted
+        if not scaling.desired:
+            scaling.desired = max(1, started)
+        before = scaling.desired
         scaling.adopt(len(serving), now_s)
-        if scaling.wanted != before:
+        if scaling.desired != before:
             self._emit_change(
                 name,
                 before,
-                f"has {scaling.wanted} engines up, more than the desired {before}; they stay while they are needed",
+                f"has {scaling.desired} engines up, more than the desired {before}; they stay while they are needed",
             )
-            before = scaling.wanted
+            before = scaling.desired
         decision = scaling.decide(
-            len(engines), now_s, sum(one.fixed for one in engines if one.stage is LifecycleStage.SERVING)
+            len(engines), now_s, sum(engine.fixed for engine in engines if engine.stage is LifecycleStage.SERVING)
         )
         self.decisions[name] = decision
-        metrics.SCALING_WANTED.labels(name).set(decision.wanted)
+        metrics.SCALING_DESIRED.labels(name).set(decision.desired)
         metrics.SCALING_FIXED.labels(name).set(scaling.fixed is not None)
         metrics.SCALING_DECIDED.labels(name).set(now_s)
         _record_reason(name, decision.reason)
-        if decision.wanted != before:
+        if decision.desired != before:
             self.history[name].append(decision)
             self._emit_change(name, before, decision.sentence)
-        if self.lifecycle.memory.wanted.get(name) != scaling.wanted:
-            self.lifecycle.memory.wanted[name] = scaling.wanted
+        if self.lifecycle.memory.desired.get(name) != scaling.desired:
+            self.lifecycle.memory.desired[name] = scaling.desired
             self.lifecycle.save()
         todo = reconcile.plan_moves(
-            engines, decision.wanted, now_s, self.lifecycle.policy(name).scale_down.drain_s, SETTLE_S
+            engines, decision.desired, now_s, self.lifecycle.policy(name).scale_down.drain_s, SETTLE_S
         )
         self.lifecycle.missing[name] = todo.missing
         self._carry_out(name, todo, decision)
 
     def _emit_change(self, pool: str, before: int, sentence: str) -> None:
-        metrics.SCALING_CHANGES.labels(pool, "up" if self.pools[pool].wanted > before else "down").inc()
+        metrics.SCALING_CHANGES.labels(pool, "up" if self.pools[pool].desired > before else "down").inc()
         self.fleet.emit_event(f"{pool} {sentence}", pool=pool)
 
     def _carry_out(self, pool: str, todo: MovePlan, decision: ScalingDecision) -> None:
-        for name in todo.take_back:
+        for name in todo.undrain:
             self.lifecycle.undrain(name)
-            self.fleet.release(name, f"{pool} {decision.sentence}")
+            self.fleet.undrain(name, f"{pool} {decision.sentence}")
         for name in todo.start:
             self.lifecycle.start(name)
-        for name in todo.hold:
+        for name in todo.drain:
             self.lifecycle.drain(name, f"{pool} {decision.sentence}")
         for name in todo.rest:
             self.lifecycle.stop(name)

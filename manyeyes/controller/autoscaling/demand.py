@@ -42,13 +42,13 @@ class PoolLoad:
 class Demand:
     """The engines that a load needs.
 
-    A count from `least` to `most` needs no change; both are None when it is unknown.
+    A count from `min_engines` to `max_engines` needs no change; both are None when it is unknown.
     """
 
     at_s: float
-    least: int | None
+    min_engines: int | None
     """The smallest sufficient count."""
-    most: int | None
+    max_engines: int | None
     """The largest count that is not too high."""
     why: str
     """The measure with the highest demand, with its numbers."""
@@ -62,14 +62,20 @@ def compute_demand(load: PoolLoad, target: Target, tolerance: float, times_count
     if load.serving == 0:
         # No engine serves, so nothing is in flight and nothing is slow. That is no reason to remove engines.
         return Demand(load.at_s, None, None, "no engine serves, so its load is unknown")
-    asked = list(_by_measure(load, target, tolerance, times_count))
-    known = [(least, most, why) for least, most, why in asked if least is not None and most is not None]
-    if not known or len(known) < len(asked):
+    needs = list(_by_measure(load, target, tolerance, times_count))
+    known = [
+        (min_engines, max_engines, why)
+        for min_engines, max_engines, why in needs
+        if min_engines is not None and max_engines is not None
+    ]
+    if not known or len(known) < len(needs):
         # A missing measure might be high. The known measures may add engines, but none are removed.
-        least, why = max(((least, why) for least, _, why in known), default=(None, "its load is unknown"))
-        return Demand(load.at_s, least, None, why)
-    least, _, why = max(known)
-    return Demand(load.at_s, least, max(most for _, most, _ in known), why)
+        min_engines, why = max(
+            ((min_engines, why) for min_engines, _, why in known), default=(None, "its load is unknown")
+        )
+        return Demand(load.at_s, min_engines, None, why)
+    min_engines, _, why = max(known)
+    return Demand(load.at_s, min_engines, max(max_engines for _, max_engines, _ in known), why)
 
 
 def _by_measure(
@@ -90,23 +96,23 @@ def _by_measure(
             why = f"GPU utilization is {load.gpu:.0%}, target {target.gpu:.0%}"
             yield ceil(ratio / (1 + tolerance)), ceil(ratio / (1 - tolerance)), why
     proportional = target.in_flight is not None or target.gpu is not None
-    for value, wanted, words in (
+    for value, limit, template in (
         (load.queue_time_s, target.queue_time_s, "requests wait {:.3g} s in queues"),
         (load.p95_s, target.p95_s, "the 95th percentile of request times is {:.3g} s"),
     ):
-        if wanted is not None:
-            least, most, why = _by_time(load.serving, value, wanted, words, tolerance, times_count)
-            yield least, least if proportional else most, why
+        if limit is not None:
+            min_engines, max_engines, why = _by_time(load.serving, value, limit, template, tolerance, times_count)
+            yield min_engines, min_engines if proportional else max_engines, why
 
 
 def _by_time(
-    serving: int, value: float | None, wanted: float, words: str, tolerance: float, counts: bool
+    serving: int, value: float | None, limit: float, template: str, tolerance: float, counts: bool
 ) -> tuple[int, int, str]:
     # None means too few requests for a value, so no request waits.
-    why = "few requests" if value is None else f"{words.format(value)}, target {wanted:.3g} s"
+    why = "few requests" if value is None else f"{template.format(value)}, target {limit:.3g} s"
     if not counts:
         return 1, serving, why
-    ratio = (value or 0) / wanted
+    ratio = (value or 0) / limit
     if ratio > 1 + tolerance:
         return ceil(serving * ratio), ceil(serving * ratio), why
     return 1, max(1, serving - 1) if ratio <= CALM else serving, why

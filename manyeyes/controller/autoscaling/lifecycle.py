@@ -54,7 +54,7 @@ class EngineLifecycle:
         self.pools = pools
         self.clock = clock
         self.memory: AutoscalerState = store.load_state(state_store)
-        self.trouble: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
         """By pool: why its engines cannot be started or stopped; no entry while they can."""
         self.missing: dict[str, int] = {}
         """By pool: the number of desired engines that cannot be started."""
@@ -63,7 +63,7 @@ class EngineLifecycle:
         self._moves: Counter[str] = Counter()
         """Calls of actuators that ended, by engine."""
         self._out_since_s: dict[str, float] = {}
-        self._held_since_s: dict[str, float] = {}
+        self._drained_since_s: dict[str, float] = {}
         self._started: set[str] = set()
         self._failed_at_s: dict[str, float] = {}
         self._partners: dict[str, str] = {}
@@ -72,9 +72,9 @@ class EngineLifecycle:
     def pair_shared_gpus(self) -> None:
         """Updates the pairs of engines that share a GPU. Call it after the fleet's engines change."""
         self._partners = {}
-        for one, other in self._pairs():
-            self._partners.setdefault(one, other)
-            self._partners.setdefault(other, one)
+        for first, second in self._pairs():
+            self._partners.setdefault(first, second)
+            self._partners.setdefault(second, first)
 
     def close(self) -> None:
         for _, task in self._moving.values():
@@ -92,14 +92,14 @@ class EngineLifecycle:
         facts = EngineFacts(
             state=member.health.state,
             serves=member.health.serves,
-            held=member.health.held,
+            drained=member.health.drained,
             draining=name in self.memory.draining,
             at_rest=self._stopped.get(name, False),
             moving=self._moving[name][0] if name in self._moving else None,
             out_for_s=now_s - self._out_since_s.get(name, now_s),
             started=name in self._started,
         )
-        if facts.held and name in self.memory.stopped and facts.at_rest:
+        if facts.drained and name in self.memory.stopped and facts.at_rest:
             return LifecycleStage.STOPPED
         return lifecycle_stage(facts, policy.ready_s, policy.scale_up.window_s)
 
@@ -113,64 +113,64 @@ class EngineLifecycle:
                 continue
             actuator = self.actuator(pool)
             if actuator is None:
-                self._report_trouble(
+                self._report_problem(
                     pool.name, "controller.containers is false, so its engines cannot be started or stopped"
                 )
                 continue
             try:
-                found = await actuator.find_stopped(engines)
+                stopped = await actuator.find_stopped(engines)
             except ActuatorError as error:
-                self._report_trouble(pool.name, str(error))
+                self._report_problem(pool.name, str(error))
                 continue
-            if found:
-                self.trouble.pop(pool.name, None)
+            if stopped:
+                self.problems.pop(pool.name, None)
             else:
-                self._report_trouble(pool.name, "the controller cannot start, stop or put to sleep any of its engines")
-            known |= found
+                self._report_problem(pool.name, "the controller cannot start, stop or put to sleep any of its engines")
+            known |= stopped
         # An engine whose stop ended during the request may have been listed as running: the listing is older than its stop.
         known |= {
             name: self._stopped[name] for name in known if self._moves[name] != ended[name] and name in self._stopped
         }
         self._stopped = known
 
-    def _report_trouble(self, pool: str, why: str) -> None:
-        if self.trouble.get(pool) != why:
-            self.trouble[pool] = why
+    def _report_problem(self, pool: str, why: str) -> None:
+        if self.problems.get(pool) != why:
+            self.problems[pool] = why
             self.fleet.emit_event(f"{pool} cannot be scaled: {why}", pool=pool)
 
     def follow_members(self, now_s: float) -> None:
         """Records changes since the last pass that the autoscaler did not make, such as a start by an operator."""
-        mine = self.memory.draining | self.memory.stopped
+        controlled = self.memory.draining | self.memory.stopped
         for name, member in self.fleet.members.items():
             if member.health.serves:
                 self._out_since_s.pop(name, None)
                 self._started.discard(name)
             else:
                 self._out_since_s.setdefault(name, now_s)
-            if name not in mine or name in self._moving:
+            if name not in controlled or name in self._moving:
                 continue
-            if name in self.memory.draining and not member.health.held:
+            if name in self.memory.draining and not member.health.drained:
                 self.undrain(name)  # an operator resumed it
             elif name in self.memory.stopped and self._stopped.get(name) is False:
                 self.undrain(name)
                 self._out_since_s[name] = now_s
                 self._started.add(name)
                 self._take(name, state_machine.expect)
-                self.fleet.release(name, "it was started outside the autoscaler")
+                self.fleet.undrain(name, "it was started outside the autoscaler")
             elif name in self.memory.stopped and self._stopped.get(name):
                 self._take(name, state_machine.rest)
-        for name in mine - self.fleet.members.keys():
+        for name in controlled - self.fleet.members.keys():
             self.undrain(name)
 
     def resolve_shared_gpus(self) -> None:
         """Drains one of two engines that share a GPU when both are started (by hand, or by Docker after a crash)."""
-        for name, other in self._pairs():
-            if self._is_off(name) or self._is_off(other) or name in self._moving or other in self._moving:
+        for name, partner in self._pairs():
+            if self._is_stopped(name) or self._is_stopped(partner) or name in self._moving or partner in self._moving:
                 continue
-            loser = other if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.DRAINING) else name
+            loser = partner if self.stage_of(name) in (LifecycleStage.SERVING, LifecycleStage.DRAINING) else name
             if self.stage_of(loser) is LifecycleStage.DRAINING or self._stopped.get(loser) is None:
                 continue
-            winner = name if loser == other else other
+            winner = name if loser == partner else partner
             self.drain(loser, f"{winner} uses its GPU")
             if not self.fleet.members[loser].health.serves:
                 self.stop(loser)
@@ -183,7 +183,7 @@ class EngineLifecycle:
             if member.engine.time_shares_with is not None and member.engine.time_shares_with in members
         ]
 
-    def _is_off(self, name: str) -> bool:
+    def _is_stopped(self, name: str) -> bool:
         """Whether the engine uses no GPU.
 
         An engine that the controller cannot control uses its GPU until its port is closed.
@@ -196,33 +196,33 @@ class EngineLifecycle:
 
     def scaled_engine(self, member: FleetMember, now_s: float) -> reconcile.ScaledEngine:
         name = member.engine.name
-        where = self.stage_of(name, now_s)
+        stage = self.stage_of(name, now_s)
         partner = self._partners.get(name)
         failed_s = now_s - self._failed_at_s.get(name, float("-inf"))
         cannot = name in self._moving or name not in self._stopped or failed_s < FAILED_PAUSE_S
         return reconcile.ScaledEngine(
             name=name,
-            stage=where,
-            in_flight=self._in_flight(member, where, now_s),
-            since_s=self._held_since_s.get(name, 0.0) if where is LifecycleStage.DRAINING else now_s,
-            blocked=cannot or (partner is not None and not self._is_off(partner)),
+            stage=stage,
+            in_flight=self._in_flight(member, stage, now_s),
+            since_s=self._drained_since_s.get(name, 0.0) if stage is LifecycleStage.DRAINING else now_s,
+            blocked=cannot or (partner is not None and not self._is_stopped(partner)),
             waited_for=partner is not None and self.missing.get(self.fleet.members[partner].engine.pool, 0) > 0,
             fixed=name not in self._stopped,
         )
 
-    def _in_flight(self, member: FleetMember, where: LifecycleStage, now_s: float) -> int | None:
+    def _in_flight(self, member: FleetMember, stage: LifecycleStage, now_s: float) -> int | None:
         """Requests in flight; None when unknown.
 
         For a draining engine, only counters read after the gateway stopped sending requests to it are valid. An engine
         that does not serve has none.
         """
-        if where is LifecycleStage.DRAINING:
+        if stage is LifecycleStage.DRAINING:
             if not member.health.serves:
                 return 0
             if member.load is None:
                 return None
             counted_s = time.monotonic() - member.load.at_s
-            if counted_s > now_s - self._held_since_s.get(member.engine.name, 0.0) - SETTLE_S:
+            if counted_s > now_s - self._drained_since_s.get(member.engine.name, 0.0) - SETTLE_S:
                 return None
         return None if member.load is None else member.load.in_flight
 
@@ -241,8 +241,8 @@ class EngineLifecycle:
     def drain(self, name: str, reason: str) -> None:
         self.memory.draining.add(name)
         self.save()  # before the drain: after a restart, an unknown drain would look like an operator's
-        self._held_since_s[name] = self.clock()
-        self.fleet.hold(name, reason)
+        self._drained_since_s[name] = self.clock()
+        self.fleet.drain(name, reason)
         self.fleet.probe_now(name)
 
     def start(self, name: str) -> None:
@@ -255,7 +255,7 @@ class EngineLifecycle:
             self._out_since_s[name] = self.clock()
             self._started.add(name)
             self._take(name, state_machine.expect)
-            self.fleet.release(name, "the autoscaler started it")
+            self.fleet.undrain(name, "the autoscaler started it")
             self.fleet.probe_now(name)
 
         self._move(name, ActuatorCall.STARTING, start)
@@ -303,7 +303,7 @@ class EngineLifecycle:
 
     def undrain(self, name: str) -> None:
         """Removes the engine from the autoscaler's drained and stopped engines."""
-        self._held_since_s.pop(name, None)
+        self._drained_since_s.pop(name, None)
         if name in self.memory.draining | self.memory.stopped:
             self.memory.draining.discard(name)
             self.memory.stopped.discard(name)

@@ -93,15 +93,15 @@ class ScalingDecision:
     """One decision. `sentence` states the desired count and the reason, for operators."""
 
     at_s: float
-    wanted: int
+    desired: int
     reason: DecisionReason
     sentence: str
 
 
 def decide(
     scaling: Scaling,
-    most: int,
-    wanted: int,
+    max_engines: int,
+    desired: int,
     needs: Sequence[Demand],
     changes: Sequence[ReplicaChange],
     now_s: float,
@@ -109,52 +109,56 @@ def decide(
 ) -> ScalingDecision:
     """Decides the desired count.
 
-    `most` is the number of engines of the pool, `wanted` the desired count so far, `always` the number of serving
-    engines that cannot be stopped. `needs` and `changes` are sorted, oldest first.
+    `max_engines` is the number of engines of the pool, `desired` the desired count so far, `always` the number of
+    serving engines that cannot be stopped. `needs` and `changes` are sorted, oldest first.
     """
     by_hour = scheduled_engines(scaling, now_s)
-    least = min(most, max(scaling.min, by_hour, always))
-    most = max(least, min(most, scaling.max or most))
-    if wanted < least:
-        if least == always:
+    min_engines = min(max_engines, max(scaling.min, by_hour, always))
+    max_engines = max(min_engines, min(max_engines, scaling.max or max_engines))
+    if desired < min_engines:
+        if min_engines == always:
             why = f"the controller cannot stop {always} of the serving engines"
-            return _changed(now_s, wanted, least, DecisionReason.LIMITS, why)
-        if least == by_hour:
-            return _changed(now_s, wanted, least, DecisionReason.HOURS, "the schedule requires it")
-        return _changed(now_s, wanted, least, DecisionReason.LIMITS, f"min is {scaling.min}")
-    if wanted > most:
-        return _changed(now_s, wanted, most, DecisionReason.LIMITS, f"the maximum is {most}")
+            return _changed(now_s, desired, min_engines, DecisionReason.LIMITS, why)
+        if min_engines == by_hour:
+            return _changed(now_s, desired, min_engines, DecisionReason.HOURS, "the schedule requires it")
+        return _changed(now_s, desired, min_engines, DecisionReason.LIMITS, f"min is {scaling.min}")
+    if desired > max_engines:
+        return _changed(now_s, desired, max_engines, DecisionReason.LIMITS, f"the maximum is {max_engines}")
     if not needs:
-        return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, "its load is not known yet")
+        return _unchanged(now_s, desired, DecisionReason.UNKNOWN, "its load is not known yet")
     up = _for_all_of(needs, now_s, scaling.scale_up.window_s)
-    if up is not None and up > wanted:
-        return _more(scaling, most, wanted, up, needs[-1], changes, now_s)
+    if up is not None and up > desired:
+        return _scale_up(scaling, max_engines, desired, up, needs[-1], changes, now_s)
     window_s = scaling.scale_down.window_s * min(LONGEST, 1 << reversals(changes, now_s))
     down = _at_any_time_of(needs, now_s, window_s)
     latest = needs[-1]
     if down is None:
-        if latest.most is None:
-            return _unchanged(now_s, wanted, DecisionReason.UNKNOWN, latest.why)
-        return _unchanged(now_s, wanted, DecisionReason.WINDOW, f"its load is known for less than {window_s:.0f} s")
-    if max(down, least) < wanted:
-        return _fewer(scaling, wanted, max(down, least), latest, changes, window_s, now_s)
-    if latest.most is not None and max(latest.most, least) < wanted:
+        if latest.max_engines is None:
+            return _unchanged(now_s, desired, DecisionReason.UNKNOWN, latest.why)
+        return _unchanged(now_s, desired, DecisionReason.WINDOW, f"its load is known for less than {window_s:.0f} s")
+    if max(down, min_engines) < desired:
+        return _scale_down(scaling, desired, max(down, min_engines), latest, changes, window_s, now_s)
+    if latest.max_engines is not None and max(latest.max_engines, min_engines) < desired:
         return _unchanged(
-            now_s, wanted, DecisionReason.WINDOW, f"{latest.why}, but in the last {window_s:.0f} s it needed more"
+            now_s, desired, DecisionReason.WINDOW, f"{latest.why}, but in the last {window_s:.0f} s it needed more"
         )
-    if latest.least is not None and latest.least > wanted:
-        held_by = DecisionReason.LIMITS if wanted == most else DecisionReason.WINDOW
-        but = f"the maximum is {most}" if wanted == most else f"for less than {scaling.scale_up.window_s:.0f} s"
-        return _unchanged(now_s, wanted, held_by, f"{latest.why}, but {but}")
-    return _unchanged(now_s, wanted, DecisionReason.ENOUGH, latest.why)
+    if latest.min_engines is not None and latest.min_engines > desired:
+        reason = DecisionReason.LIMITS if desired == max_engines else DecisionReason.WINDOW
+        but = (
+            f"the maximum is {max_engines}"
+            if desired == max_engines
+            else f"for less than {scaling.scale_up.window_s:.0f} s"
+        )
+        return _unchanged(now_s, desired, reason, f"{latest.why}, but {but}")
+    return _unchanged(now_s, desired, DecisionReason.ENOUGH, latest.why)
 
 
-def decide_manual(most: int, wanted: int, fixed: int, now_s: float) -> ScalingDecision:
+def decide_manual(max_engines: int, desired: int, fixed: int, now_s: float) -> ScalingDecision:
     """Decides the count when an operator has set it by hand."""
-    count = min(most, fixed)
-    if count == wanted:
+    count = min(max_engines, fixed)
+    if count == desired:
         return _unchanged(now_s, count, DecisionReason.BY_HAND, "set by hand")
-    return _changed(now_s, wanted, count, DecisionReason.BY_HAND, "set by hand")
+    return _changed(now_s, desired, count, DecisionReason.BY_HAND, "set by hand")
 
 
 def reversals(changes: Sequence[ReplicaChange], now_s: float) -> int:
@@ -163,26 +167,30 @@ def reversals(changes: Sequence[ReplicaChange], now_s: float) -> int:
     return sum(before.after < before.before and after.after > after.before for before, after in pairwise(recent))
 
 
-def _more(
+def _scale_up(
     scaling: Scaling,
-    most: int,
-    wanted: int,
+    max_engines: int,
+    desired: int,
     needed: int,
     latest: Demand,
     changes: Sequence[ReplicaChange],
     now_s: float,
 ) -> ScalingDecision:
-    if wanted == most:
-        return _unchanged(now_s, wanted, DecisionReason.LIMITS, f"{latest.why}, but the maximum is {most}")
+    if desired == max_engines:
+        return _unchanged(now_s, desired, DecisionReason.LIMITS, f"{latest.why}, but the maximum is {max_engines}")
     last = next((change for change in reversed(changes) if change.after > change.before), None)
     if last and now_s - last.at_s < scaling.scale_up.cool_down_s:
-        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last scale-up is too recent")
-    return _changed(now_s, wanted, min(needed, most, wanted + scaling.scale_up.step), DecisionReason.LOAD, latest.why)
+        return _unchanged(
+            now_s, desired, DecisionReason.COOL_DOWN, f"{latest.why}, but the last scale-up is too recent"
+        )
+    return _changed(
+        now_s, desired, min(needed, max_engines, desired + scaling.scale_up.step), DecisionReason.LOAD, latest.why
+    )
 
 
-def _fewer(
+def _scale_down(
     scaling: Scaling,
-    wanted: int,
+    desired: int,
     needed: int,
     latest: Demand,
     changes: Sequence[ReplicaChange],
@@ -197,12 +205,12 @@ def _fewer(
         else scaling.scale_down.cool_down_s
     )
     if last and now_s - last.at_s < pause_s:
-        return _unchanged(now_s, wanted, DecisionReason.COOL_DOWN, f"{latest.why}, but the last change is too recent")
-    return _changed(now_s, wanted, max(needed, wanted - scaling.scale_down.step), DecisionReason.LOAD, latest.why)
+        return _unchanged(now_s, desired, DecisionReason.COOL_DOWN, f"{latest.why}, but the last change is too recent")
+    return _changed(now_s, desired, max(needed, desired - scaling.scale_down.step), DecisionReason.LOAD, latest.why)
 
 
-def _unchanged(now_s: float, wanted: int, reason: DecisionReason, why: str) -> ScalingDecision:
-    return ScalingDecision(now_s, wanted, reason, f"stays at {wanted}: {why}")
+def _unchanged(now_s: float, desired: int, reason: DecisionReason, why: str) -> ScalingDecision:
+    return ScalingDecision(now_s, desired, reason, f"stays at {desired}: {why}")
 
 
 def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why: str) -> ScalingDecision:
@@ -212,15 +220,15 @@ def _changed(now_s: float, before: int, after: int, reason: DecisionReason, why:
 
 
 def _for_all_of(needs: Sequence[Demand], now_s: float, window_s: float) -> int | None:
-    """The demand that held throughout the window: the smallest `least` of its samples.
+    """The demand that held throughout the window: the smallest `min_engines` of its samples.
 
     None when the last sample has none, or when the samples cover less than the window.
     """
-    smallest = needs[-1].least
+    smallest = needs[-1].min_engines
     if smallest is None:
         return None
     for need in reversed(needs):
-        smallest = smallest if need.least is None else min(smallest, need.least)
+        smallest = smallest if need.min_engines is None else min(smallest, need.min_engines)
         if now_s - need.at_s >= window_s:
             return smallest
     return None
@@ -230,9 +238,9 @@ def _at_any_time_of(needs: Sequence[Demand], now_s: float, window_s: float) -> i
     """The count that would have been enough at any time in the window; None when it is not known for all of it."""
     largest: int | None = None
     for need in reversed(needs):
-        if need.most is None:
+        if need.max_engines is None:
             return None
-        largest = need.most if largest is None else max(largest, need.most)
+        largest = need.max_engines if largest is None else max(largest, need.max_engines)
         if now_s - need.at_s >= window_s:
             return largest
     return None
@@ -263,9 +271,9 @@ def with_default_target(pool: Pool, engines: tuple[Engine, ...]) -> Scaling | No
 class PoolAutoscaler:
     """Collects samples of one pool and makes its decisions. `fixed` is a count set by hand; None removes it."""
 
-    def __init__(self, scaling: Scaling | None, wanted: int, fixed: int | None = None) -> None:
+    def __init__(self, scaling: Scaling | None, desired: int, fixed: int | None = None) -> None:
         self.scaling = scaling
-        self.wanted = wanted
+        self.desired = desired
         self.fixed = fixed
         self.changes: deque[ReplicaChange] = deque(maxlen=500)
         self._loads: deque[PoolLoad] = deque()
@@ -287,43 +295,47 @@ class PoolAutoscaler:
         while self._needs[0].at_s < oldest_s:
             self._needs.popleft()
 
-    def decide(self, most: int, now_s: float, always: int = 0) -> ScalingDecision:
-        """Makes a decision and stores its count in `wanted`.
+    def decide(self, max_engines: int, now_s: float, always: int = 0) -> ScalingDecision:
+        """Makes a decision and stores its count in `desired`.
 
-        `most` is the number of engines of the pool, `always` the number of serving engines that cannot be stopped.
+        `max_engines` is the number of engines of the pool, `always` the number of serving engines that cannot be
+        stopped.
         """
         if self.fixed is not None:
-            decision = decide_manual(most, self.wanted, self.fixed, now_s)
+            decision = decide_manual(max_engines, self.desired, self.fixed, now_s)
         elif self.scaling is None:
             decision = ScalingDecision(
-                now_s, self.wanted, DecisionReason.ENOUGH, "is not scaled: pools[].scaling is null"
+                now_s, self.desired, DecisionReason.ENOUGH, "is not scaled: pools[].scaling is null"
             )
         else:
-            decision = decide(self.scaling, most, self.wanted, self._needs, self.changes, now_s, always)
-        if decision.wanted != self.wanted:
-            self.changes.append(ReplicaChange(now_s, self.wanted, decision.wanted))
-            self.wanted = decision.wanted
+            decision = decide(self.scaling, max_engines, self.desired, self._needs, self.changes, now_s, always)
+        if decision.desired != self.desired:
+            self.changes.append(ReplicaChange(now_s, self.desired, decision.desired))
+            self.desired = decision.desired
         while self.changes and now_s - self.changes[0].at_s > 2 * MEMORY_S:
             self.changes.popleft()
         return decision
 
     def adopt(self, serving: int, now_s: float) -> None:
-        """Raises `wanted` when more engines serve than desired: an operator started them, or a broken engine recovered.
+        """Raises `desired` when more engines serve: an operator started them, or a broken engine recovered.
 
         They stay as if they had been added for load, and are removed when they are not needed. A count set by hand has
         priority.
         """
-        if self.fixed is None and self.scaling is not None and serving > self.wanted:
-            self.changes.append(ReplicaChange(now_s, self.wanted, serving))
-            self.wanted = serving
+        if self.fixed is None and self.scaling is not None and serving > self.desired:
+            self.changes.append(ReplicaChange(now_s, self.desired, serving))
+            self.desired = serving
 
     def _need(self, scaling: Scaling, load: PoolLoad) -> Demand:
         settled = load.at_s - self._serving[1] >= TIMES_SETTLE_S
         now = demand.compute_demand(load, scaling.target, scaling.tolerance, settled)
-        if load.in_flight is None or now.most is None:
+        if load.in_flight is None or now.max_engines is None:
             return now
-        counts = [one.in_flight for one in self._loads if one.in_flight is not None]
+        counts = [past.in_flight for past in self._loads if past.in_flight is not None]
         mean = PoolLoad(load.at_s, load.serving, sum(counts) / len(counts), load.queue_time_s, load.p95_s, load.gpu)
         return Demand(
-            now.at_s, now.least, demand.compute_demand(mean, scaling.target, scaling.tolerance, settled).most, now.why
+            now.at_s,
+            now.min_engines,
+            demand.compute_demand(mean, scaling.target, scaling.tolerance, settled).max_engines,
+            now.why,
         )

@@ -1,7 +1,7 @@
 """Decides an engine's lifecycle stage, and which engines to start and stop to reach the desired count. Pure.
 
-The stages are off -> starting -> serving -> draining -> off. A starting engine counts as serving, because it will serve
-soon. A draining engine is undrained before another engine is started, because its caches are warm.
+The stages are stopped -> starting -> serving -> draining -> stopped. A starting engine counts as serving, because it
+will serve soon. A draining engine is undrained before another engine is started, because its caches are warm.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ class LifecycleStage(Enum):
     """The stage of an engine, from the autoscaler's point of view."""
 
     SERVING = "serving"
-    STARTING = "coming"
+    STARTING = "starting"
     """Started or woken, and not up yet."""
-    DRAINING = "going"
+    DRAINING = "draining"
     """Drained by the autoscaler: it finishes its requests, then it is stopped or put to sleep."""
-    STOPPED = "off"
-    UNAVAILABLE = "away"
+    STOPPED = "stopped"
+    UNAVAILABLE = "unavailable"
     """Started but not usable: down, drained by an operator, or not up long after its start. It is replaced."""
 
 
@@ -44,16 +44,18 @@ class ScaledEngine:
 class MovePlan:
     """The changes of one pass, by engine name."""
 
-    take_back: tuple[str, ...] = ()
+    undrain: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
-    hold: tuple[str, ...] = ()
+    drain: tuple[str, ...] = ()
     rest: tuple[str, ...] = ()
     """Engines to stop or to put to sleep."""
     missing: int = 0
     """Number of desired engines that cannot be started."""
 
 
-def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain_s: float, settle_s: float) -> MovePlan:
+def plan_moves(
+    engines: Sequence[ScaledEngine], desired: int, now_s: float, drain_s: float, settle_s: float
+) -> MovePlan:
     """Plans the changes of one pass. `engines` are in file order.
 
     A draining engine is stopped when it is idle, or after `drain_s`. It is not stopped before `settle_s`, because the
@@ -65,22 +67,22 @@ def plan_moves(engines: Sequence[ScaledEngine], wanted: int, now_s: float, drain
         (engine for engine in engines if engine.stage is LifecycleStage.DRAINING),
         key=lambda engine: -(engine.in_flight or 0),
     )
-    lacking = max(0, wanted - len(serving) - len(starting))
-    back = draining[:lacking]
+    lacking = max(0, desired - len(serving) - len(starting))
+    undrain = draining[:lacking]
     able = [engine for engine in engines if engine.stage is LifecycleStage.STOPPED and not engine.blocked]
-    start = able[: lacking - len(back)]
-    hold = _to_hold(serving, len(serving) - wanted)
+    start = able[: lacking - len(undrain)]
+    drain = _to_drain(serving, len(serving) - desired)
     rest = [engine for engine in draining[lacking:] if _is_done(engine, now_s, drain_s, settle_s)]
     return MovePlan(
-        take_back=_names(back),
+        undrain=_names(undrain),
         start=_names(start),
-        hold=_names(hold),
+        drain=_names(drain),
         rest=_names(rest),
-        missing=lacking - len(back) - len(start),
+        missing=lacking - len(undrain) - len(start),
     )
 
 
-def _to_hold(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine]:
+def _to_drain(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine]:
     """The engines to drain: those with the fewest requests, and among equals the later ones in the file.
 
     So the first engines keep their conversations for days. Starting engines do not count here, so the last serving
@@ -89,18 +91,18 @@ def _to_hold(serving: Sequence[ScaledEngine], surplus: int) -> list[ScaledEngine
     able = [(place, engine) for place, engine in enumerate(serving) if not engine.fixed]
     unknown = float("inf")
     able.sort(
-        key=lambda one: (
-            not one[1].waited_for,
-            unknown if one[1].in_flight is None else one[1].in_flight,
-            -one[0],
+        key=lambda candidate: (
+            not candidate[1].waited_for,
+            unknown if candidate[1].in_flight is None else candidate[1].in_flight,
+            -candidate[0],
         )
     )
     return [engine for _, engine in able[: max(0, min(surplus, len(serving) - 1))]]
 
 
 def _is_done(engine: ScaledEngine, now_s: float, drain_s: float, settle_s: float) -> bool:
-    held_s = now_s - engine.since_s
-    return held_s >= drain_s or (engine.in_flight == 0 and held_s >= settle_s)
+    drained_s = now_s - engine.since_s
+    return drained_s >= drain_s or (engine.in_flight == 0 and drained_s >= settle_s)
 
 
 def _names(engines: Sequence[ScaledEngine]) -> tuple[str, ...]:
@@ -124,7 +126,7 @@ class EngineFacts:
     state: EngineState
     serves: bool
     """It is up, whether it is drained or not."""
-    held: bool
+    drained: bool
     draining: bool = False
     """Drained by the autoscaler, to be stopped when it is idle."""
     at_rest: bool = False
@@ -140,7 +142,7 @@ def lifecycle_stage(facts: EngineFacts, ready_s: float, blip_s: float) -> Lifecy
 
     `ready_s` is the expected start time. Outages shorter than `blip_s` do not trigger a replacement.
     """
-    if facts.held and not facts.draining and facts.moving is None:
+    if facts.drained and not facts.draining and facts.moving is None:
         return LifecycleStage.UNAVAILABLE  # drained by an operator
     if facts.moving is ActuatorCall.STARTING:
         return LifecycleStage.STARTING

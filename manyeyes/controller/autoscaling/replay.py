@@ -50,7 +50,7 @@ class ReplayResult:
 
 def parse_record(text: str, pool: str) -> list[PoolLoad]:
     """Parses the record of one pool, oldest first. Raises InvalidRecord."""
-    loads = sorted(_loads(text, pool), key=lambda one: one.at_s)
+    loads = sorted(_loads(text, pool), key=lambda load: load.at_s)
     if not loads:
         raise InvalidRecord(f"it has no records of pool '{pool}'")
     return loads
@@ -58,34 +58,38 @@ def parse_record(text: str, pool: str) -> list[PoolLoad]:
 
 def replay(scaling: Scaling, engines: int, loads: Sequence[PoolLoad]) -> ReplayResult:
     """Replays the record; engines take the policy's `ready_s` to start. Pure."""
-    wanted = min(engines, max(scaling.min, loads[0].serving or 1))
-    scaler = PoolAutoscaler(scaling, wanted)
-    up, coming = wanted, list[float]()
+    desired = min(engines, max(scaling.min, loads[0].serving or 1))
+    scaler = PoolAutoscaler(scaling, desired)
+    up, ready_at_s = desired, list[float]()
     decisions: list[ScalingDecision] = []
     engine_s = overloaded_s = total_s = 0.0
     before_s = loads[0].at_s
-    for one in loads:
-        step_s = min(one.at_s - before_s, LONGEST_STEP_S)
-        before_s = one.at_s
-        up += sum(at_s <= one.at_s for at_s in coming)
-        coming = [at_s for at_s in coming if at_s > one.at_s]
-        engine_s += step_s * (up + len(coming))
+    for sample in loads:
+        step_s = min(sample.at_s - before_s, LONGEST_STEP_S)
+        before_s = sample.at_s
+        up += sum(at_s <= sample.at_s for at_s in ready_at_s)
+        ready_at_s = [at_s for at_s in ready_at_s if at_s > sample.at_s]
+        engine_s += step_s * (up + len(ready_at_s))
         total_s += step_s
         target = scaling.target.in_flight
-        if target is not None and one.in_flight is not None and one.in_flight > up * target * (1 + scaling.tolerance):
+        if (
+            target is not None
+            and sample.in_flight is not None
+            and sample.in_flight > up * target * (1 + scaling.tolerance)
+        ):
             overloaded_s += step_s
-        scaler.see(replace(one, serving=up))
-        before = scaler.wanted
-        decision = scaler.decide(engines, one.at_s)
-        if decision.wanted != before:
+        scaler.see(replace(sample, serving=up))
+        before = scaler.desired
+        decision = scaler.decide(engines, sample.at_s)
+        if decision.desired != before:
             decisions.append(decision)
-        lacking = decision.wanted - up - len(coming)
+        lacking = decision.desired - up - len(ready_at_s)
         if lacking > 0:
-            coming += [one.at_s + scaling.ready_s] * lacking
+            ready_at_s += [sample.at_s + scaling.ready_s] * lacking
         elif lacking < 0:
-            given_up = min(len(coming), -lacking)
-            coming = coming[: len(coming) - given_up]
-            up += lacking + given_up
+            cancelled = min(len(ready_at_s), -lacking)
+            ready_at_s = ready_at_s[: len(ready_at_s) - cancelled]
+            up += lacking + cancelled
     return ReplayResult(tuple(decisions), engine_s / 3600, total_s / 3600, overloaded_s / total_s if total_s else 0.0)
 
 
@@ -115,10 +119,10 @@ def _from_prometheus(text: str, pool: str) -> Iterable[PoolLoad]:
         document = json.loads(text)
         series = document["data"]["result"]
         at: dict[float, dict[str, Any]] = defaultdict(dict)
-        for one in series:
-            if one["metric"].get("pool") == pool:
-                for at_s, value in one["values"]:
-                    at[float(at_s)][one["metric"]["kind"]] = float(value)
+        for line in series:
+            if line["metric"].get("pool") == pool:
+                for at_s, value in line["values"]:
+                    at[float(at_s)][line["metric"]["kind"]] = float(value)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InvalidRecord(
             f"it is not a Prometheus response to a range query: {type(error).__name__} {error}"

@@ -15,12 +15,12 @@ from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE
 from manyeyes.controller.settings import ControllerSettings
 
 POLL_S = 0.5
-WORDS = {
+STAGE_TEXTS = {
     "serving": "serves",
-    "coming": "is starting",
-    "going": "is draining",
-    "off": "is stopped",
-    "away": "is started but not available (down, or drained by an operator)",
+    "starting": "is starting",
+    "draining": "is draining",
+    "stopped": "is stopped",
+    "unavailable": "is started but not available (down, or drained by an operator)",
 }
 
 
@@ -58,27 +58,29 @@ def scale(settings: ControllerSettings, engines: str, pool: str, wait_s: float) 
         return _follow(client, state, state["fixed"], time.monotonic() + wait_s)
 
 
-def _follow(client: httpx.Client, state: dict[str, Any], wanted: int, until_s: float) -> int:
+def _follow(client: httpx.Client, state: dict[str, Any], desired: int, until_s: float) -> int:
     printed: dict[str, str] = {}
-    trouble = ""
+    problem = ""
     while True:
-        if state["trouble"] and state["trouble"] != trouble:
-            trouble = state["trouble"]
-            print(f"  {trouble}", file=sys.stderr, flush=True)
+        if state["problem"] and state["problem"] != problem:
+            problem = state["problem"]
+            print(f"  {problem}", file=sys.stderr, flush=True)
         for engine in state["engines"]:
             if printed.get(engine["name"]) != engine["stage"]:
                 printed[engine["name"]] = engine["stage"]
                 busy = (
-                    f", {engine['in_flight']} in flight" if engine["stage"] == "going" and engine["in_flight"] else ""
+                    f", {engine['in_flight']} in flight"
+                    if engine["stage"] == "draining" and engine["in_flight"]
+                    else ""
                 )
-                print(f"  {engine['name']} {WORDS[engine['stage']]}{busy}", flush=True)
-        settled = not any(engine["stage"] in ("coming", "going") for engine in state["engines"])
-        if settled and state["serving"] == wanted == state["wanted"]:
-            print(f"{state['pool']}: {wanted} engine{' serves' if wanted == 1 else 's serve'}")
+                print(f"  {engine['name']} {STAGE_TEXTS[engine['stage']]}{busy}", flush=True)
+        settled = not any(engine["stage"] in ("starting", "draining") for engine in state["engines"])
+        if settled and state["serving"] == desired == state["desired"]:
+            print(f"{state['pool']}: {desired} engine{' serves' if desired == 1 else 's serve'}")
             return 0
         if time.monotonic() > until_s:
-            why = state["trouble"] or "run `docker compose logs controller` for details"
-            print(f"{state['pool']}: {state['serving']} of {wanted} engines serve; {why}", file=sys.stderr)
+            why = state["problem"] or "run `docker compose logs controller` for details"
+            print(f"{state['pool']}: {state['serving']} of {desired} engines serve; {why}", file=sys.stderr)
             return 1
         time.sleep(POLL_S)
         state = _call(client, "GET", f"/api/pools/{state['pool']}/scaling")

@@ -14,7 +14,7 @@ from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
 METRIC = "DCGM_FI_DEV_GPU_UTIL"
 TIMEOUT_S = 5.0
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 _SAMPLE = re.compile(rf"^{METRIC}\{{(?P<labels>[^}}]*)\}}\s+(?P<value>[0-9.eE+-]+)", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -22,14 +22,14 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 async def fetch_gpu_utilization(client: httpx.AsyncClient, url: str) -> dict[str, float]:
     """{GPU number and GPU UUID: utilization from 0 to 1}; empty when the exporter does not respond."""
     try:
-        reply = await bounded_request(client, "GET", url, TIMEOUT_S, most_bytes=MOST_BYTES)
+        reply = await bounded_request(client, "GET", url, TIMEOUT_S, max_bytes=MAX_BYTES)
     except RequestFailed:
         return {}
     return parse_gpu_utilization(reply.text) if reply.status == 200 else {}
 
 
 def parse_gpu_utilization(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+    utilization: dict[str, float] = {}
     for sample in _SAMPLE.finditer(text):
         labels = dict(_LABEL.findall(sample["labels"]))
         try:
@@ -38,8 +38,8 @@ def parse_gpu_utilization(text: str) -> dict[str, float]:
             continue
         for name in (labels.get("gpu"), labels.get("UUID")):
             if name:
-                found[name] = busy
-    return found
+                utilization[name] = busy
+    return utilization
 
 
 def average_utilization(use: dict[str, float], gpus: Iterable[str]) -> float | None:
@@ -102,9 +102,9 @@ def _in_flight(serving: Sequence[FleetMember], started: Sequence[FleetMember]) -
     known = [load.in_flight for member in serving if (load := _fresh(member)) is not None]
     if not known:
         return None
-    others = [member for member in started if member not in serving]
-    going = sum(load.in_flight for member in others if (load := _fresh(member)) is not None)
-    return sum(known) * len(serving) / len(known) + going
+    draining = [member for member in started if member not in serving]
+    in_draining = sum(load.in_flight for member in draining if (load := _fresh(member)) is not None)
+    return sum(known) * len(serving) / len(known) + in_draining
 
 
 def _fresh(member: FleetMember) -> EngineLoad | None:

@@ -13,14 +13,14 @@ from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.state_store import StateStore
 
 DOCUMENT = "scaling"
-MOST_ENGINES = 1_000_000
+MAX_ENGINES = 1_000_000
 
 
 @dataclass
 class AutoscalerState:
     """Read at startup and written after every change. `stopped` engines are stopped or asleep."""
 
-    wanted: dict[str, int] = field(default_factory=dict)
+    desired: dict[str, int] = field(default_factory=dict)
     """By pool."""
     fixed: dict[str, int] = field(default_factory=dict)
     """By pool: counts set by hand."""
@@ -29,7 +29,7 @@ class AutoscalerState:
 
     def document(self) -> dict[str, Any]:
         return {
-            "wanted": dict(sorted(self.wanted.items())),
+            "wanted": dict(sorted(self.desired.items())),
             "fixed": dict(sorted(self.fixed.items())),
             "going": sorted(self.draining),
             "resting": sorted(self.stopped),
@@ -45,7 +45,7 @@ def load_state(state_store: StateStore) -> AutoscalerState:
         if not isinstance(document, dict):
             raise TypeError("expected a mapping")
         return AutoscalerState(
-            wanted=_counts(document["wanted"]),
+            desired=_counts(document["wanted"]),
             fixed=_counts(document["fixed"]),
             draining=_names(document["going"]),
             stopped=_names(document["resting"]),
@@ -59,8 +59,8 @@ def _counts(document: Any) -> dict[str, int]:
     if not isinstance(document, dict):
         raise TypeError("counts: expected a mapping")
     counts = {str(pool): int(count) for pool, count in document.items()}
-    if any(not 1 <= count <= MOST_ENGINES for count in counts.values()):
-        raise ValueError(f"counts: expected numbers from 1 to {MOST_ENGINES}")
+    if any(not 1 <= count <= MAX_ENGINES for count in counts.values()):
+        raise ValueError(f"counts: expected numbers from 1 to {MAX_ENGINES}")
     return counts
 
 
@@ -71,7 +71,7 @@ def _names(document: Any) -> set[str]:
 
 
 log = structlog.get_logger()
-KEPT_DAYS = 14
+RETENTION_DAYS = 14
 
 
 class LoadRecorder:
@@ -90,7 +90,7 @@ class LoadRecorder:
         try:
             if not path.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                for old in sorted(self.folder.glob("*.jsonl"))[: -(KEPT_DAYS - 1)]:
+                for old in sorted(self.folder.glob("*.jsonl"))[: -(RETENTION_DAYS - 1)]:
                     old.unlink()
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)

@@ -57,7 +57,7 @@ class ComposeState:
 
     def _mounted(self, engine: str) -> dict[str, str]:
         """{path in the container: folder on this host}."""
-        return {str(one["target"]): str(one["source"]) for one in self.services[engine].get("volumes", ())}
+        return {str(volume["target"]): str(volume["source"]) for volume in self.services[engine].get("volumes", ())}
 
 
 class UnknownComposeState(ValueError):
@@ -75,11 +75,11 @@ def parse_compose_state(engines_yaml: str | None, compose_env: str | None) -> Co
         document = documents.parse(engines_yaml)
     except DocumentError as error:
         raise UnknownComposeState(str(error)) from error
-    found = document.get("services") if isinstance(document, dict) else document
-    if not isinstance(document, dict | None) or not isinstance(found, dict | None):
+    compose_services = document.get("services") if isinstance(document, dict) else document
+    if not isinstance(document, dict | None) or not isinstance(compose_services, dict | None):
         raise UnknownComposeState("services: expected a mapping")
     services = {}
-    for name, service in (found or {}).items():
+    for name, service in (compose_services or {}).items():
         if not isinstance(service, dict):
             raise UnknownComposeState(f"services.{str(name)[:60]}: expected a mapping")
         labels = service.get("labels", {})
@@ -146,14 +146,16 @@ def plan_apply(written: PlacedCluster, running: ComposeState | None, network: Ne
     if running is None:
         return ApplyPlan(cluster, _network_need(written, network))
     engines = tuple(_as_it_runs(engine, written, running) for engine in written.engines)
-    kept = (*engines, *_still_needed(written, running))
-    cluster = with_engines(cluster, kept)
+    current = (*engines, *_still_needed(written, running))
+    cluster = with_engines(cluster, current)
     needs = (
         *_network_need(written, network),
         *_settings_need(written, running),
-        *_engines_need(written, kept, running),
+        *_engines_need(written, current, running),
     )
-    accepted = {one.name: running.names_of(one.name) for one in cluster.engines if one.name in running.services}
+    accepted = {
+        engine.name: running.names_of(engine.name) for engine in cluster.engines if engine.name in running.services
+    }
     return ApplyPlan(cluster, tuple(dict.fromkeys(needs)), accepted)
 
 
@@ -172,12 +174,12 @@ def _pool_now(engine: Engine, written: PlacedCluster, running: ComposeState) -> 
     When the pool that the engine was started for is gone, this is its pool in the file: that pool was renamed, or gets
     the engines of the other. The gateway answers both names until the engine is restarted.
     """
-    then = running.pool_of(engine.name)
-    pools = {one.name: one for one in written.pools if one.remote is None}
-    if then not in pools or engine.pool not in pools:
+    started_pool = running.pool_of(engine.name)
+    pools = {pool.name: pool for pool in written.pools if pool.remote is None}
+    if started_pool not in pools or engine.pool not in pools:
         return engine.pool
     # Two pools that swapped their names: the engine serves the pool that has its model.
-    return engine.pool if running.model_of(engine.name) == pools[engine.pool].model else then
+    return engine.pool if running.model_of(engine.name) == pools[engine.pool].model else started_pool
 
 
 def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]:
@@ -187,22 +189,28 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
     """
     listed = {engine.name for engine in written.engines}
     waiting = [
-        one for one in written.started_engines if one.name not in running.services and one.time_shares_with is None
+        engine
+        for engine in written.started_engines
+        if engine.name not in running.services and engine.time_shares_with is None
     ]
-    pools = {one.name: one for one in written.pools if one.remote is None}
-    kept: list[Engine] = []
+    pools = {pool.name: pool for pool in written.pools if pool.remote is None}
+    needed: list[Engine] = []
     for name in running.services:
         if name in listed or not waiting:
             continue
-        then, model = running.pool_of(name), running.model_of(name)
+        started_pool, model = running.pool_of(name), running.model_of(name)
         # Candidates in this order: its own pool with the same model, any pool with the same model, its own pool.
         fitting = [
-            *(one for one in waiting if one.pool == then and (model is None or pools[then].model == model)),
-            *(one for one in waiting if model is not None and pools[one.pool].model == model),
-            *(one for one in waiting if one.pool == then),
+            *(
+                engine
+                for engine in waiting
+                if engine.pool == started_pool and (model is None or pools[started_pool].model == model)
+            ),
+            *(engine for engine in waiting if model is not None and pools[engine.pool].model == model),
+            *(engine for engine in waiting if engine.pool == started_pool),
         ]
         if fitting:
-            kept.append(
+            needed.append(
                 Engine(
                     name=name,
                     pool=fitting[0].pool,
@@ -210,7 +218,7 @@ def _still_needed(written: PlacedCluster, running: ComposeState) -> list[Engine]
                     max_in_flight=fitting[0].max_in_flight,
                 )
             )
-    return kept
+    return needed
 
 
 def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:
@@ -219,21 +227,21 @@ def _network_need(written: PlacedCluster, network: Network) -> tuple[str, ...]:
 
 
 def _settings_need(written: PlacedCluster, running: ComposeState) -> list[str]:
-    wanted = compose_settings(written)
-    other = [name for name, value in wanted.items() if running.environment.get(name, value) != value]
-    settings = dict.fromkeys(SETTINGS.get(name, f"images.{name.removesuffix('_IMAGE').lower()}") for name in other)
+    expected = compose_settings(written)
+    changed = [name for name, value in expected.items() if running.environment.get(name, value) != value]
+    settings = dict.fromkeys(SETTINGS.get(name, f"images.{name.removesuffix('_IMAGE').lower()}") for name in changed)
     return [f"{setting} changed: run `make up` to apply it" for setting in settings if setting != "network"]
 
 
-def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: ComposeState) -> list[str]:
-    """What the engines need. `kept` are the engines as they serve until then."""
+def _engines_need(written: PlacedCluster, current: tuple[Engine, ...], running: ComposeState) -> list[str]:
+    """What the engines need. `current` are the engines as they serve until then."""
     services = yaml.safe_load(engines_yaml(written))["services"]
     started = {engine.name: engine for engine in written.started_engines}
-    now = {engine.name: (engine.pool, engine.flavour) for engine in kept}
+    placement = {engine.name: (engine.pool, engine.flavour) for engine in current}
     moved = [
         name
         for name, engine in started.items()
-        if name in running.services and (engine.pool, engine.flavour) != now[name]
+        if name in running.services and (engine.pool, engine.flavour) != placement[name]
     ]
     older = [
         name
@@ -242,10 +250,11 @@ def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: Com
     ]
     missing = [name for name in started if name not in running.services]
     spare = [name for name in running.services if name not in started]
-    replaced = [engine.name for engine in kept if engine.name in spare]
+    replaced = [engine.name for engine in current if engine.name in spare]
     spare = [name for name in spare if name not in replaced]
     sentences = [
-        f"engine {name} still serves {now[name][0]}: run `make up` to move it to {started[name].pool}" for name in moved
+        f"engine {name} still serves {placement[name][0]}: run `make up` to move it to {started[name].pool}"
+        for name in moved
     ]
     if older:
         sentences.append(
@@ -253,7 +262,9 @@ def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: Com
             "run `make restart-rolling` or `make up` to apply the new settings"
         )
     if missing:
-        sentences.append(f"{_engines(missing, 'is', 'are')} not started yet: run `make up` to start {_them(missing)}")
+        sentences.append(
+            f"{_engines(missing, 'is', 'are')} not started yet: run `make up` to start {_pronoun(missing)}"
+        )
     if replaced:
         sentences.append(
             f"{_engines(replaced, 'serves', 'serve')} until "
@@ -263,14 +274,14 @@ def _engines_need(written: PlacedCluster, kept: tuple[Engine, ...], running: Com
     if spare:
         sentences.append(
             f"{_engines(spare, 'still runs', 'still run')} and {'gets' if len(spare) == 1 else 'get'} no requests: "
-            f"run `make up` to remove {_them(spare)}"
+            f"run `make up` to remove {_pronoun(spare)}"
         )
     return sentences
 
 
-def _engines(names: list[str], one: str, several: str) -> str:
-    return f"engine {names[0]} {one}" if len(names) == 1 else f"engines {', '.join(names)} {several}"
+def _engines(names: list[str], singular: str, plural: str) -> str:
+    return f"engine {names[0]} {singular}" if len(names) == 1 else f"engines {', '.join(names)} {plural}"
 
 
-def _them(names: list[str]) -> str:
+def _pronoun(names: list[str]) -> str:
     return "it" if len(names) == 1 else "them"

@@ -40,8 +40,8 @@ class ConfigTexts:
     def digest(self) -> str:
         """Fingerprint of the files that the operator writes: cluster.yaml and the API keys."""
         cluster, keys = (
-            one if not isinstance(one, UnreadableFile) else f"unreadable: {one.why}"
-            for one in (self.cluster, self.keys)
+            text if not isinstance(text, UnreadableFile) else f"unreadable: {text.why}"
+            for text in (self.cluster, self.keys)
         )
         return config_fingerprint(cluster, keys)
 
@@ -123,9 +123,9 @@ def _keys(text: Text, path: Path, before: ApiKeys) -> ApiKeys:
         raise KeysError(path, [text.why])
     keys = parse_keys(text or "", path)
     if before.keys and "keys" not in keys.model_fields_set:  # a file with only comments, or with {}, counts as empty
-        found = "does not exist" if text is None else "is empty"
+        problem = "does not exist" if text is None else "is empty"
         raise KeysError(
-            path, [f"{found}, but API keys are active; to allow access without a key, write `keys: []` in it"]
+            path, [f"{problem}, but API keys are active; to allow access without a key, write `keys: []` in it"]
         )
     return keys
 

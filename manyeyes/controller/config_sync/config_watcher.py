@@ -109,7 +109,7 @@ class ConfigWatcher:
         """The response of GET /api/configuration, for operators and `make up`."""
         return {
             "applied": {"at": self.applied_at.isoformat(timespec="seconds"), "digest": self._applied.digest},
-            "judged": self._validated.digest,
+            "validated": self._validated.digest,
             "refused": self.problems,
             "gateway": self.gateway.status(),
             "needs": list(self.needs),
@@ -224,19 +224,19 @@ class ConfigWatcher:
     def _stored_texts(self) -> dict[str, str | None]:
         """The texts of the files that were last applied; empty when unknown."""
         document = self._stored_document()
-        found = {name: document.get(name) for name in ("cluster", "keys")}
-        if not isinstance(found["cluster"], str) or not isinstance(found["keys"], str | None):
+        texts = {name: document.get(name) for name in ("cluster", "keys")}
+        if not isinstance(texts["cluster"], str) or not isinstance(texts["keys"], str | None):
             return {}
-        return found
+        return texts
 
     def _stored_configuration(self) -> ValidConfiguration | None:
         """The configuration that was last applied; None when it is unknown or no longer valid."""
-        kept = self._stored_texts()
+        texts = self._stored_texts()
         inventory = self._stored_document().get("inventory")
-        ways = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
-        for one in ways if kept else ():
+        inventories = [self._seen.inventory, *([inventory] if isinstance(inventory, str) else [])]
+        for inventory_text in inventories if texts else ():
             with contextlib.suppress(InvalidConfiguration):
-                return validate(replace(self._seen, **kept, inventory=one), self.config, ApiKeys())
+                return validate(replace(self._seen, **texts, inventory=inventory_text), self.config, ApiKeys())
         return None
 
     def _read(self, cluster: Cluster | None) -> ConfigTexts:

@@ -37,14 +37,14 @@ DiscoveredEngines = dict[str, tuple[Engine, ...]]
 """By pool: engines found by service discovery (manyeyes/controller/membership/service_discovery.py)."""
 
 
-def with_discovered(written: PlacedCluster, found: DiscoveredEngines) -> PlacedCluster:
+def with_discovered(written: PlacedCluster, discovered: DiscoveredEngines) -> PlacedCluster:
     """Replaces the listed engines of a pool by its discovered engines.
 
     A pool without any keeps its listed engines. Pure.
     """
-    kept = [engine for engine in written.engines if not found.get(engine.pool)]
-    there = [engine for pool in written.pools for engine in found.get(pool.name, ())]
-    return written.model_copy(update={"engines": (*kept, *there)})
+    listed = [engine for engine in written.engines if not discovered.get(engine.pool)]
+    replacing = [engine for pool in written.pools for engine in discovered.get(pool.name, ())]
+    return written.model_copy(update={"engines": (*listed, *replacing)})
 
 
 def with_registrations(written: PlacedCluster, registered: Registrations) -> PlacedCluster:
@@ -78,7 +78,7 @@ def _fitted(engine: Engine, pools: tuple[Pool, ...], written: PlacedCluster) -> 
 
 def _led_on(pool: Pool, pools: tuple[Pool, ...], served: set[str]) -> Pool:
     """The pool with the next served pool of its fallback chain, as config.placement does for written pools."""
-    following = {one.name: one.fallback for one in pools}
+    following = {other_pool.name: other_pool.fallback for other_pool in pools}
     seen: set[str] = set()
     name = pool.fallback
     while name in following and name not in served and name not in seen:
@@ -93,7 +93,7 @@ class EffectiveConfig:
     def __init__(self, written: PlacedCluster, registered: Registrations = NO_REGISTRATIONS) -> None:
         self.written = written
         self.registered = registered
-        self.found: DiscoveredEngines = {}
+        self.discovered: DiscoveredEngines = {}
         self.cluster = with_registrations(written, registered)
         self._listeners: list[Callable[[PlacedCluster], None]] = []
 
@@ -109,21 +109,21 @@ class EffectiveConfig:
 
         Raises ChangeRejected when it conflicts with the registrations. Then nothing changes.
         """
-        self._take(written, self.registered, self.found)
+        self._take(written, self.registered, self.discovered)
 
     def apply_registrations(self, registered: Registrations) -> None:
         """Applies another set of registrations. Raises ChangeRejected."""
-        self._take(self.written, registered, self.found)
+        self._take(self.written, registered, self.discovered)
 
-    def apply_discovered(self, found: DiscoveredEngines) -> None:
+    def apply_discovered(self, discovered: DiscoveredEngines) -> None:
         """Applies another set of discovered engines. Raises ChangeRejected."""
-        self._take(self.written, self.registered, found)
+        self._take(self.written, self.registered, discovered)
 
-    def _take(self, written: PlacedCluster, registered: Registrations, found: DiscoveredEngines) -> None:
-        cluster = with_registrations(with_discovered(written, found), registered)
+    def _take(self, written: PlacedCluster, registered: Registrations, discovered: DiscoveredEngines) -> None:
+        cluster = with_registrations(with_discovered(written, discovered), registered)
         if problems := validation.problems(cluster):
             raise ChangeRejected(problems)
-        self.written, self.registered, self.found, self.cluster = written, registered, found, cluster
+        self.written, self.registered, self.discovered, self.cluster = written, registered, discovered, cluster
         for listener in self._listeners:
             try:
                 listener(cluster)

@@ -103,7 +103,7 @@ class GenerationStore:
 
 
 log = structlog.get_logger()
-ASK_PAUSE_S, QUIET_PAUSE_S, ASK_TIMEOUT_S = 0.3, 3.0, 2.0
+DUE_PAUSE_S, QUIET_PAUSE_S, STATUS_TIMEOUT_S = 0.3, 3.0, 2.0
 LONGEST_REASON = 500
 
 
@@ -132,10 +132,10 @@ class NginxPublisher:
         self.gateway = gateway
         self.emit_event = emit_event
         self.status_seen = GenerationStatus()
-        self.trouble = ""
+        self.problem = ""
         """Why nginx does not run the newest generation; empty while it does, or may still load it."""
         self._cluster: PlacedCluster | None = None
-        self._wanted = ""
+        self._desired = ""
         self._until_s: float | None = None
         """When the next former pool name expires, in seconds since 1970."""
         self._unwritten: dict[str, str] | None = None
@@ -144,14 +144,14 @@ class NginxPublisher:
 
     @property
     def is_current(self) -> bool:
-        return bool(self._wanted) and self.status_seen.generation == self._wanted
+        return bool(self._desired) and self.status_seen.generation == self._desired
 
     def status(self) -> dict[str, Any]:
         """Reports the published generation, the generation that nginx runs, and why they differ."""
         return {
-            "wanted": self._wanted,
-            "in_force": self.status_seen.generation or None,
-            "trouble": self.trouble or None,
+            "desired": self._desired,
+            "active": self.status_seen.generation or None,
+            "problem": self.problem or None,
         }
 
     def apply(self, cluster: PlacedCluster) -> None:
@@ -163,11 +163,11 @@ class NginxPublisher:
             name, files = build_generation(gateway_files(cluster, self.keys, self.places, naming))
         except Exception:
             record_failure("gateway_files")
-            self._in_trouble("its files could not be rendered; see the controller's log")
+            self._report_problem("its files could not be rendered; see the controller's log")
             return
-        if name == self._wanted:
+        if name == self._desired:
             return
-        self._wanted, self._unwritten, self._since, self.trouble = name, files, time.monotonic(), ""
+        self._desired, self._unwritten, self._since, self.problem = name, files, time.monotonic(), ""
         self._write(files)
         self._changed.set()
 
@@ -178,14 +178,14 @@ class NginxPublisher:
 
     async def follow(self) -> None:
         """Polls nginx's generation until cancelled, more often while nginx is expected to load a new generation."""
-        async with httpx.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=STATUS_TIMEOUT_S, trust_env=False) as client:
             while True:
                 if self._until_s is not None and time.time() >= self._until_s:
                     self.apply_again()
                 self.write_again()
-                self.record_status(await _ask(client, self.gateway))
+                self.record_status(await _fetch_status(client, self.gateway))
                 self._changed.clear()
-                pause_s = ASK_PAUSE_S if self._is_due else QUIET_PAUSE_S
+                pause_s = DUE_PAUSE_S if self._is_due else QUIET_PAUSE_S
                 try:
                     async with asyncio.timeout(pause_s):
                         await self._changed.wait()
@@ -199,37 +199,37 @@ class NginxPublisher:
 
     def _write(self, files: dict[str, str]) -> None:
         try:
-            self.offered.publish(self._wanted, files)
+            self.offered.publish(self._desired, files)
         except OSError as error:
-            self._in_trouble(f"its files could not be written: {error}")
+            self._report_problem(f"its files could not be written: {error}")
         else:
             self._unwritten = None
-            log.info("nginx_config_published", generation=self._wanted)
+            log.info("nginx_config_published", generation=self._desired)
 
     def record_status(self, status: GenerationStatus) -> None:
         before, self.status_seen = self.status_seen, status
         if self.is_current:
             self._prove()
             if before.generation != status.generation:
-                self.emit_event("the gateway runs the active configuration" + (" again" if self.trouble else ""))
-            self.trouble = ""
-        elif status.generation and status.refused == self._wanted:
-            self._in_trouble(f"nginx refused it and continues with the previous configuration: {status.reason}")
+                self.emit_event("the gateway runs the active configuration" + (" again" if self.problem else ""))
+            self.problem = ""
+        elif status.generation and status.refused == self._desired:
+            self._report_problem(f"nginx refused it and continues with the previous configuration: {status.reason}")
         elif status.generation and time.monotonic() > self._since + self._deadline_s:
-            self._in_trouble(
+            self._report_problem(
                 f"nginx did not load it within {self._deadline_s:g} s and continues with the previous configuration"
             )
         metrics.GATEWAY_BEHIND.set(not self.is_current)
 
     def _prove(self) -> None:
         try:
-            self.offered.mark_proven(self._wanted)
+            self.offered.mark_proven(self._desired)
         except OSError as error:
-            log.error("nginx_config_write_failed", generation=self._wanted, error=str(error))
+            log.error("nginx_config_write_failed", generation=self._desired, error=str(error))
 
-    def _in_trouble(self, reason: str) -> None:
-        if reason != self.trouble:
-            self.trouble = reason
+    def _report_problem(self, reason: str) -> None:
+        if reason != self.problem:
+            self.problem = reason
             metrics.GATEWAY_REFUSALS.inc()
             self.emit_event(f"the gateway does not run its newest configuration: {reason}")
 
@@ -239,7 +239,7 @@ class NginxPublisher:
 
         This is limited in time, because nginx may be down.
         """
-        if self.is_current or self.trouble:
+        if self.is_current or self.problem:
             return False
         return self._cluster is None or time.monotonic() <= self._since + self._deadline_s
 
@@ -253,7 +253,7 @@ class ReadOnlyPublisher(NginxPublisher):
     """Publishes nothing: on Kubernetes and Swarm, nginx's files come with its container."""
 
     def status(self) -> dict[str, Any]:
-        return {"wanted": None, "in_force": None, "trouble": None}
+        return {"desired": None, "active": None, "problem": None}
 
     def apply(self, cluster: PlacedCluster) -> None:
         self._cluster = cluster
@@ -262,10 +262,10 @@ class ReadOnlyPublisher(NginxPublisher):
         await asyncio.Event().wait()
 
 
-async def _ask(client: httpx.AsyncClient, gateway: str) -> GenerationStatus:
+async def _fetch_status(client: httpx.AsyncClient, gateway: str) -> GenerationStatus:
     try:
-        generation = await bounded_request(client, "GET", f"{gateway}/generation", ASK_TIMEOUT_S)
-        refused = await bounded_request(client, "GET", f"{gateway}/refused", ASK_TIMEOUT_S)
+        generation = await bounded_request(client, "GET", f"{gateway}/generation", STATUS_TIMEOUT_S)
+        refused = await bounded_request(client, "GET", f"{gateway}/refused", STATUS_TIMEOUT_S)
     except RequestFailed:
         return GenerationStatus()
     if generation.status != 200:

@@ -30,14 +30,14 @@ class ProbeReply:
 class ProbeConnection(asyncio.Protocol):
     """A connection with at most one request at a time."""
 
-    def __init__(self, host: str, lost: Callable[[], None]) -> None:
+    def __init__(self, host: str, on_closed: Callable[[], None]) -> None:
         self.host = host
         self.status: int | None = None
         """Status of the response in progress, once its headers are complete."""
-        self._lost = lost
+        self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[ProbeReply] | None = None
-        self._most_bytes = 0
+        self._max_bytes = 0
         self._bytes = 0
         self._body: list[bytes] = []
         self._ends_with_connection = False
@@ -45,12 +45,12 @@ class ProbeConnection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
 
     @classmethod
-    async def open(cls, address: str, port: int, timeout_s: float, lost: Callable[[], None]) -> "ProbeConnection":
-        """Opens a connection. `lost` is called when the engine closes it unexpectedly. Raises OSError, TimeoutError."""
+    async def open(cls, address: str, port: int, timeout_s: float, on_closed: Callable[[], None]) -> "ProbeConnection":
+        """Opens a connection. `on_closed` is called when the engine closes it. Raises OSError, TimeoutError."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout_s):
             try:
-                _, protocol = await loop.create_connection(lambda: cls(f"{address}:{port}", lost), address, port)
+                _, protocol = await loop.create_connection(lambda: cls(f"{address}:{port}", on_closed), address, port)
             except (ValueError, OverflowError) as error:  # not a valid address or port
                 raise OSError(str(error)) from error
         return protocol
@@ -59,12 +59,12 @@ class ProbeConnection(asyncio.Protocol):
     def is_open(self) -> bool:
         return self._transport is not None and not self._closing
 
-    def ask(self, path: str, most_bytes: int, body: bytes | None = None) -> asyncio.Future[ProbeReply]:
+    def send(self, path: str, max_bytes: int, body: bytes | None = None) -> asyncio.Future[ProbeReply]:
         """Sends a GET, or with `body` a POST of JSON. The future raises ProtocolError or ConnectionClosed."""
         assert self._transport is not None
         assert self._answer is None or self._answer.done()
         self._answer = asyncio.get_running_loop().create_future()
-        self._most_bytes, self._bytes, self._body, self.status = most_bytes, 0, [], None
+        self._max_bytes, self._bytes, self._body, self.status = max_bytes, 0, [], None
         self._ends_with_connection = True
         self._parser = httptools.HttpResponseParser(self)  # one per response: an invalid one must not affect the next
         if body is None:
@@ -94,8 +94,8 @@ class ProbeConnection(asyncio.Protocol):
             self.close()
             return
         self._bytes += len(data)
-        if self._bytes > self._most_bytes:
-            self._too_much()
+        if self._bytes > self._max_bytes:
+            self._fail_too_large()
             return
         try:
             assert self._parser is not None
@@ -104,7 +104,7 @@ class ProbeConnection(asyncio.Protocol):
             self._fail(ProtocolError("does not speak HTTP"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        said_so = self._closing
+        is_expected = self._closing
         self._closing, self._transport = True, None
         self._parser = None  # the parser refers to this object and would keep the body alive until garbage collection
         if self._answer is not None and not self._answer.done():
@@ -112,8 +112,8 @@ class ProbeConnection(asyncio.Protocol):
                 self._answer.set_result(ProbeReply(self.status, b"".join(self._body)))
             else:
                 self._answer.set_exception(ConnectionClosed(str(exc or "")))
-        if not said_so:
-            self._lost()
+        if not is_expected:
+            self._on_closed()
 
     # httptools
 
@@ -121,8 +121,8 @@ class ProbeConnection(asyncio.Protocol):
         lower = name.lower()
         if lower in (b"content-length", b"transfer-encoding"):
             self._ends_with_connection = False
-        if lower == b"content-length" and value.isdigit() and int(value[:20]) > self._most_bytes:
-            self._too_much()
+        if lower == b"content-length" and value.isdigit() and int(value[:20]) > self._max_bytes:
+            self._fail_too_large()
 
     def on_headers_complete(self) -> None:
         if self._parser is not None:
@@ -142,8 +142,8 @@ class ProbeConnection(asyncio.Protocol):
             with contextlib.suppress(AttributeError):
                 self._transport.close()  # type: ignore[union-attr]
 
-    def _too_much(self) -> None:
-        self._fail(ProtocolError(f"sends more than {self._most_bytes >> 10} KB"))
+    def _fail_too_large(self) -> None:
+        self._fail(ProtocolError(f"sends more than {self._max_bytes >> 10} KB"))
 
     def _fail(self, error: Exception) -> None:
         self._closing = True

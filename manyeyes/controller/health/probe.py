@@ -25,10 +25,10 @@ from manyeyes.controller.health.vllm_metrics import EngineLoad, Loads
 WARM_UP_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
 )
-MOST_HEALTH_BYTES = 64 << 10
-MOST_METRICS_BYTES = 4 << 20
+MAX_HEALTH_BYTES = 64 << 10
+MAX_METRICS_BYTES = 4 << 20
 """vLLM's metrics take about 100 KB for each data-parallel rank."""
-MOST_ANSWER_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 1 << 20
 LONGEST_NAME = 256
 ADDRESS_FOR_S = 30.0
 """An engine's name is resolved again after this time, or immediately after its connection is lost."""
@@ -68,57 +68,57 @@ class Probe:
     A pending probe of a busy engine is awaited, not sent again.
     """
 
-    def __init__(self, engine: Engine, lost: Callable[[], None], address: str | None = None) -> None:
+    def __init__(self, engine: Engine, on_closed: Callable[[], None], address: str | None = None) -> None:
         self.engine = engine
         self.address = address
         """The address of the last connection attempt."""
         self.loads = Loads()
-        self._lost = lost
+        self._on_closed = on_closed
         self._address_at_s = float("-inf")
         self._health: ProbeConnection | None = None
-        self._asked: asyncio.Future[ProbeReply] | None = None
-        self._asked_at_s = 0.0
+        self._health_reply: asyncio.Future[ProbeReply] | None = None
+        self._health_sent_at_s = 0.0
         self._counters: asyncio.Task[EngineLoad | None] | None = None
         self._connections: dict[str, ProbeConnection] = {}
         """Connections for the counters, by path."""
         self._counters_odd = ""
-        self._taken: EngineLoad | None = None
+        self._last_load: EngineLoad | None = None
         """The load that the last successful probe read."""
         self._asleep: bool | None = None
 
     async def run(self, rules: Controller, wait_s: float, with_counters: bool) -> ProbeReport:
         """Runs one probe in about `wait_s` seconds. `with_counters` also reads /load and /metrics."""
-        if self._asked is None:
-            gone = await self._ask_health(rules)
-            if gone is not None:
+        if self._health_reply is None:
+            failure = await self._send_health(rules)
+            if failure is not None:
                 self._drop_counters()
-                return gone
+                return failure
         if with_counters and self._counters is None and self.address:
             self._counters = asyncio.create_task(self._read_counters(rules))
-        assert self._asked is not None
-        waiting: set[asyncio.Future[ProbeReply] | asyncio.Task[EngineLoad | None]] = {self._asked}
+        assert self._health_reply is not None
+        waiting: set[asyncio.Future[ProbeReply] | asyncio.Task[EngineLoad | None]] = {self._health_reply}
         if self._counters is not None:
             waiting.add(self._counters)
         await asyncio.wait(waiting, timeout=wait_s)
-        before, found = self._taken, self._taken_counters()
-        self._taken = found or before
+        before, load = self._last_load, self._take_counters()
+        self._last_load = load or before
         result, why = self._health_result(rules)
-        waited_s = time.monotonic() - self._asked_at_s
-        progressed = None if found is None or before is None else found.progressed_since(before)
-        asleep = self._asleep if found is not None else None
+        waited_s = time.monotonic() - self._health_sent_at_s
+        progressed = None if load is None or before is None else load.progressed_since(before)
+        asleep = self._asleep if load is not None else None
         if result in (ProbeResult.HEALTHY, ProbeResult.ODD) and self._counters_odd and not why:
             result, why = ProbeResult.ODD, self._counters_odd
         if result in (ProbeResult.GONE, ProbeResult.DEAD):
             self._drop_counters()
-        return ProbeReport(result, why, waited_s, found, progressed, asleep)
+        return ProbeReport(result, why, waited_s, load, progressed, asleep)
 
-    async def picture(self, name: str, pictures: bool, timeout_s: float) -> tuple[CanaryResult, str]:
+    async def send_canary(self, name: str, with_image: bool, timeout_s: float) -> tuple[CanaryResult, str]:
         """Sends a canary request: one token about one image. Returns the result and a description of the failure."""
         if self.address is None:
             return CanaryResult.FAILED, "its name does not resolve"
         try:
-            body = _question(name, pictures)
-            return _canary(await self._ask_once("/v1/chat/completions", timeout_s, MOST_ANSWER_BYTES, body))
+            body = _canary_body(name, with_image)
+            return _canary(await self._request("/v1/chat/completions", timeout_s, MAX_ANSWER_BYTES, body))
         except TimeoutError:
             return CanaryResult.SILENT, f"no response within {timeout_s:g} s"
         except ProtocolError as error:
@@ -131,16 +131,16 @@ class Probe:
     async def names(self, timeout_s: float) -> frozenset[str]:
         """Every value of `model` that the engine lists in /v1/models; empty when it lists none."""
         try:
-            return _names(await self._ask_once("/v1/models", timeout_s, MOST_HEALTH_BYTES))
+            return _names(await self._request("/v1/models", timeout_s, MAX_HEALTH_BYTES))
         except (TimeoutError, OSError, ProtocolError, ConnectionClosed):
             return frozenset()
 
-    async def _ask_once(self, path: str, timeout_s: float, most_bytes: int, body: bytes | None = None) -> ProbeReply:
+    async def _request(self, path: str, timeout_s: float, max_bytes: int, body: bytes | None = None) -> ProbeReply:
         """Sends one request on a new connection. Raises OSError, TimeoutError, ProtocolError, ConnectionClosed."""
         async with asyncio.timeout(timeout_s):
             connection = await ProbeConnection.open(self.address or "", self.engine.port, timeout_s, lambda: None)
             try:
-                return await connection.ask(path, most_bytes, body)
+                return await connection.send(path, max_bytes, body)
             finally:
                 connection.close()
 
@@ -149,10 +149,14 @@ class Probe:
         self._drop_health()
         self._drop_counters()
 
-    async def _ask_health(self, rules: Controller) -> ProbeReport | None:
+    async def _send_health(self, rules: Controller) -> ProbeReport | None:
         """Sends the request for /health. Returns a report when it could not be sent."""
-        self._asked_at_s = time.monotonic()
-        if self._asked_at_s > self._address_at_s + ADDRESS_FOR_S or self._health is None or not self._health.is_open:
+        self._health_sent_at_s = time.monotonic()
+        if (
+            self._health_sent_at_s > self._address_at_s + ADDRESS_FOR_S
+            or self._health is None
+            or not self._health.is_open
+        ):
             try:
                 address = await address_of(self.engine)
             except fields.ResolverUnavailable:
@@ -163,11 +167,11 @@ class Probe:
                 return self._report(ProbeResult.GONE)
             if address != self.address and self._health is not None:
                 self._health.close()
-            self.address, self._address_at_s = address, self._asked_at_s
+            self.address, self._address_at_s = address, self._health_sent_at_s
         if self._health is None or not self._health.is_open:
             try:
                 self._health = await ProbeConnection.open(
-                    self.address or "", self.engine.port, rules.connect_timeout_s, self._lost
+                    self.address or "", self.engine.port, rules.connect_timeout_s, self._on_closed
                 )
             except TimeoutError:
                 return self._report(ProbeResult.SILENT)
@@ -175,26 +179,26 @@ class Probe:
                 return self._report(ProbeResult.GONE)
         if not self._health.is_open:  # closed as soon as it was made
             return self._report(ProbeResult.ODD, "it closes connections immediately")
-        self._asked = self._health.ask("/health", MOST_HEALTH_BYTES)
+        self._health_reply = self._health.send("/health", MAX_HEALTH_BYTES)
         return None
 
     def _report(self, result: ProbeResult, why: str = "") -> ProbeReport:
-        return ProbeReport(result, why, time.monotonic() - self._asked_at_s, None, None, None)
+        return ProbeReport(result, why, time.monotonic() - self._health_sent_at_s, None, None, None)
 
     def _health_result(self, rules: Controller) -> tuple[ProbeResult, str]:
-        asked, connection = self._asked, self._health
-        assert asked is not None
+        pending, connection = self._health_reply, self._health
+        assert pending is not None
         assert connection is not None
-        if not asked.done():
+        if not pending.done():
             if connection.status is not None:
                 self._drop_health()
                 return ProbeResult.ODD, "its response to /health does not end"
-            if time.monotonic() - self._asked_at_s >= rules.probe_timeout_s:
+            if time.monotonic() - self._health_sent_at_s >= rules.probe_timeout_s:
                 self._drop_health()
             return ProbeResult.SILENT, ""
-        self._asked = None
+        self._health_reply = None
         try:
-            status = asked.result().status
+            status = pending.result().status
         except ProtocolError as error:
             return ProbeResult.ODD, f"it {error}"
         except (ConnectionClosed, asyncio.CancelledError):
@@ -213,11 +217,13 @@ class Probe:
         """
         try:
             async with asyncio.timeout(rules.probe_timeout_s):
-                metrics = (await self._connection("/metrics", rules)).ask("/metrics", MOST_METRICS_BYTES)
-                inside = (await self._connection("/load", rules)).ask("/load", MOST_HEALTH_BYTES)
-                reply, said = await asyncio.gather(metrics, inside)
+                metrics = (await self._connection("/metrics", rules)).send("/metrics", MAX_METRICS_BYTES)
+                server_load = (await self._connection("/load", rules)).send("/load", MAX_HEALTH_BYTES)
+                reply, server_load_reply = await asyncio.gather(metrics, server_load)
         except (TimeoutError, OSError, ConnectionClosed):
-            is_endless = any(one.is_open and one.status is not None for one in self._connections.values())
+            is_endless = any(
+                connection.is_open and connection.status is not None for connection in self._connections.values()
+            )
             self._close_counters()
             if is_endless:
                 raise ProtocolError("sends metrics that do not end") from None
@@ -229,20 +235,20 @@ class Probe:
         if counters is None:
             return None
         self._asleep = counters.asleep
-        return self.loads.take(time.monotonic(), counters, _server_load(said))
+        return self.loads.take(time.monotonic(), counters, _server_load(server_load_reply))
 
     async def _connection(self, path: str, rules: Controller) -> ProbeConnection:
         """The open connection for this path. Raises OSError, TimeoutError, ConnectionClosed."""
-        found = self._connections.get(path)
-        if found is None or not found.is_open:
+        connection = self._connections.get(path)
+        if connection is None or not connection.is_open:
             address = self.address or ""
-            found = await ProbeConnection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
-            self._connections[path] = found
-        if not found.is_open:
+            connection = await ProbeConnection.open(address, self.engine.port, rules.connect_timeout_s, lambda: None)
+            self._connections[path] = connection
+        if not connection.is_open:
             raise ConnectionClosed
-        return found
+        return connection
 
-    def _taken_counters(self) -> EngineLoad | None:
+    def _take_counters(self) -> EngineLoad | None:
         if self._counters is None or not self._counters.done():
             return None
         done, self._counters = self._counters, None
@@ -259,7 +265,7 @@ class Probe:
         return None
 
     def _drop_health(self) -> None:
-        self._asked = None
+        self._health_reply = None
         if self._health is not None:
             self._health.close()
             self._health = None
@@ -276,24 +282,24 @@ class Probe:
         self._connections.clear()
 
 
-def _question(name: str, pictures: bool) -> bytes:
+def _canary_body(name: str, with_image: bool) -> bytes:
     content: list[dict[str, object]] = [{"type": "text", "text": "Reply with one word."}]
-    if pictures:
+    if with_image:
         url = "data:image/png;base64," + base64.b64encode(WARM_UP_PNG).decode()
         content.insert(0, {"type": "image_url", "image_url": {"url": url}})
     return orjson.dumps({"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": content}]})
 
 
 def _canary(reply: ProbeReply) -> tuple[CanaryResult, str]:
-    said = reply.body[:200].decode("utf-8", "replace")
+    text = reply.body[:200].decode("utf-8", "replace")
     if reply.status in (429, 503):
-        return CanaryResult.BUSY, f"status {reply.status}: {said}"
+        return CanaryResult.BUSY, f"status {reply.status}: {text}"
     if reply.status != 200:
-        return CanaryResult.FAILED, f"status {reply.status}: {said}"
+        return CanaryResult.FAILED, f"status {reply.status}: {text}"
     try:
         reason = orjson.loads(reply.body)["choices"][0]["finish_reason"]
     except (ValueError, LookupError, TypeError):
-        return CanaryResult.FAILED, f"the response is not a completion: {said}"
+        return CanaryResult.FAILED, f"the response is not a completion: {text}"
     return (
         (CanaryResult.PASSED, "") if reason in ("length", "stop") else (CanaryResult.FAILED, f"finish_reason {reason}")
     )
@@ -318,5 +324,5 @@ def _server_load(reply: ProbeReply) -> int | None:
         value = orjson.loads(reply.body)["server_load"]
     except (ValueError, LookupError, TypeError):
         return None
-    is_count = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= vllm_metrics.MOST_REQUESTS
+    is_count = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= vllm_metrics.MAX_REQUESTS
     return value if is_count else None

@@ -44,7 +44,7 @@ def observe(engine: EngineHealth, seen: Observation, rules: Controller) -> Trans
     if seen.result is ProbeResult.HEALTHY:
         return _consider_admission(after, seen, rules)
     if after.state is EngineState.UNKNOWN and after.bad >= rules.fall:
-        return Transition(_enter(after, EngineState.STARTING), f"is not up yet: {_words(seen)}")
+        return Transition(_enter(after, EngineState.STARTING), f"is not up yet: {_describe_result(seen)}")
     return Transition(after)
 
 
@@ -70,18 +70,18 @@ def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> 
     return engine.state is EngineState.UP and seen.idle and is_due
 
 
-def hold(engine: EngineHealth, reason: str) -> Transition:
+def drain(engine: EngineHealth, reason: str) -> Transition:
     """Drains an engine. Its requests in flight continue."""
-    if engine.held:
+    if engine.drained:
         return Transition(engine)
-    return Transition(replace(engine, held=True, held_for=reason), f"is drained: {reason}")
+    return Transition(replace(engine, drained=True, drain_reason=reason), f"is drained: {reason}")
 
 
-def release(engine: EngineHealth, reason: str) -> Transition:
+def undrain(engine: EngineHealth, reason: str) -> Transition:
     """Undrains an engine. It gets requests again when it is up."""
-    if not engine.held:
+    if not engine.drained:
         return Transition(engine)
-    return Transition(replace(engine, held=False, held_for=""), f"is resumed: {reason}")
+    return Transition(replace(engine, drained=False, drain_reason=""), f"is resumed: {reason}")
 
 
 def rest(engine: EngineHealth) -> Transition:
@@ -101,8 +101,8 @@ def restore(state: EngineState, at_s: float) -> EngineHealth:
     """The engine's health as it was before the controller restarted; the first probe corrects it."""
     if state in SERVES:
         return replace(_up(EngineHealth(), at_s), settled=True)
-    kept = state if state in (EngineState.DOWN, EngineState.SLEEPING) else EngineState.STARTING
-    return EngineHealth(state=kept, settled=True)
+    restored = state if state in (EngineState.DOWN, EngineState.SLEEPING) else EngineState.STARTING
+    return EngineHealth(state=restored, settled=True)
 
 
 def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
@@ -111,11 +111,13 @@ def eligible_members(pool: dict[str, EngineHealth]) -> list[str] | None:
 
     Timeouts alone never empty a pool: when no engine serves, engines that only timed out stay in rotation.
     """
-    wanted = {name: engine for name, engine in pool.items() if not engine.held}
-    if not all(engine.settled for engine in wanted.values()):
+    undrained = {name: engine for name, engine in pool.items() if not engine.drained}
+    if not all(engine.settled for engine in undrained.values()):
         return None
-    serving = [name for name, engine in wanted.items() if engine.serves]
-    return serving or [name for name, engine in wanted.items() if engine.state is EngineState.DOWN and engine.timed_out]
+    serving = [name for name, engine in undrained.items() if engine.serves]
+    return serving or [
+        name for name, engine in undrained.items() if engine.state is EngineState.DOWN and engine.timed_out
+    ]
 
 
 def _count(engine: EngineHealth, seen: Observation) -> EngineHealth:
@@ -155,13 +157,13 @@ def _with(engine: EngineHealth, **changes: object) -> EngineHealth:
 def _leave(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """The engine is gone, or reports that it cannot serve."""
     if engine.state is EngineState.UNKNOWN:
-        return Transition(_enter(engine, EngineState.STARTING), f"is not up yet: {_words(seen)}")
+        return Transition(_enter(engine, EngineState.STARTING), f"is not up yet: {_describe_result(seen)}")
     if engine.state is EngineState.WARMING:
-        return Transition(_enter(engine, EngineState.STARTING), f"failed while warming up: {_words(seen)}")
+        return Transition(_enter(engine, EngineState.STARTING), f"failed while warming up: {_describe_result(seen)}")
     if engine.serves or engine.state is EngineState.SLEEPING:
         # An engine that was drained and stopped on purpose has no fault.
-        what = "stopped while it was drained" if engine.held else "is down"
-        return Transition(_down(engine, seen, rules, timed_out=False), f"{what}: {_words(seen)}")
+        event = "stopped while it was drained" if engine.drained else "is down"
+        return Transition(_down(engine, seen, rules, timed_out=False), f"{event}: {_describe_result(seen)}")
     return Transition(replace(engine, timed_out=False))
 
 
@@ -179,9 +181,9 @@ def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -
         and seen.canary is not None
     ):
         timed_out = seen.canary is CanaryResult.SILENT
-        return Transition(_down(engine, seen, rules, timed_out), f"is down: {_canary_words(seen)}")
-    found, why = _find_suspicion(engine, seen, rules)
-    if found is None:
+        return Transition(_down(engine, seen, rules, timed_out), f"is down: {_describe_canary(seen)}")
+    suspicion, why = _find_suspicion(engine, seen, rules)
+    if suspicion is None:
         if engine.state is EngineState.UP:
             return Transition(engine)
         return Transition(
@@ -189,12 +191,12 @@ def _check_serving(engine: EngineHealth, seen: Observation, rules: Controller) -
         )
     if engine.state is EngineState.UP:
         return Transition(
-            replace(engine, state=EngineState.SUSPECT, suspect_reason=found, settled=True), f"is suspect: {why}"
+            replace(engine, state=EngineState.SUSPECT, suspect_reason=suspicion, settled=True), f"is suspect: {why}"
         )
     # The first reason stays, unless a more serious reason is found.
-    graver = found is SuspectReason.STALLED and engine.suspect_reason in (SuspectReason.SILENT, SuspectReason.ODD)
-    milder = engine.suspect_reason is SuspectReason.SILENT and found is not SuspectReason.SILENT
-    return Transition(replace(engine, suspect_reason=found) if graver or milder else engine)
+    graver = suspicion is SuspectReason.STALLED and engine.suspect_reason in (SuspectReason.SILENT, SuspectReason.ODD)
+    milder = engine.suspect_reason is SuspectReason.SILENT and suspicion is not SuspectReason.SILENT
+    return Transition(replace(engine, suspect_reason=suspicion) if graver or milder else engine)
 
 
 def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) -> tuple[SuspectReason | None, str]:
@@ -202,7 +204,7 @@ def _find_suspicion(engine: EngineHealth, seen: Observation, rules: Controller) 
     moved_s = seen.at_s - (engine.moved_at_s if engine.moved_at_s is not None else seen.at_s)
     passed = seen.canary is CanaryResult.PASSED
     if engine.canaries_failed:
-        return SuspectReason.CANARY, _canary_words(seen)
+        return SuspectReason.CANARY, _describe_canary(seen)
     if seen.progressed is False and seen.busy and not passed and moved_s >= rules.stalled_after_s * seen.patience:
         return SuspectReason.STALLED, f"it answers /health, but has made no progress for {moved_s:.0f} s"
     if seen.progressed is None and engine.suspect_reason is SuspectReason.STALLED and not passed:
@@ -225,12 +227,14 @@ def _consider_admission(engine: EngineHealth, seen: Observation, rules: Controll
         return Transition(engine)
     downs = _recent(engine.downs, seen.at_s, rules)
     if engine.state is EngineState.DOWN and len(downs) >= rules.flap_downs and seen.others_serve:
-        wanted_s = min(rules.flap_penalty_s * 2.0 ** (len(downs) - rules.flap_downs), LONGEST_PENALTY_S)
+        required_s = min(rules.flap_penalty_s * 2.0 ** (len(downs) - rules.flap_downs), LONGEST_PENALTY_S)
         good_s = seen.at_s - (engine.good_since_s if engine.good_since_s is not None else seen.at_s)
-        if good_s < wanted_s:
+        if good_s < required_s:
             why = f"it went down {len(downs)} times in {rules.flap_window_s / 60:.0f} minutes"
             first = engine.good == rules.rise
-            return Transition(engine, f"stays out: {why}, so it must be healthy for {wanted_s:.0f} s" if first else "")
+            return Transition(
+                engine, f"stays out: {why}, so it must be healthy for {required_s:.0f} s" if first else ""
+            )
     return _admit(engine, seen, rules, "answers /health")
 
 
@@ -253,7 +257,7 @@ def _up(engine: EngineHealth, at_s: float | None) -> EngineHealth:
 def _down(engine: EngineHealth, seen: Observation, rules: Controller, timed_out: bool) -> EngineHealth:
     recent = _recent(engine.downs, seen.at_s, rules)
     # An engine that was drained and stopped on purpose does not count as flapping.
-    downs = recent if engine.held or engine.state is EngineState.SLEEPING else (*recent, seen.at_s)
+    downs = recent if engine.drained or engine.state is EngineState.SLEEPING else (*recent, seen.at_s)
     return replace(_enter(engine, EngineState.DOWN), timed_out=timed_out, downs=downs, good=0, good_since_s=None)
 
 
@@ -262,16 +266,16 @@ def _enter(engine: EngineHealth, state: EngineState) -> EngineHealth:
 
 
 def _recent(downs: tuple[float, ...], at_s: float, rules: Controller) -> tuple[float, ...]:
-    return tuple(one for one in downs if one > at_s - rules.flap_window_s)
+    return tuple(down_s for down_s in downs if down_s > at_s - rules.flap_window_s)
 
 
-def _later(one: float | None, other: float | None) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return max(one, other)
+def _later(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return max(first, second)
 
 
-def _words(seen: Observation) -> str:
+def _describe_result(seen: Observation) -> str:
     return {
         ProbeResult.GONE: "nothing listens there",
         ProbeResult.DEAD: "it reports that it cannot serve",
@@ -281,7 +285,7 @@ def _words(seen: Observation) -> str:
     }[seen.result]
 
 
-def _canary_words(seen: Observation) -> str:
+def _describe_canary(seen: Observation) -> str:
     if seen.canary is CanaryResult.SILENT:
         return "it did not answer a canary request in time"
-    return f"a canary request failed: {seen.canary_said}" if seen.canary_said else "a canary request failed"
+    return f"a canary request failed: {seen.canary_problem}" if seen.canary_problem else "a canary request failed"

@@ -102,7 +102,7 @@ class Observation:
     """Failed attempts of the gateway since its last success."""
     asleep: bool | None = None
     canary: CanaryResult | None = None
-    canary_said: str = ""
+    canary_problem: str = ""
     others_serve: bool = True
     """Another engine of its pool gets requests."""
     patience: float = 1.0
@@ -121,9 +121,9 @@ class EngineHealth:
     last: ProbeResult | None = None
     settled: bool = False
     """Its eligibility is known: it was probed since this controller started, restored from disk, or added later."""
-    held: bool = False
+    drained: bool = False
     """Drained: it gets no new requests, regardless of its health."""
-    held_for: str = ""
+    drain_reason: str = ""
     """The reason of the drain."""
     at_rest: bool = False
     """The autoscaler stopped it or put it to sleep. It has no fault."""
@@ -148,7 +148,7 @@ class EngineHealth:
         """The state that operators see."""
         if self.at_rest and not self.serves:
             return EngineState.SLEEPING
-        return EngineState.DRAINING if self.held and self.serves else self.state
+        return EngineState.DRAINING if self.drained and self.serves else self.state
 
     @property
     def serves(self) -> bool:

@@ -66,8 +66,8 @@ NAMES = {
 }
 """Source: vllm/v1/metrics/loggers.py in 0.32. A name that an engine does not report counts as 0."""
 STARTS = {key: b"\n" + name + b"{" for key, name in NAMES.items()}
-MOST = 1e15
-MOST_REQUESTS = 1_000_000
+MAX_VALUE = 1e15
+MAX_REQUESTS = 1_000_000
 NEAR_BYTES = 4096
 """Search range around a line's last position: between two probes it moves by the digits that earlier numbers gained."""
 
@@ -85,7 +85,7 @@ class Counters:
 def read(text: bytes, places: dict[str, int]) -> Counters | None:
     """Extracts the few required numbers from about 100 KB of text; None when the text is not vLLM's."""
     values: dict[str, float] = {}
-    found: dict[str, int] = {}
+    found_places: dict[str, int] = {}
     asleep = False
     for key, start in STARTS.items():
         near = max(0, places.get(key, 0) - NEAR_BYTES)
@@ -94,7 +94,7 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
             at = text.find(start)
         if at < 0:
             continue
-        found[key] = at
+        found_places[key] = at
         total, ranks = 0.0, 0
         while text.startswith(start, at):
             end = text.find(b"\n", at + 1)
@@ -104,7 +104,7 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
                 value = float(number)
             except ValueError:
                 return None
-            if not 0 <= value <= MOST:  # NaN, infinity, or a value that no engine can reach
+            if not 0 <= value <= MAX_VALUE:  # NaN, infinity, or a value that no engine can reach
                 return None
             if key == "sleep":
                 asleep = asleep or (b'sleep_state="awake"' in labels and value == 0)
@@ -112,12 +112,12 @@ def read(text: bytes, places: dict[str, int]) -> Counters | None:
             at = end
             if end < 0:
                 break
-        if key in ("running", "waiting") and total > MOST_REQUESTS:
+        if key in ("running", "waiting") and total > MAX_REQUESTS:
             return None
         values[key] = total / ranks if key == "kv_cache" else total
     if "generation_tokens" not in values and "running" not in values:
         return None
-    return Counters(values, asleep, found)
+    return Counters(values, asleep, found_places)
 
 
 class Loads:

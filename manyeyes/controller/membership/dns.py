@@ -48,10 +48,10 @@ _SRV: Callable[..., SRV] = partial(SRV, dns.rdataclass.IN, dns.rdatatype.SRV)
 PRIORITY = 0
 """The same for all engines: nginx uses higher numbers only as backups, and the response has only eligible engines."""
 MAX_UDP_BYTES = 4096
-MOST_KEPT = 4096
+MAX_CACHED = 4096
 """Maximum number of cached responses. At this limit the cache is cleared, so random names cannot fill the memory."""
 TCP_TIMEOUT_S = 5
-MOST_KEPT_BYTES = 512
+MAX_CACHED_BYTES = 512
 """Larger queries are not cached: a name with a few options is smaller."""
 HEAD_BYTES = 12
 
@@ -65,17 +65,17 @@ class DnsResponder:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self._version = -1
-        self._kept: dict[tuple[bytes, bool], tuple[bytes, Counter]] = {}
+        self._cache: dict[tuple[bytes, bool], tuple[bytes, Counter]] = {}
 
     def to(self, wire: bytes, over_udp: bool) -> bytes | None:
         """The response to one query, or None when the bytes are not a query."""
-        if self._version != self.fleet.version or len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
+        if self._version != self.fleet.version or len(self._cache) >= MAX_CACHED:
+            self._cache.clear()
             self._version = self.fleet.version
         # The key excludes the query id, which is the first two bytes of the query and of the response.
         key = (wire[2:], over_udp)
-        if kept := self._kept.get(key):
-            rest, counted = kept
+        if cached := self._cache.get(key):
+            rest, counted = cached
             counted.inc()
             return wire[:2] + rest
         try:
@@ -88,8 +88,8 @@ class DnsResponder:
             return _error(wire, dns.rcode.FORMERR)
         reply, counted = made
         counted.inc()
-        if len(wire) <= MOST_KEPT_BYTES:
-            self._kept[key] = (reply[2:], counted)
+        if len(wire) <= MAX_CACHED_BYTES:
+            self._cache[key] = (reply[2:], counted)
         return reply
 
 
@@ -142,12 +142,16 @@ def _fill(response: dns.message.Message, fleet: Fleet) -> str:
     members: list[FleetMember] | None = None
     as_srv = False
     label = ""
-    if kind == "pool" and (asked := _pool_question(labels[:-1])) and (found := fleet.serving_upstream(asked.pool)):
-        (label, members), as_srv = found, asked.as_srv
+    if (
+        kind == "pool"
+        and (pool_question := _pool_question(labels[:-1]))
+        and (upstream := fleet.serving_upstream(pool_question.pool))
+    ):
+        (label, members), as_srv = upstream, pool_question.as_srv
         if members is None:
             response.set_rcode(dns.rcode.SERVFAIL)
-        elif asked.capacity is not None:
-            members = [member for member in members if member.in_flight == asked.capacity]
+        elif pool_question.capacity is not None:
+            members = [member for member in members if member.in_flight == pool_question.capacity]
     elif kind == "engine" and len(labels) == 2 and labels[0] in fleet.members:
         label = labels[0]
         member = fleet.members[label]
@@ -195,8 +199,8 @@ def _add(
     ttl: int,
     domain: dns.name.Name,
 ) -> None:
-    wanted = question.rdtype
-    if not members or wanted not in (dns.rdatatype.SRV if as_srv else dns.rdatatype.A, dns.rdatatype.ANY):
+    record_type = question.rdtype
+    if not members or record_type not in (dns.rdatatype.SRV if as_srv else dns.rdatatype.A, dns.rdatatype.ANY):
         return
     records = [(member, record) for member in members if (record := _address_record(member.address or ""))]
     if not records:
@@ -225,7 +229,7 @@ class _Udp(asyncio.DatagramProtocol):
     def __init__(self, answers: DnsResponder) -> None:
         self.answers = answers
         self.transport: asyncio.DatagramTransport | None = None
-        self.lost = asyncio.Event()
+        self.closed = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.DatagramTransport, transport)
@@ -238,7 +242,7 @@ class _Udp(asyncio.DatagramProtocol):
             record_failure("dns_udp")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost.set()
+        self.closed.set()
 
 
 @contextlib.asynccontextmanager
@@ -253,7 +257,7 @@ async def serve_dns(fleet: Fleet, host: str, port: int) -> AsyncIterator[None]:
         """Opens the UDP socket again whenever the system closes it."""
         nonlocal transport, udp
         while True:
-            await udp.lost.wait()
+            await udp.closed.wait()
             log.error("dns_socket_failed", host=host, port=port)
             transport, udp = await loop.create_datagram_endpoint(lambda: _Udp(answers), local_addr=(host, port))
 

@@ -44,8 +44,8 @@ async def probe_remote(remote: Remote, timeout_s: float) -> str:
     """Connects to the endpoint. Returns an empty string on success, else the problem."""
     try:
         async with asyncio.timeout(timeout_s):
-            found = await resolve_host(remote.host, remote.port)
-            _, writer = await asyncio.open_connection(str(found[0]), remote.port)
+            addresses = await resolve_host(remote.host, remote.port)
+            _, writer = await asyncio.open_connection(str(addresses[0]), remote.port)
             writer.close()
     except LookupFailed as error:
         return str(error)
@@ -92,7 +92,7 @@ LEAST_S = 0.1
 """Minimum pause between two probes, which limits the cost of an engine that closes every connection."""
 TOGETHER_S = 0.1
 """Probes that are due within this time are sent together."""
-MOST_WAIT_S = 1.0
+MAX_WAIT_S = 1.0
 """After this time a probe counts as silent; its response is still awaited."""
 CANARY_PAUSE_S = 1.0
 CPU_PATIENCE = 3.0
@@ -110,7 +110,7 @@ class MonitoredFleet(Protocol):
 
     def record_accepted_names(self, member: FleetMember, names: frozenset[str]) -> None: ...
 
-    def another_serves(self, one: FleetMember) -> bool: ...
+    def another_serves(self, member: FleetMember) -> bool: ...
 
 
 class EngineMonitor:
@@ -119,30 +119,30 @@ class EngineMonitor:
         self.member = member
         self.probe = Probe(member.engine, self.wake, member.address)
         self._woken: asyncio.Future[None] | None = None
-        self._wake_wanted = False
+        self._wake_requested = False
         self._counters_at_s = 0.0
         self._stands_still = False
         self._canary: asyncio.Task[tuple[CanaryResult, str]] | None = None
         self._canary_at_s = float("-inf")
-        self._asked_names = False
+        self._names_requested = False
 
     def wake(self) -> None:
         """Triggers a probe now, because the connection was lost or a request failed."""
-        self._wake_wanted = True
+        self._wake_requested = True
         if self._woken is not None and not self._woken.done():
             self._woken.set_result(None)
 
     async def run(self) -> None:
         try:
             while True:
-                self._wake_wanted = False
+                self._wake_requested = False
                 rules = self.fleet.cluster.controller
                 began_s = time.monotonic()
                 try:
                     await self._probe_once(rules)
                     if (
                         self.member.accepts is None
-                        and not self._asked_names
+                        and not self._names_requested
                         and self.member.health.state is EngineState.UP
                     ):
                         await self._learn_accepted(rules)
@@ -163,8 +163,8 @@ class EngineMonitor:
         now_s = time.monotonic()
         is_suspicious = known.state is not EngineState.UP or known.bad > 0 or self._stands_still or member.failures > 0
         # For a drained engine, an operator or the autoscaler waits until its requests have finished.
-        with_counters = is_suspicious or known.held or now_s >= self._counters_at_s
-        seen = await self.probe.run(rules, min(rules.probe_interval_s, MOST_WAIT_S), with_counters)
+        with_counters = is_suspicious or known.drained or now_s >= self._counters_at_s
+        seen = await self.probe.run(rules, min(rules.probe_interval_s, MAX_WAIT_S), with_counters)
         if self.probe.address != member.address and self.probe.address is not None:
             self.fleet.set_address(member, self.probe.address)
         if seen.load is not None:
@@ -177,7 +177,7 @@ class EngineMonitor:
             member.load = None
             metrics.remove_load(member.engine)
         metrics.count_probe(member.engine, seen.result, seen.waited_s)
-        canary, said = self._taken_canary()
+        canary, canary_problem = self._take_canary()
         if canary is CanaryResult.PASSED:
             member.failures = 0
         load = member.load
@@ -193,7 +193,7 @@ class EngineMonitor:
             failures=member.failures,
             asleep=seen.asleep,
             canary=canary,
-            canary_said=said,
+            canary_problem=canary_problem,
             others_serve=self.fleet.another_serves(member),
             patience=CPU_PATIENCE if member.engine.flavour == "cpu" else 1.0,
         )
@@ -201,30 +201,32 @@ class EngineMonitor:
             self._stands_still = observation.busy and not seen.progressed
         # Not `known`: the engine may have been drained while the response was awaited.
         self.fleet.apply_transition(member, state_machine.observe(member.health, observation, rules))
-        self._maybe_ask(observation, rules)
+        self._maybe_send_canary(observation, rules)
 
-    def _maybe_ask(self, observation: Observation, rules: Controller) -> None:
+    def _maybe_send_canary(self, observation: Observation, rules: Controller) -> None:
         is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
         if self._canary is None and is_due and state_machine.needs_canary(self.member.health, observation, rules):
             self._canary_at_s = observation.at_s
             pool = self.fleet.cluster.pool_of(self.member.engine)
-            asking = self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
-            self._canary = asyncio.create_task(asking)
+            request = self.probe.send_canary(self._name(), pool.media.images_per_prompt > 0, rules.canary_timeout_s)
+            self._canary = asyncio.create_task(request)
             self._canary.add_done_callback(lambda _: self.wake())
 
-    def _taken_canary(self) -> tuple[CanaryResult | None, str]:
+    def _take_canary(self) -> tuple[CanaryResult | None, str]:
         if self._canary is None or not self._canary.done():
             return None, ""
         done, self._canary = self._canary, None
-        canary, said = done.result()
+        canary, canary_problem = done.result()
         metrics.CANARIES.labels(self.member.engine.name, self.member.engine.pool, canary.value).inc()
-        return canary, said
+        return canary, canary_problem
 
     async def _warm_up(self, rules: Controller) -> None:
         pool = self.fleet.cluster.pool_of(self.member.engine)
         await self._learn_accepted(rules)
-        canary, said = await self.probe.picture(self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s)
-        error = "" if canary is CanaryResult.PASSED else said
+        canary, canary_problem = await self.probe.send_canary(
+            self._name(), pool.media.images_per_prompt > 0, rules.warm_up_timeout_s
+        )
+        error = "" if canary is CanaryResult.PASSED else canary_problem
         if not error:
             self.member.failures = 0
         self.fleet.apply_transition(
@@ -232,7 +234,7 @@ class EngineMonitor:
         )
 
     async def _learn_accepted(self, rules: Controller) -> None:
-        self._asked_names = True
+        self._names_requested = True
         if names := await self.probe.names(rules.probe_timeout_s):
             self.fleet.record_accepted_names(self.member, names)
 
@@ -244,9 +246,9 @@ class EngineMonitor:
 
     def _pause_s(self, rules: Controller) -> float:
         known = self.member.health
-        is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.held
-        is_long_away = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
-        if is_calm or is_long_away:
+        is_calm = known.state in (EngineState.UP, EngineState.SLEEPING) and not known.bad and not known.drained
+        is_long_down = known.state in (EngineState.STARTING, EngineState.DOWN) and self.member.since_s > SOON_FOR_S
+        if is_calm or is_long_down:
             # Probes are spread over the interval but sent in small groups, because each wake-up of the process costs as
             # much as a probe.
             calm_s = rules.probe_interval_s * random.uniform(0.9, 1.0)
@@ -256,7 +258,7 @@ class EngineMonitor:
 
     async def _pause(self, seconds: float, heed: bool = True) -> None:
         """Sleeps. With `heed`, `wake()` ends the pause early."""
-        if seconds <= 0 or (heed and self._wake_wanted):
+        if seconds <= 0 or (heed and self._wake_requested):
             return
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()

@@ -51,7 +51,7 @@ class Fleet:
         self._by_upstream: dict[str, str] = {}
         self._retired: dict[str, tuple[float, list[FleetMember]]] = {}
         """By upstream of a removed pool: until when DNS still answers its name, and its members."""
-        self._held = self._memory.held()
+        self._drained = self._memory.drained()
         self._tasks: asyncio.TaskGroup | None = None
         self._watching: dict[str, asyncio.Task[None]] = {}
         self._watches: dict[str, EngineMonitor] = {}
@@ -72,49 +72,51 @@ class Fleet:
         before, self.cluster = self.cluster, cluster
         earlier, self.lineage = self.lineage, pool_renames.next_lineage(self.lineage, cluster)
         self._retire(earlier)
-        wanted = {engine.name: engine for engine in cluster.engines}
-        gone: dict[str, FleetMember] = {}
+        engines = {engine.name: engine for engine in cluster.engines}
+        removed: dict[str, FleetMember] = {}
         known_as = Counter(self._process(member.engine, earlier) for member in self.members.values())
         for name, member in list(self.members.items()):
-            if name not in wanted or self._process(member.engine, earlier) != self._process(wanted[name], self.lineage):
+            if name not in engines or self._process(member.engine, earlier) != self._process(
+                engines[name], self.lineage
+            ):
                 if known_as[process := self._process(member.engine, earlier)] == 1:
-                    gone[process] = member
+                    removed[process] = member
                 self._forget(name)
-        for name, engine in wanted.items():
-            most = in_flight(cluster.pool_of(engine), engine)
+        for name, engine in engines.items():
+            max_in_flight = in_flight(cluster.pool_of(engine), engine)
             if name in self.members:
                 self._rename(self.members[name], engine)
-                self.members[name].in_flight = most
+                self.members[name].in_flight = max_in_flight
             else:
-                self._add(engine, most, gone.pop(self._process(engine, self.lineage), None))
-        self.members = {name: self.members[name] for name in wanted}
+                self._add(engine, max_in_flight, removed.pop(self._process(engine, self.lineage), None))
+        self.members = {name: self.members[name] for name in engines}
         self._by_upstream = {upstream: pool for pool, upstream in self.lineage.upstreams.items()}
         if earlier != self.lineage:
-            self._memory.keep_lineage(self.lineage)
+            self._memory.save_lineage(self.lineage)
         self._by_pool = {pool.name: [] for pool in cluster.pools}
         for member in self.members.values():
             self._by_pool[member.engine.pool].append(member)
         self._apply_remotes()
         for pool in {pool.name for pool in before.pools} - self.pool_names:
             metrics.remove_pool(pool)
-        for name in self._held.keys() - wanted.keys():
-            del self._held[name]
+        for name in self._drained.keys() - engines.keys():
+            del self._drained[name]
         self._change()
 
-    def hold(self, name: str, reason: str) -> None:
+    def drain(self, name: str, reason: str) -> None:
         """Drains an engine. The drain survives restarts of the controller. Raises KeyError for an unknown engine."""
         member = self.members[name]
-        if not member.health.held:
-            self._held[name] = reason
-            self._memory.keep_held(self._held)
-        self.apply_transition(member, state_machine.hold(member.health, reason))
+        if not member.health.drained:
+            self._drained[name] = reason
+            self._memory.save_drained(self._drained)
+        self.apply_transition(member, state_machine.drain(member.health, reason))
 
-    def release(self, name: str, reason: str) -> None:
+    def undrain(self, name: str, reason: str) -> None:
         """Undrains an engine. Raises KeyError for an unknown engine."""
         member = self.members[name]
-        if self._held.pop(name, None) is not None:
-            self._memory.keep_held(self._held)
-        self.apply_transition(member, state_machine.release(member.health, reason))
+        if self._drained.pop(name, None) is not None:
+            self._memory.save_drained(self._drained)
+        self.apply_transition(member, state_machine.undrain(member.health, reason))
 
     def members_of(self, pool: str) -> list[FleetMember]:
         return self._by_pool.get(pool, [])
@@ -139,11 +141,11 @@ class Fleet:
         names = state_machine.eligible_members(known)
         return None if names is None else [self.members[name] for name in names if self.members[name].address]
 
-    def another_serves(self, one: FleetMember) -> bool:
+    def another_serves(self, member: FleetMember) -> bool:
         """Whether another engine of the same pool serves."""
         return any(
-            member is not one and member.health.serves and not member.health.held
-            for member in self.members_of(one.engine.pool)
+            peer is not member and peer.health.serves and not peer.health.drained
+            for peer in self.members_of(member.engine.pool)
         )
 
     def probe_now(self, name: str) -> None:
@@ -211,16 +213,16 @@ class Fleet:
             self._changed.set()
             self.accepts_changed()
 
-    def _add(self, engine: Engine, most: int, before: FleetMember | None = None) -> None:
+    def _add(self, engine: Engine, max_in_flight: int, before: FleetMember | None = None) -> None:
         """Adds a member. `before` is the same process under its former name."""
         # An engine that is added at run time was not a member of nginx before, so its state counts as known.
         known = before.health if before else states.EngineHealth(settled=self._tasks is not None)
-        if before and (reason := self._held.pop(before.engine.name, None)):
-            self._held[engine.name] = reason
-            self._memory.keep_held(self._held)
-        if (reason := self._held.get(engine.name)) and not known.held:
-            known = state_machine.hold(known, reason).engine
-        member = FleetMember(engine, most, known)
+        if before and (reason := self._drained.pop(before.engine.name, None)):
+            self._drained[engine.name] = reason
+            self._memory.save_drained(self._drained)
+        if (reason := self._drained.get(engine.name)) and not known.drained:
+            known = state_machine.drain(known, reason).engine
+        member = FleetMember(engine, max_in_flight, known)
         if before:
             member.address, member.since, member.load = before.address, before.since, before.load
             member.succeeded_at_s, member.reason, member.accepts = before.succeeded_at_s, before.reason, before.accepts
@@ -237,7 +239,7 @@ class Fleet:
 
     def _retire(self, earlier: PoolLineage) -> None:
         now_s = time.monotonic()
-        self._retired = {name: one for name, one in self._retired.items() if now_s < one[0]}
+        self._retired = {name: entry for name, entry in self._retired.items() if now_s < entry[0]}
         for pool, upstream in earlier.upstreams.items():
             if upstream not in self.lineage.upstreams.values() and pool in self._by_pool:
                 self._retired[upstream] = (now_s + RETIRED_FOR_S, self.serving(pool) or [])
@@ -250,12 +252,12 @@ class Fleet:
     def _remember(self) -> None:
         """Restores the state that the previous controller process persisted."""
         now_s = time.monotonic()
-        for name, one in self._memory.members(self.cluster.engines, self.lineage).items():
+        for name, stored in self._memory.members(self.cluster.engines, self.lineage).items():
             member = self.members[name]
-            member.address, member.accepts = one.address, one.accepts
-            known = state_machine.restore(one.state, now_s)
-            if member.health.held:
-                known = state_machine.hold(known, member.health.held_for).engine
+            member.address, member.accepts = stored.address, stored.accepts
+            known = state_machine.restore(stored.state, now_s)
+            if member.health.drained:
+                known = state_machine.drain(known, member.health.drain_reason).engine
             self.apply_transition(member, Transition(known))
 
     def _change(self) -> None:
@@ -272,7 +274,7 @@ class Fleet:
                 for name, member in self.members.items()
                 if member.health.settled and member.health.state is not EngineState.UNKNOWN
             }
-            await asyncio.to_thread(self._memory.keep_members, rows, self.lineage)
+            await asyncio.to_thread(self._memory.save_members, rows, self.lineage)
             await asyncio.sleep(KEEP_PAUSE_S)
 
     def _begin(self, name: str) -> None:
@@ -288,16 +290,16 @@ class Fleet:
         metrics.remove_engine(member.engine)
 
     def _apply_remotes(self) -> None:
-        wanted = {pool.name: pool.remote for pool in self.cluster.pools if pool.remote}
+        configured = {pool.name: pool.remote for pool in self.cluster.pools if pool.remote}
         for name, endpoint in list(self.remotes.items()):
-            if wanted.get(name) != endpoint.remote:
+            if configured.get(name) != endpoint.remote:
                 del self.remotes[name]
                 if task := self._watching.pop(_remote_key(name), None):
                     task.cancel()
                 metrics.remove_remote(name)
-        for name, there in wanted.items():
+        for name, remote in configured.items():
             if name not in self.remotes:
-                self.remotes[name] = RemoteEndpoint(name, there)
+                self.remotes[name] = RemoteEndpoint(name, remote)
                 self._begin_remote(self.remotes[name])
 
     def _begin_remote(self, endpoint: RemoteEndpoint) -> None:
@@ -315,7 +317,7 @@ class Fleet:
 
 
 def _membership(known: states.EngineHealth) -> tuple[EngineState, bool, bool, bool]:
-    return known.state, known.held, known.settled, known.timed_out
+    return known.state, known.drained, known.settled, known.timed_out
 
 
 def _remote_key(pool: str) -> str:

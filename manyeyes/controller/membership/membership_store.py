@@ -71,43 +71,43 @@ class MembershipStore:
         if document.get("boot") != _boot():
             return {}
         rows = document.get("engines")
-        wanted = {engine.name: engine for engine in engines}
-        found = {}
+        by_name = {engine.name: engine for engine in engines}
+        stored = {}
         for name, row in rows.items() if isinstance(rows, dict) else ():
-            if name in wanted and isinstance(row, dict) and row.get("at") == _place(wanted[name], lineage):
+            if name in by_name and isinstance(row, dict) and row.get("at") == _place(by_name[name], lineage):
                 try:
                     state = EngineState(row.get("state"))
                 except (ValueError, TypeError):
                     continue
                 address, names = row.get("address"), row.get("accepts")
                 is_address = isinstance(address, str) and isinstance(parse_address(address), IPv4Address)
-                found[name] = StoredMember(
+                stored[name] = StoredMember(
                     state,
                     address if is_address else None,
                     frozenset(str(each) for each in names) if isinstance(names, list) and names else None,
                 )
-        return found
+        return stored
 
-    def held(self) -> dict[str, str]:
+    def drained(self) -> dict[str, str]:
         """The drained engines: {engine name: reason}."""
         return {str(name): str(reason) for name, reason in self._read("held").items()}
 
-    def keep_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> None:
+    def save_members(self, rows: dict[str, tuple[Engine, StoredMember]], lineage: PoolLineage) -> None:
         engines = {
-            name: {"at": _place(engine, lineage), "state": one.state.value, "address": one.address}
-            | ({"accepts": sorted(one.accepts)} if one.accepts else {})
-            for name, (engine, one) in rows.items()
+            name: {"at": _place(engine, lineage), "state": member.state.value, "address": member.address}
+            | ({"accepts": sorted(member.accepts)} if member.accepts else {})
+            for name, (engine, member) in rows.items()
         }
         self._write("members", {"boot": _boot(), "engines": engines})
 
-    def keep_held(self, reasons: dict[str, str]) -> None:
+    def save_drained(self, reasons: dict[str, str]) -> None:
         self._write("held", reasons)
 
     def lineage(self) -> PoolLineage:
         """The former names of the pools."""
         return pool_renames.parse_lineage(self._read("lineage"))
 
-    def keep_lineage(self, lineage: PoolLineage) -> None:
+    def save_lineage(self, lineage: PoolLineage) -> None:
         self._write("lineage", lineage.document())
 
     def _write(self, name: str, document: Any) -> None:

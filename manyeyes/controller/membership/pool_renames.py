@@ -20,7 +20,7 @@ FORMER_FOR_S = 20.0
 """The minimum time for which an old name is answered. A client's open connections reach nginx processes from before
 and after the reload for up to 15 s (keepalive_min_timeout in nginx/conf.d/api.inc), and none of them may refuse both
 names."""
-MOST_FORMER = 8
+MAX_FORMER_NAMES = 8
 """Maximum number of old names of one pool that are answered."""
 
 
@@ -60,21 +60,21 @@ def parse_lineage(document: Any) -> PoolLineage:
     upstreams, models, places = (_texts(document.get(key)) for key in ("upstreams", "models", "places"))
     former = document.get("former")
     names = {
-        str(pool): tuple(str(name) for name in found)
-        for pool, found in (former.items() if isinstance(former, dict) else ())
-        if isinstance(found, list)
+        str(pool): tuple(str(name) for name in pool_names)
+        for pool, pool_names in (former.items() if isinstance(former, dict) else ())
+        if isinstance(pool_names, list)
     }
-    found = document.get("renamed_at_s")
+    rename_times = document.get("renamed_at_s")
     times = {
         str(pool): float(at_s)
-        for pool, at_s in (found.items() if isinstance(found, dict) else ())
+        for pool, at_s in (rename_times.items() if isinstance(rename_times, dict) else ())
         if isinstance(at_s, int | float)
     }
     return PoolLineage(upstreams, names, times, models, places) if set(upstreams) == set(models) else PoolLineage()
 
 
-def _texts(found: Any) -> dict[str, str]:
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+def _texts(document: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in document.items()} if isinstance(document, dict) else {}
 
 
 def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | None = None) -> PoolLineage:
@@ -93,8 +93,8 @@ def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | Non
         if parent := parents.get(pool):
             upstreams[pool] = before.upstreams[parent]
             names = (*([parent] if parent != pool else []), *before.former.get(parent, ()))
-            if kept := tuple(name for name in dict.fromkeys(names) if name not in used)[:MOST_FORMER]:
-                former[pool] = kept
+            if former_names := tuple(name for name in dict.fromkeys(names) if name not in used)[:MAX_FORMER_NAMES]:
+                former[pool] = former_names
                 renamed_at_s[pool] = before.renamed_at_s.get(parent, now_s) if parent == pool else now_s
         else:
             upstreams[pool] = _free(pool, taken)
@@ -104,7 +104,7 @@ def next_lineage(before: PoolLineage, cluster: PlacedCluster, now_s: float | Non
 
 def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, str]) -> dict[str, str]:
     """{pool: its name before the change}; no entry for a new pool."""
-    shared = Counter((pool, before.places[where]) for where, pool in places.items() if where in before.places)
+    shared = Counter((pool, before.places[address]) for address, pool in places.items() if address in before.places)
     parents: dict[str, str] = {}
     # A pool that keeps its name and some of its engines is the same pool, wherever its other engines are.
     for pool, parent in sorted(shared, key=lambda pair: (pair[0] != pair[1], -shared[pair], pair)):
@@ -116,11 +116,11 @@ def _parents(before: PoolLineage, cluster: PlacedCluster, places: Mapping[str, s
             parents[name] = name
     # When no engine is the same, the model decides; a remote pool has no other criterion.
     names = {pool.name for pool in cluster.pools}
-    gone = [name for name in before.upstreams if name not in names and name not in parents.values()]
-    for one in cluster.pools:
-        same = [name for name in gone if before.models[name] == one.model and name not in parents.values()]
-        if one.name not in parents and len(same) == 1 and (one.remote or one.name in served):
-            parents[one.name] = same[0]
+    removed = [name for name in before.upstreams if name not in names and name not in parents.values()]
+    for new_pool in cluster.pools:
+        same = [name for name in removed if before.models[name] == new_pool.model and name not in parents.values()]
+        if new_pool.name not in parents and len(same) == 1 and (new_pool.remote or new_pool.name in served):
+            parents[new_pool.name] = same[0]
     return parents
 
 
@@ -138,33 +138,33 @@ def pool_naming(
     `accepted` has the model names that an engine accepts, by engine name. An engine without an entry gets the name that
     the client sent.
     """
-    asked = {pool.name: name for pool in cluster.pools if (name := _asked(cluster, pool.name, accepted))}
+    requested = {pool.name: name for pool in cluster.pools if (name := _requested_name(cluster, pool.name, accepted))}
     now_s = time.time() if now_s is None else now_s
-    ends_s = {pool: at_s + FORMER_FOR_S for pool, at_s in lineage.renamed_at_s.items() if pool not in asked}
+    expiry_s = {pool: at_s + FORMER_FOR_S for pool, at_s in lineage.renamed_at_s.items() if pool not in requested}
     return PoolNaming(
         {pool: upstream for pool, upstream in lineage.upstreams.items() if upstream != pool},
-        asked,
+        requested,
         {
             name: pool
             for pool, names in lineage.former.items()
             for name in names
-            if pool in asked or now_s < ends_s.get(pool, 0)
+            if pool in requested or now_s < expiry_s.get(pool, 0)
         },
-        min((end_s for end_s in ends_s.values() if now_s < end_s), default=None),
+        min((end_s for end_s in expiry_s.values() if now_s < end_s), default=None),
     )
 
 
-def _asked(cluster: PlacedCluster, pool: str, accepted: Mapping[str, frozenset[str]]) -> str | None:
+def _requested_name(cluster: PlacedCluster, pool: str, accepted: Mapping[str, frozenset[str]]) -> str | None:
     """A value of `model` that all engines of the pool accept; None when they accept every name that clients may use."""
     known = [accepted[engine.name] for engine in cluster.engines if engine.pool == pool and engine.name in accepted]
-    wanted = served_names(cluster, cluster.pool(pool))
-    if not known or all(set(wanted) <= names for names in known):
+    client_names = served_names(cluster, cluster.pool(pool))
+    if not known or all(set(client_names) <= names for names in known):
         return None
     common = frozenset.intersection(*known)
     # Prefer a name that they also accept after their restart: then the gateway need not notice each restart in time.
-    return accepted_name(wanted, common or frozenset.union(*known))
+    return accepted_name(client_names, common or frozenset.union(*known))
 
 
-def accepted_name(wanted: list[str], accepted: frozenset[str]) -> str:
-    """The first name of `wanted` that is accepted, else any accepted name. `accepted` is not empty."""
-    return next((name for name in wanted if name in accepted), min(accepted))
+def accepted_name(preferred: list[str], accepted: frozenset[str]) -> str:
+    """The first name of `preferred` that is accepted, else any accepted name. `accepted` is not empty."""
+    return next((name for name in preferred if name in accepted), min(accepted))

@@ -34,7 +34,7 @@ class ServiceDiscovery:
             address, _, port = resolver.rpartition(":")
             self._resolver.nameservers, self._resolver.port = [address], int(port)
         self._resolver.lifetime = WITHIN_S
-        self._found: DiscoveredEngines = {}
+        self._discovered: DiscoveredEngines = {}
 
     async def run(self) -> None:
         while True:
@@ -46,19 +46,19 @@ class ServiceDiscovery:
         written = self.effective.written
         names = [pool.name for pool in written.pools if pool.remote is None]
         members = await asyncio.gather(*(self._members(name) for name in names))
-        found = dict(self._found)
+        discovered = dict(self._discovered)
         for name, addresses in zip(names, members, strict=True):
             if addresses is not None:
-                found[name] = engines_at(written, name, addresses, self.port)
-        if found == self._found:
+                discovered[name] = engines_at(written, name, addresses, self.port)
+        if discovered == self._discovered:
             return
-        before, self._found = self._found, found
+        before, self._discovered = self._discovered, discovered
         try:
-            self.effective.apply_discovered(found)
+            self.effective.apply_discovered(discovered)
         except ChangeRejected as error:
             self.emit_event(f"the engines found by service discovery cannot be applied: {error}")
             return
-        for sentence in describe_changes(before, found):
+        for sentence in describe_changes(before, discovered):
             self.emit_event(sentence)
 
     async def _members(self, pool: str) -> list[str] | None:
@@ -80,26 +80,28 @@ def engines_at(written: PlacedCluster, pool: str, addresses: list[str], port: in
     """
     like = next((engine for engine in written.engines if engine.pool == pool), None)
     flavour = like.flavour if like else "cuda"
-    most = in_flight(written.pool(pool), like) if like else None
+    max_in_flight = in_flight(written.pool(pool), like) if like else None
     return tuple(
         Engine(
             name=address.replace(".", "-"),
             pool=pool,
             flavour=flavour,
             address=f"{address}:{port}",
-            max_in_flight=most,
+            max_in_flight=max_in_flight,
         )
         for address in addresses
     )
 
 
-def describe_changes(before: DiscoveredEngines, found: DiscoveredEngines) -> list[str]:
+def describe_changes(before: DiscoveredEngines, after: DiscoveredEngines) -> list[str]:
     """Returns one sentence for each pool whose members changed."""
     sentences = []
-    for pool, engines in found.items():
+    for pool, engines in after.items():
         names, had = {engine.name for engine in engines}, {engine.name for engine in before.get(pool, ())}
-        came, left = sorted(names - had), sorted(had - names)
-        parts = ([f"added {', '.join(came)}"] if came else []) + ([f"removed {', '.join(left)}"] if left else [])
+        added, removed = sorted(names - had), sorted(had - names)
+        parts = ([f"added {', '.join(added)}"] if added else []) + (
+            [f"removed {', '.join(removed)}"] if removed else []
+        )
         if parts:
             sentences.append(f"the Service {pool} {' and '.join(parts)}: {len(names)} in total")
     return sentences

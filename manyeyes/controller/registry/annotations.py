@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from manyeyes.controller.membership.fleet import Fleet
-from manyeyes.controller.metrics import MARK
+from manyeyes.controller.metrics import ANNOTATION
 from manyeyes.controller.registry.middleware import error_responses, not_found
 from manyeyes.controller.registry.schemas import Removed, RequestModel
 from manyeyes.openai_error import ApiError
 
-MOST = 20
+MAX_ANNOTATIONS = 20
 """Maximum number of active annotations: each is a series in Prometheus, for as long as Prometheus stores samples."""
 AnnotationText = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^/\x00-\x1f\x7f]+$")]
 
@@ -44,59 +44,61 @@ class AnnotationRegistry:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._ends: dict[str, tuple[Annotation, asyncio.TimerHandle]] = {}
+        self._active: dict[str, tuple[Annotation, asyncio.TimerHandle]] = {}
 
     def begin(self, text: str, seconds: float) -> Annotation:
         """Starts an annotation, or prolongs an active one to `seconds` from now.
 
         Raises ApiError when there are too many.
         """
-        if before := self._ends.pop(text, None):
+        if before := self._active.pop(text, None):
             before[1].cancel()
-        elif len(self._ends) >= MOST:
-            active = ", ".join(self._ends)
+        elif len(self._active) >= MAX_ANNOTATIONS:
+            active = ", ".join(self._active)
             raise ApiError(
-                409, "too_many_marks", f"There are already {MOST} annotations. End one of them first: {active}."
+                409,
+                "too_many_annotations",
+                f"There are already {MAX_ANNOTATIONS} annotations. End one of them first: {active}.",
             )
         else:
             self._fleet.emit_event(f"annotation started: {text}")
-        MARK.labels(text).set(1)
-        mark = Annotation(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
-        self._ends[text] = (mark, asyncio.get_running_loop().call_later(seconds, self.end, text))
-        return mark
+        ANNOTATION.labels(text).set(1)
+        annotation = Annotation(text=text, until=datetime.now(UTC) + timedelta(seconds=seconds))
+        self._active[text] = (annotation, asyncio.get_running_loop().call_later(seconds, self.end, text))
+        return annotation
 
     def end(self, text: str) -> None:
         """Ends an annotation. Raises ApiError when there is none with this text."""
-        if text not in self._ends:
-            raise not_found("mark", text, list(self._ends))
-        self._ends.pop(text)[1].cancel()
-        MARK.remove(text)
+        if text not in self._active:
+            raise not_found("annotation", text, list(self._active))
+        self._active.pop(text)[1].cancel()
+        ANNOTATION.remove(text)
         self._fleet.emit_event(f"annotation ended: {text}")
 
     def all(self) -> list[Annotation]:
-        return [mark for mark, _ in self._ends.values()]
+        return [annotation for annotation, _ in self._active.values()]
 
 
 def routes(fleet: Fleet) -> APIRouter:
     router = APIRouter(
         prefix="/api/annotations", tags=["annotations"], responses=error_responses(401, 403, 404, 409, 422)
     )
-    marks = AnnotationRegistry(fleet)
+    registry = AnnotationRegistry(fleet)
 
     @router.get("")
     async def show() -> list[Annotation]:
         """Lists the active annotations."""
-        return marks.all()
+        return registry.all()
 
     @router.post("", status_code=201)
     async def begin(new: NewAnnotation) -> Annotation:
         """Starts an annotation, or prolongs the annotation with this text."""
-        return marks.begin(new.text, new.seconds)
+        return registry.begin(new.text, new.seconds)
 
     @router.delete("/{text}")
     async def end(text: str) -> Removed:
         """Ends an annotation."""
-        marks.end(text)
+        registry.end(text)
         return Removed(name=text)
 
     return router

@@ -66,6 +66,6 @@ async def _wrong_fields(request: Request, error: Exception) -> Response:
     if any(detail["type"] == "json_invalid" for detail in details):
         return error_response(ApiError(422, "invalid_json", "The body is not valid JSON."))
     placed = [detail | {"loc": detail["loc"][1:]} for detail in details]
-    found = describe_errors(placed, error.body, "/api/docs")
+    problems = describe_errors(placed, error.body, "/api/docs")
     first = next((str(step) for step in placed[0]["loc"] if isinstance(step, str)), None)
-    return error_response(ApiError(422, "invalid_request", "; ".join(found), first))
+    return error_response(ApiError(422, "invalid_request", "; ".join(problems), first))

@@ -20,12 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from manyeyes.openai_error import ApiError
 
 
-def not_found(word: str, name: str, there: Sequence[str], most: int = 20) -> ApiError:
+def not_found(word: str, name: str, known: Sequence[str], max_shown: int = 20) -> ApiError:
     """A 404 error for an engine, pool or annotation. The message lists the names that exist."""
-    rest = f" and {len(there) - most} more" if len(there) > most else ""
+    rest = f" and {len(known) - max_shown} more" if len(known) > max_shown else ""
     names = (
-        f"There {'is' if len(there) == 1 else 'are'}: {', '.join(there[:most])}{rest}."
-        if there
+        f"There {'is' if len(known) == 1 else 'are'}: {', '.join(known[:max_shown])}{rest}."
+        if known
         else "There is none yet."
     )
     return ApiError(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
@@ -81,9 +81,9 @@ class AdminKey:
     def __init__(self, folder: Path) -> None:
         self.file = folder / ADMIN_KEY_FILE
 
-    def matches(self, given: str) -> bool:
-        """Compares `given` with the key in constant time. Raises NoAdminKey."""
-        return secrets.compare_digest(given.encode(), self._read().encode())
+    def matches(self, candidate: str) -> bool:
+        """Compares `candidate` with the key in constant time. Raises NoAdminKey."""
+        return secrets.compare_digest(candidate.encode(), self._read().encode())
 
     def _read(self) -> str:
         try:
@@ -109,7 +109,7 @@ class AdminKey:
 log = structlog.get_logger()
 OUTSIDE = "x-manyeyes-outside"
 READS = frozenset({"GET", "HEAD"})
-MOST_BODY_BYTES = 1 << 20
+MAX_BODY_BYTES = 1 << 20
 TOO_LARGE = ApiError(413, "request_too_large", "The body is larger than 1 MiB, which no call of this API needs.")
 REALM = 'Basic realm="ManyEyes administration: any name, and the admin key as the password", charset="UTF-8"'
 
@@ -137,13 +137,13 @@ class AdminAuthMiddleware:
                     code=refusal.code,
                     client=client[:100],
                 )
-                asks = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
-                return await error_response(refusal, asks)(scope, receive, send)
+                challenge = {"WWW-Authenticate": REALM if reads else "Bearer"} if refusal.status == 401 else None
+                return await error_response(refusal, challenge)(scope, receive, send)
         return await self._limit_body(headers.get("content-length", "0"), scope, receive, send)
 
     async def _limit_body(self, length: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Reads at most 1 MiB of a body, regardless of its Content-Length."""
-        if length.isdecimal() and int(length) > MOST_BODY_BYTES:
+        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
             return await error_response(TOO_LARGE)(scope, receive, send)
         read = 0
 
@@ -151,7 +151,7 @@ class AdminAuthMiddleware:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > MOST_BODY_BYTES:
+            if read > MAX_BODY_BYTES:
                 # FastAPI reports any other exception during the read as invalid JSON.
                 raise HTTPException(413)
             return message
@@ -159,22 +159,22 @@ class AdminAuthMiddleware:
         return await self.app(scope, receive_some, send)
 
     def _check(self, authorization: str, reads: bool) -> None:
-        given = _bearer(authorization)
-        if given is None and reads:
+        key = _bearer(authorization)
+        if key is None and reads:
             # A browser that opens /api/docs sends a password. It also sends it with requests that other sites trigger,
             # so changes require the key in a header that only a program sets.
-            given = _password(authorization)
-        if given is None:
+            key = _password(authorization)
+        if key is None:
             raise ApiError(
                 401,
                 "missing_admin_key",
                 "This call requires the admin key, as `Authorization: Bearer KEY`; `manyeyes admin-key` prints it.",
             )
         try:
-            right = self.key.matches(given)
+            is_admin_key = self.key.matches(key)
         except NoAdminKey as error:
             raise ApiError(403, "no_admin_key", str(error)) from error
-        if not right:
+        if not is_admin_key:
             raise ApiError(401, "wrong_admin_key", "This is not the admin key; `manyeyes admin-key` prints it.")
 
 

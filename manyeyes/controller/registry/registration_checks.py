@@ -43,8 +43,8 @@ class RegistrationChecks:
         rules = cluster.controller
         if host.lower().rstrip(".") in PARTS - ({"localhost"} if rules.register_loopback else set()):
             raise _refused(host, "is a part of this cluster, not an engine", param)
-        found = await _resolve(host, port)
-        if not found:
+        addresses = await _resolve(host, port)
+        if not addresses:
             raise ApiError(
                 422,
                 "address_unknown",
@@ -56,13 +56,13 @@ class RegistrationChecks:
             *await _resolve("gateway", 80),
             *await _resolve("controller", 80),
         }
-        for address in found:
+        for address in addresses:
             if address in parts - {ip_address("127.0.0.1")} or self._is_own(address, port):
                 raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
             if reason := deny_registration(address, rules.register_loopback, rules.register_private):
                 raise _refused(_shown(host, address), reason, param)
         if parse_address(host) is None and (why := host_problem(host)):
-            written = f"; write it as {found.pop()}" if len(found) == 1 else ""
+            written = f"; write it as {addresses.pop()}" if len(addresses) == 1 else ""
             raise ApiError(422, "invalid_request", f"{param}: '{host[:100]}' {why}{written}.", param)
 
     async def check_url(self, url: str, param: str) -> None:
@@ -117,18 +117,18 @@ async def _resolve(host: str, port: int) -> set[Address]:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            entries = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError, OverflowError):
         return set()
-    return {ip_address(str(one[4][0]).partition("%")[0]) for one in found}
+    return {ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries}
 
 
 def _shown(host: str, address: Address) -> str:
     return host if host == str(address) else f"{host[:100]} ({address})"
 
 
-def _refused(what: str, reason: str, param: str) -> ApiError:
-    return ApiError(403, "address_not_allowed", f"{what} {reason}; nothing can be registered there.", param)
+def _refused(target: str, reason: str, param: str) -> ApiError:
+    return ApiError(403, "address_not_allowed", f"{target} {reason}; nothing can be registered there.", param)
 
 
 def _wrong(name: str, why: str, param: str) -> ApiError:
@@ -136,7 +136,7 @@ def _wrong(name: str, why: str, param: str) -> ApiError:
 
 
 MODELS_TIMEOUT_S = 3.0
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 
 
 async def fetch_model_names(address: str) -> set[str] | None:
@@ -145,18 +145,18 @@ async def fetch_model_names(address: str) -> set[str] | None:
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         try:
             url = f"http://{address}/v1/models"
-            reply = await bounded_request(client, "GET", url, MODELS_TIMEOUT_S, most_bytes=MOST_BYTES)
-            return {str(one["id"]) for one in reply.json()["data"]} if reply.status == 200 else None
+            reply = await bounded_request(client, "GET", url, MODELS_TIMEOUT_S, max_bytes=MAX_BYTES)
+            return {str(model["id"]) for model in reply.json()["data"]} if reply.status == 200 else None
         except (RequestFailed, ValueError, LookupError, TypeError):
             return None
 
 
-def missing_names_notice(wanted: list[str], served: set[str] | None) -> str:
-    """A warning about names of `wanted` that the engine does not serve; empty when there are none or it is unknown."""
-    missing = [] if served is None else [name for name in wanted if name not in served]
+def missing_names_notice(expected: list[str], served: set[str] | None) -> str:
+    """A warning about `expected` names that the engine does not serve; empty when there are none or it is unknown."""
+    missing = [] if served is None else [name for name in expected if name not in served]
     if not missing:
         return ""
     return (
         f"The engine does not serve {', '.join(missing)}, so requests with such a `model` fail with 404. "
-        f"Start it with --served-model-name {' '.join(wanted)}."
+        f"Start it with --served-model-name {' '.join(expected)}."
     )

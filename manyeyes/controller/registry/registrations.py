@@ -59,7 +59,7 @@ def _with(written: PlacedCluster, before: Registrations, after: Registrations) -
 
 
 def _documents(state_store: StateStore, folder: str, section: type[Section]) -> list[Section]:
-    found = []
+    items = []
     for name in state_store.names(folder):
         document = state_store.read(name)
         if document is None:
@@ -67,15 +67,15 @@ def _documents(state_store: StateStore, folder: str, section: type[Section]) -> 
                 state_store.set_aside(name, "it is empty")
             continue
         try:
-            one = section.model_validate(document)
+            item = section.model_validate(document)
         except ValidationError as error:
             state_store.set_aside(name, "; ".join(describe_errors(error.errors(include_url=False), document)))
             continue
-        if f"{folder}/{getattr(one, 'name', '')}" != name:
+        if f"{folder}/{getattr(item, 'name', '')}" != name:
             state_store.set_aside(name, "its name differs from its file name")
             continue
-        found.append(one)
-    return found
+        items.append(item)
+    return items
 
 
 def _weights(state_store: StateStore) -> tuple[tuple[str, int], ...]:
@@ -96,7 +96,7 @@ class RegistrationService:
     def __init__(self, effective: EffectiveConfig, state_store: StateStore) -> None:
         self.effective = effective
         self.state_store = state_store
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def now(self) -> Registrations:
@@ -105,13 +105,13 @@ class RegistrationService:
     def is_written(self, kind: str, name: str) -> bool:
         """Whether `engines` or `pools` of cluster.yaml contain this name."""
         written = self.effective.written
-        return any(one.name == name for one in (written.engines if kind == "engines" else written.pools))
+        return any(item.name == name for item in (written.engines if kind == "engines" else written.pools))
 
     async def add_engine(self, engine: Engine | Callable[[], Engine]) -> Engine:
         """Adds an engine. A function is called under the lock, for example to choose a port that must be free."""
-        async with self._one_at_a_time:
+        async with self._lock:
             made = engine() if callable(engine) else engine
-            self._refuse_taken("engines", made.name, [one.name for one in self.effective.cluster.engines])
+            self._refuse_taken("engines", made.name, [known.name for known in self.effective.cluster.engines])
             after = replace(self.now, engines=(*self.now.engines, made))
             await self._take(
                 after, f"engines/{made.name}", lambda: self.state_store.write(f"engines/{made.name}", _document(made))
@@ -119,46 +119,49 @@ class RegistrationService:
             return made
 
     async def remove_engine(self, name: str) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             self._refuse_written("engines", name, "remove it from cluster.yaml, or drain it")
-            self._refuse_unknown("engines", name, [one.name for one in self.now.engines])
-            after = replace(self.now, engines=tuple(one for one in self.now.engines if one.name != name))
+            self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
+            after = replace(self.now, engines=tuple(engine for engine in self.now.engines if engine.name != name))
             await self._take(after, f"engines/{name}", lambda: self.state_store.remove(f"engines/{name}"))
 
     async def set_weight(self, name: str, weight: int) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             if self.is_written("engines", name):
-                weights = {one: value for one, value in self.now.weights if one != name} | {name: weight}
+                weights = {engine_name: value for engine_name, value in self.now.weights if engine_name != name} | {
+                    name: weight
+                }
                 after = replace(self.now, weights=tuple(weights.items()))
                 await self._take(after, WEIGHTS, lambda: self.state_store.write(WEIGHTS, weights))
                 return
-            self._refuse_unknown("engines", name, [one.name for one in self.now.engines])
+            self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
             engines = tuple(
-                one.model_copy(update={"weight": weight}) if one.name == name else one for one in self.now.engines
+                engine.model_copy(update={"weight": weight}) if engine.name == name else engine
+                for engine in self.now.engines
             )
-            changed = next(one for one in engines if one.name == name)
+            changed = next(engine for engine in engines if engine.name == name)
             after = replace(self.now, engines=engines)
             await self._take(
                 after, f"engines/{name}", lambda: self.state_store.write(f"engines/{name}", _document(changed))
             )
 
     async def add_pool(self, pool: Pool) -> None:
-        async with self._one_at_a_time:
-            self._refuse_taken("pools", pool.name, [one.name for one in self.effective.cluster.pools])
+        async with self._lock:
+            self._refuse_taken("pools", pool.name, [known.name for known in self.effective.cluster.pools])
             after = replace(self.now, pools=(*self.now.pools, pool))
             await self._take(
                 after, f"pools/{pool.name}", lambda: self.state_store.write(f"pools/{pool.name}", _document(pool))
             )
 
     async def remove_pool(self, name: str) -> None:
-        async with self._one_at_a_time:
+        async with self._lock:
             self._refuse_written("pools", name, "remove it from cluster.yaml")
-            if inside := [one.name for one in self.effective.cluster.engines if one.pool == name]:
+            if inside := [engine.name for engine in self.effective.cluster.engines if engine.pool == name]:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
-            self._refuse_unknown("pools", name, [one.name for one in self.now.pools])
-            after = replace(self.now, pools=tuple(one for one in self.now.pools if one.name != name))
+            self._refuse_unknown("pools", name, [known.name for known in self.now.pools])
+            after = replace(self.now, pools=tuple(pool for pool in self.now.pools if pool.name != name))
             await self._take(after, f"pools/{name}", lambda: self.state_store.remove(f"pools/{name}"))
 
     async def _take(self, after: Registrations, document: str, store: Callable[[], bool]) -> None:
@@ -185,7 +188,7 @@ class RegistrationService:
 
     def _refuse_taken(self, kind: str, name: str, there: list[str]) -> None:
         if name in there:
-            where = (
+            origin = (
                 "it is in cluster.yaml"
                 if self.is_written(kind, name)
                 else f"it is registered, and DELETE /api/{kind}/{name} removes it"
@@ -193,7 +196,7 @@ class RegistrationService:
             raise ApiError(
                 409,
                 "name_taken",
-                f"The {_word(kind)} '{name}' already exists: {where}.",
+                f"The {_word(kind)} '{name}' already exists: {origin}.",
                 "name",
             )
 
@@ -208,8 +211,8 @@ class RegistrationService:
     def _refuse_unknown(self, kind: str, name: str, effective: list[str]) -> None:
         """Raises ApiError for an unknown name. A stored document that is not applied can be removed too."""
         if name not in effective and f"{kind}/{name}" not in self.state_store.names(kind):
-            there = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
-            raise not_found(_word(kind), name, [one.name for one in there])
+            known = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
+            raise not_found(_word(kind), name, [item.name for item in known])
 
 
 def _word(kind: str) -> str:

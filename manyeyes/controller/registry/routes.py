@@ -63,17 +63,17 @@ def drain_routes(fleet: Fleet) -> APIRouter:
     router = APIRouter(prefix="/api/engines", tags=["engines"], responses=error_responses(401, 403, 404, 422))
 
     @router.post("/{name}/drain")
-    async def drain(name: str, why: DrainRequest | None = None) -> DrainResponse:
+    async def drain(name: str, form: DrainRequest | None = None) -> DrainResponse:
         """Drains the engine: it gets no new requests and finishes those in flight. The call is idempotent."""
         member = find_member(fleet, name)
-        fleet.hold(name, (why or DrainRequest()).reason)
+        fleet.drain(name, (form or DrainRequest()).reason)
         return _drain_response(member)
 
     @router.post("/{name}/resume")
-    async def resume(name: str, why: DrainRequest | None = None) -> DrainResponse:
+    async def resume(name: str, form: DrainRequest | None = None) -> DrainResponse:
         """Undrains the engine: it gets requests again when it is up."""
         member = find_member(fleet, name)
-        fleet.release(name, (why or DrainRequest()).reason)
+        fleet.undrain(name, (form or DrainRequest()).reason)
         return _drain_response(member)
 
     return router
@@ -90,7 +90,7 @@ def _drain_response(member: FleetMember) -> DrainResponse:
     return DrainResponse(
         name=member.engine.name,
         state=member.health.shown.value,
-        held=member.health.held,
+        held=member.health.drained,
         in_flight=in_flight(member),
     )
 
@@ -116,12 +116,12 @@ def engine_routes(
         It is probed, warmed up with one image, and then gets its share of the pool's requests.
         """
         pool = _pool(form, effective)
-        given = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
-        if len(given) != 1:
+        targets = [field for field in ("address", "url", "endpoint") if getattr(form, field) is not None]
+        if len(targets) != 1:
             raise ApiError(
                 422,
                 "invalid_request",
-                f"An engine needs exactly one of address, url and endpoint, got {' and '.join(given) or 'none'}.",
+                f"An engine needs exactly one of address, url and endpoint, got {' and '.join(targets) or 'none'}.",
             )
         notice = ""
         if form.endpoint:
@@ -134,7 +134,7 @@ def engine_routes(
         else:
             address = form.address or _address(form.url or "")
             host, _, port = address.rpartition(":")
-            await checks.check_address(host, int(port), given[0])
+            await checks.check_address(host, int(port), targets[0])
             engine = await registrations.add_engine(_engine(form, pool, address))
             notice = registration_checks.missing_names_notice(
                 served_names(effective.cluster, pool), await registration_checks.fetch_model_names(address)
@@ -147,7 +147,7 @@ def engine_routes(
         return schemas.engine_response(find_member(fleet, engine.name), effective, notice)
 
     @router.get("/{name}")
-    async def one(name: str) -> EngineResponse:
+    async def show_engine(name: str) -> EngineResponse:
         """Shows one engine."""
         return schemas.engine_response(find_member(fleet, name), effective)
 
@@ -177,27 +177,27 @@ def _pool(form: NewEngine, effective: EffectiveConfig) -> Pool:
         raise ApiError(422, "invalid_request", "An engine needs exactly one of pool and model.", "pool")
     pools = effective.cluster.pools
     if form.pool is not None:
-        found = next((pool for pool in pools if pool.name == form.pool), None)
+        pool = next((pool for pool in pools if pool.name == form.pool), None)
     else:
-        found = schemas.client_names(pools).get(form.model or "")
-    if found is None:
-        wanted = f"pool '{form.pool}'" if form.pool is not None else f"model '{form.model}'"
+        pool = schemas.client_names(pools).get(form.model or "")
+    if pool is None:
+        description = f"pool '{form.pool}'" if form.pool is not None else f"model '{form.model}'"
         param = "pool" if form.pool is not None else "model"
-        there = ", ".join(pool.name for pool in pools)
+        pool_names = ", ".join(pool.name for pool in pools)
         raise ApiError(
             422,
             f"{param}_not_found",
-            f"There is no {wanted}. Pools: {there}. POST /api/pools registers a new pool.",
+            f"There is no {description}. Pools: {pool_names}. POST /api/pools registers a new pool.",
             param,
         )
-    if found.remote:
+    if pool.remote:
         raise ApiError(
             409,
             "pool_is_remote",
-            f"Pool '{found.name}' is remote: {found.remote.host} serves it, so no engine can join it.",
+            f"Pool '{pool.name}' is remote: {pool.remote.host} serves it, so no engine can join it.",
             "pool",
         )
-    return found
+    return pool
 
 
 def _engine(form: NewEngine, pool: Pool, address: str) -> Engine:
@@ -262,7 +262,7 @@ def pool_routes(
     @router.get("/pools")
     async def pools() -> PoolList:
         """Lists all pools, including those that no engine serves yet."""
-        return PoolList(pools=[schemas.pool_response(one, fleet, effective) for one in effective.cluster.pools])
+        return PoolList(pools=[schemas.pool_response(pool, fleet, effective) for pool in effective.cluster.pools])
 
     @router.post("/pools", status_code=201)
     async def register(form: NewPool) -> PoolResponse:
@@ -290,7 +290,7 @@ def pool_routes(
         return schemas.pool_response(effective.cluster.pool(pool.name), fleet, effective)
 
     @router.get("/pools/{name}")
-    async def one(name: str) -> PoolResponse:
+    async def show_pool(name: str) -> PoolResponse:
         """Shows one pool."""
         try:
             return schemas.pool_response(effective.cluster.pool(name), fleet, effective)
@@ -314,7 +314,7 @@ def pool_routes(
 
 def _refuse_fallback_to_strangers(pool: Pool, effective: EffectiveConfig) -> None:
     """Rejects a fallback pool whose engines Compose started: they accept only the names from their command line."""
-    strangers = [one.name for one in effective.cluster.started_engines if one.pool == pool.fallback]
+    strangers = [engine.name for engine in effective.cluster.started_engines if engine.pool == pool.fallback]
     if strangers:
         raise ApiError(
             409,

@@ -239,46 +239,46 @@ def in_flight(member: FleetMember) -> int | None:
 
 
 def engine_response(member: FleetMember, effective: EffectiveConfig, notice: str = "") -> EngineResponse:
-    one = member.engine
+    engine = member.engine
     return EngineResponse(
-        name=one.name,
-        pool=one.pool,
-        address=f"{one.host}:{one.port}",
-        flavour=one.flavour,
-        weight=one.weight,
+        name=engine.name,
+        pool=engine.pool,
+        address=f"{engine.host}:{engine.port}",
+        flavour=engine.flavour,
+        weight=engine.weight,
         state=member.health.shown.value,
         since=member.since.isoformat(timespec="seconds"),
-        held=member.health.held,
+        held=member.health.drained,
         in_flight=in_flight(member),
         max_in_flight=member.in_flight,
-        registered=not any(one.name == written.name for written in effective.written.engines),
-        endpoint=_endpoint(one.endpoint) if one.endpoint else None,
+        registered=not any(engine.name == written.name for written in effective.written.engines),
+        endpoint=_endpoint(engine.endpoint) if engine.endpoint else None,
         notice=notice,
     )
 
 
-def pool_response(one: Pool, fleet: Fleet, effective: EffectiveConfig) -> PoolResponse:
-    engines = effective.cluster.engines_of(one.name)
+def pool_response(pool: Pool, fleet: Fleet, effective: EffectiveConfig) -> PoolResponse:
+    engines = effective.cluster.engines_of(pool.name)
     return PoolResponse(
-        name=one.name,
-        model=one.model,
-        names=list(one.names),
-        engine_names=served_names(effective.cluster, one),
-        fallback=one.fallback,
-        up=_up(one, fleet),
-        total=1 if one.remote else len(engines),
+        name=pool.name,
+        model=pool.model,
+        names=list(pool.names),
+        engine_names=served_names(effective.cluster, pool),
+        fallback=pool.fallback,
+        up=_up(pool, fleet),
+        total=1 if pool.remote else len(engines),
         engines=[engine.name for engine in engines],
-        remote=RemoteResponse.model_validate(one.remote.model_dump()) if one.remote else None,
-        registered=not any(one.name == written.name for written in effective.written.pools),
+        remote=RemoteResponse.model_validate(pool.remote.model_dump()) if pool.remote else None,
+        registered=not any(pool.name == written.name for written in effective.written.pools),
     )
 
 
 def models_response(fleet: Fleet, effective: EffectiveConfig) -> ModelList:
     """The names of the gateway's /v1/models: those of served pools, then `auto`."""
     leads_to = client_names(effective.cluster.served_pools)
-    shown = [_model(name, one, fleet, effective) for name, one in leads_to.items()]
+    shown = [_model(name, pool, fleet, effective) for name, pool in leads_to.items()]
     if shown:
-        up = sum(_up(one, fleet) for one in effective.cluster.served_pools)
+        up = sum(_up(pool, fleet) for pool in effective.cluster.served_pools)
         total = sum(model.total for model in shown if model.name == model.pool)
         shown.append(ModelResponse(name=AUTO, pool=None, model=AUTO, up=up, total=total, engines=[], remote=None))
     return ModelList(models=shown)
@@ -286,42 +286,42 @@ def models_response(fleet: Fleet, effective: EffectiveConfig) -> ModelList:
 
 def client_names(pools: tuple[Pool, ...]) -> dict[str, Pool]:
     """{name that clients may send: its pool}. When two pools run the same model, its id belongs to the first pool."""
-    names = {name: one for one in pools for name in (one.name, *one.aliases)}
-    for one in pools:
-        for name in one.names:
-            names.setdefault(name, one)
+    names = {name: pool for pool in pools for name in (pool.name, *pool.aliases)}
+    for pool in pools:
+        for name in pool.names:
+            names.setdefault(name, pool)
     return names
 
 
-def _model(name: str, one: Pool, fleet: Fleet, effective: EffectiveConfig) -> ModelResponse:
-    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in effective.cluster.engines_of(one.name)]
+def _model(name: str, pool: Pool, fleet: Fleet, effective: EffectiveConfig) -> ModelResponse:
+    engines = [ModelEngine(name=e.name, state=_state(fleet, e)) for e in effective.cluster.engines_of(pool.name)]
     return ModelResponse(
         name=name,
-        pool=one.name,
-        model=one.model,
-        up=_up(one, fleet),
-        total=1 if one.remote else len(engines),
+        pool=pool.name,
+        model=pool.model,
+        up=_up(pool, fleet),
+        total=1 if pool.remote else len(engines),
         engines=engines,
-        remote=one.remote.host if one.remote else None,
+        remote=pool.remote.host if pool.remote else None,
     )
 
 
-def _state(fleet: Fleet, one: Engine) -> str:
-    return fleet.members[one.name].health.shown.value
+def _state(fleet: Fleet, engine: Engine) -> str:
+    return fleet.members[engine.name].health.shown.value
 
 
-def _up(one: Pool, fleet: Fleet) -> int:
-    if one.remote:
-        return int(fleet.remotes[one.name].reachable is not False)
-    return sum(member.health.shown in SERVES for member in fleet.members_of(one.name))
+def _up(pool: Pool, fleet: Fleet) -> int:
+    if pool.remote:
+        return int(fleet.remotes[pool.name].reachable is not False)
+    return sum(member.health.shown in SERVES for member in fleet.members_of(pool.name))
 
 
-def _endpoint(one: Endpoint) -> EndpointResponse:
+def _endpoint(endpoint: Endpoint) -> EndpointResponse:
     return EndpointResponse(
-        url=one.url,
-        template=one.template,
-        headers=list(one.headers),
-        answer=one.answer,
-        model=one.model,
-        streams=one.stream is not None,
+        url=endpoint.url,
+        template=endpoint.template,
+        headers=list(endpoint.headers),
+        answer=endpoint.answer,
+        model=endpoint.model,
+        streams=endpoint.stream is not None,
     )

@@ -13,10 +13,10 @@ import orjson
 
 from manyeyes.controller.health.states import AttemptOutcome
 
-MOST_ATTEMPTS = 32
+MAX_ATTEMPTS = 32
 """nginx makes only a few attempts. A longer list is not from nginx, and the rest of it is ignored."""
-MOST_BYTES = 1e12
-MOST_S = 1e7
+MAX_BYTES = 1e12
+MAX_S = 1e7
 """One terabyte and four months. No request is larger or longer, so a larger number is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """Values of $upstream_cache_status for answers that come from the cache without an engine."""
@@ -33,7 +33,7 @@ class EngineAttempt:
     """Time from the start of the attempt to the end of the response headers, which nginx uses as the first byte."""
     response_s: float | None
     """Duration of the attempt."""
-    handed_on: bool
+    redirected: bool
     """nginx redirected the request internally after this attempt, so another pool may have answered."""
 
 
@@ -92,8 +92,8 @@ def parse_datagram(datagram: bytes) -> LoggedRequest | None:
 
     A missing field is empty, 0 or None; the status is required.
     """
-    found = parse_fields(datagram)
-    return None if found is None else parse_request(found)
+    fields = parse_fields(datagram)
+    return None if fields is None else parse_request(fields)
 
 
 def parse_fields(datagram: bytes) -> dict[str, object] | None:
@@ -102,10 +102,10 @@ def parse_fields(datagram: bytes) -> dict[str, object] | None:
     if start < 0:
         return None
     try:
-        found = orjson.loads(memoryview(datagram)[start:])
+        fields = orjson.loads(memoryview(datagram)[start:])
     except ValueError:
         return _object(datagram[start:].decode("utf-8", "replace"))
-    return found if isinstance(found, dict) else None
+    return fields if isinstance(fields, dict) else None
 
 
 def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
@@ -124,7 +124,7 @@ def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
     )
     return LoggedRequest(
         status=int(status),
-        total_s=_number(fields.get("total_s"), MOST_S),
+        total_s=_number(fields.get("total_s"), MAX_S),
         key=_text(fields.get("key")),
         asked_pool=_text(fields.get("asked_pool")),
         pool=_text(fields.get("pool")),
@@ -133,8 +133,8 @@ def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
         attempts=attempts,
         waited_s=waited_s,
         cache=_text(fields.get("cache")),
-        bytes_in=int(_number(fields.get("bytes_in"), MOST_BYTES) or 0),
-        bytes_out=int(_number(fields.get("bytes_out"), MOST_BYTES) or 0),
+        bytes_in=int(_number(fields.get("bytes_in"), MAX_BYTES) or 0),
+        bytes_out=int(_number(fields.get("bytes_out"), MAX_BYTES) or 0),
         streamed=_text(fields.get("stream")) == "1",
     )
 
@@ -159,9 +159,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _number(value: object, most: float) -> float | None:
-    """The value if it is a number from 0 to `most`, else None."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most:
+def _number(value: object, maximum: float) -> float | None:
+    """The value if it is a number from 0 to `maximum`, else None."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= maximum:
         return value
     return None
 
@@ -177,18 +177,18 @@ def _attempts(
     lists = [text.replace(" : ", ", ").split(", ") for text in (statuses, connects, headers, responses)]
     passes = addresses.split(" : ")
     index = 0
-    for number, one_pass in enumerate(passes):
-        for address in one_pass.split(", "):
+    for number, pool_addresses in enumerate(passes):
+        for address in pool_addresses.split(", "):
             status, connect, header, response = (values[index] if index < len(values) else "-" for values in lists)
             index += 1
             response_s = _seconds(response)
             if _is_address(address):
                 header_s = _seconds(header)
                 outcome = _outcome(status, _seconds(connect) is not None, header_s is not None)
-                made.append(EngineAttempt(address, outcome, header_s, response_s, handed_on=number < len(passes) - 1))
+                made.append(EngineAttempt(address, outcome, header_s, response_s, redirected=number < len(passes) - 1))
                 waited_s = before_s
             before_s += response_s or 0.0
-            if index >= MOST_ATTEMPTS:
+            if index >= MAX_ATTEMPTS:
                 return tuple(made), waited_s
     return tuple(made), waited_s
 
@@ -201,7 +201,7 @@ def _is_address(text: str) -> bool:
 
 def _seconds(text: str) -> float | None:
     try:
-        return _number(float(text), MOST_S)
+        return _number(float(text), MAX_S)
     except ValueError:
         return None
 

@@ -26,13 +26,13 @@ RECEIVE_BUFFER_BYTES = 8 << 20
 """Requested size. Linux grants at most twice net.core.rmem_max, which is 416 KiB for the default of 212,992. A
 datagram of 750 bytes uses 2304 bytes of it."""
 PAUSE_S = 0.02
-MOST_AT_ONCE = 500
+MAX_DATAGRAMS = 500
 """Datagrams per batch: about 20 ms of work, because the same loop answers DNS."""
-MOST_BYTES = 65_535
+MAX_BYTES = 65_535
 KNOWN_FOR_S = 0.1
 """How long the engines' addresses are cached. An engine is known long before nginx sends it requests, except for the
 first requests after a restart of the controller."""
-MOST_GROUPS = 1000
+MAX_GROUPS = 1000
 """Maximum number of request groups (by engine, key and so on). Requests of further groups are counted one by one."""
 FAILED = frozenset({AttemptOutcome.REFUSED, AttemptOutcome.LOST, AttemptOutcome.ERROR, AttemptOutcome.TIMEOUT})
 """Outcomes after which an engine is probed."""
@@ -112,8 +112,10 @@ class AccessLog:
             return None
         client = request_metrics.key_label(request.key, self._keys)
         self._keys.add(client)
-        group = request_metrics.open_group(request, self._known, client, self._slos.get(self._known.asked(request)))
-        if group and len(self._groups) < MOST_GROUPS:
+        group = request_metrics.open_group(
+            request, self._known, client, self._slos.get(self._known.responsible_pool(request))
+        )
+        if group and len(self._groups) < MAX_GROUPS:
             self._groups[key] = group
             return group
         return None
@@ -147,7 +149,7 @@ class AccessLog:
             return
         key = request_metrics.key_label(request.key, self._keys)
         self._keys.add(key)
-        request_metrics.count_request(request, self._known, key, self._slos.get(self._known.asked(request)))
+        request_metrics.count_request(request, self._known, key, self._slos.get(self._known.responsible_pool(request)))
         engine = self._known.engine(request)
         self._report_to_fleet(request, now_s)
         if request.ok and engine in self._known.pool_of:
@@ -232,8 +234,8 @@ class _Reader:
         self.pause = self.loop.call_later(PAUSE_S, self._wait)
         try:
             with contextlib.suppress(BlockingIOError):
-                for _ in range(MOST_AT_ONCE):
-                    self._take(self.receiver.recv(MOST_BYTES))
+                for _ in range(MAX_DATAGRAMS):
+                    self._take(self.receiver.recv(MAX_BYTES))
             self.request_log.flush()
         except Exception:
             record_failure("request_log")

@@ -19,7 +19,7 @@ from manyeyes.controller.supervision import record_failure
 from manyeyes.render.docker_socket_filter import watched_services
 
 log = structlog.get_logger()
-ASK_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def parse_usage(stats: Any) -> ContainerUsage | None:
         # The page cache; cgroups v1 call it total_inactive_file. `docker stats` subtracts it too: it is reclaimable.
         files = counted.get("inactive_file", counted.get("total_inactive_file", 0))
         numbers = [
-            _count(one)
-            for one in (stats["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
+            _count(number)
+            for number in (stats["cpu_stats"]["cpu_usage"]["total_usage"], memory["usage"], files, memory["limit"])
         ]
     except (LookupError, TypeError, AttributeError):
         return None
@@ -103,7 +103,7 @@ class ContainerStats:
     async def _fetch(self, path: str) -> Any:
         """None without a response: the autoscaler reports an unreachable filter; a missing container uses nothing."""
         try:
-            reply = await bounded_request(self.client, "GET", self.url + path, ASK_TIMEOUT_S)
+            reply = await bounded_request(self.client, "GET", self.url + path, REQUEST_TIMEOUT_S)
             return reply.json() if reply.status == 200 else None
         except (RequestFailed, ValueError):
             return None

@@ -55,7 +55,7 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
     )
     if parent:
         whole["parentSpanId"] = parent
-    found = [whole]
+    spans = [whole]
     at_s = began_s
     for number, attempt in enumerate(request.attempts):
         # The log has no id for an attempt, so it is derived from the request's span id.
@@ -68,20 +68,20 @@ def build_spans(line: dict[str, Any], request: LoggedRequest, engine_at: Callabl
             "manyeyes.first_byte_s": attempt.header_s,
         }
         made = _span(trace, child, "engine attempt", CLIENT, (at_s, until_s), attributes, _failed(attempt))
-        found.append(made | {"parentSpanId": own})
+        spans.append(made | {"parentSpanId": own})
         at_s = until_s
-    return found
+    return spans
 
 
-def otlp_document(found: list[dict[str, Any]]) -> dict[str, Any]:
+def otlp_document(spans: list[dict[str, Any]]) -> dict[str, Any]:
     resource = {"attributes": _attributes({"service.name": "gateway"})}
-    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "manyeyes"}, "spans": found}]}]}
+    return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {"name": "manyeyes"}, "spans": spans}]}]}
 
 
 def _span(
     trace: str, own: str, name: str, kind: int, time_s: tuple[float, float], attributes: dict[str, Any], failed: bool
 ) -> dict[str, Any]:
-    begin, end = (str(round(one * 1e9)) for one in time_s)
+    begin, end = (str(round(seconds * 1e9)) for seconds in time_s)
     made = {
         "traceId": trace,
         "spanId": own,
@@ -109,7 +109,7 @@ def _failed(attempt: EngineAttempt) -> bool:
 
 log = structlog.get_logger()
 EXPORT_INTERVAL_S = 1.0
-MOST_AT_ONCE = 500
+MAX_SPANS = 500
 QUEUE_SIZE = 5_000
 TIMEOUT_S = 5.0
 
@@ -144,17 +144,17 @@ class SpanExporter:
                 await asyncio.sleep(EXPORT_INTERVAL_S)
                 while self._waiting:
                     await self._send(
-                        client, [self._waiting.popleft() for _ in range(min(MOST_AT_ONCE, len(self._waiting)))]
+                        client, [self._waiting.popleft() for _ in range(min(MAX_SPANS, len(self._waiting)))]
                     )
 
-    async def _send(self, client: httpx.AsyncClient, found: list[dict[str, Any]]) -> None:
+    async def _send(self, client: httpx.AsyncClient, spans: list[dict[str, Any]]) -> None:
         collector = self.tracing().collector
         try:
-            reply = await bounded_request(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, otlp_document(found))
+            reply = await bounded_request(client, "POST", f"{collector}/v1/traces", TIMEOUT_S, otlp_document(spans))
             if not 200 <= reply.status < 300:
                 raise RequestFailed(f"status {reply.status}")
         except RequestFailed as error:
-            metrics.SPANS.labels("dropped").inc(len(found))
+            metrics.SPANS.labels("dropped").inc(len(spans))
             if self._works:
                 log.warning("spans_rejected", collector=collector, error=str(error))
             self._works = False
@@ -162,4 +162,4 @@ class SpanExporter:
         if not self._works:
             log.info("span_export_recovered", collector=collector)
         self._works = True
-        metrics.SPANS.labels("sent").inc(len(found))
+        metrics.SPANS.labels("sent").inc(len(spans))

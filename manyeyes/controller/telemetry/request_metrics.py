@@ -39,14 +39,14 @@ from manyeyes.controller.metrics import (
     counter,
     histogram,
 )
-from manyeyes.controller.telemetry.access_log_parser import MOST_BYTES, MOST_S, EngineAttempt, LoggedRequest
+from manyeyes.controller.telemetry.access_log_parser import MAX_BYTES, MAX_S, EngineAttempt, LoggedRequest
 
 OTHER = "other"
 NGINX_OWN = (444, 494, 495, 496, 497, 499)
 """Codes that only nginx uses; 499 means that the client disconnected first."""
 STATUSES = frozenset({*(int(status) for status in HTTPStatus), *NGINX_OWN})
 CACHE_STATUSES = frozenset({"MISS", "BYPASS", "EXPIRED", "STALE", "UPDATING", "REVALIDATED", "HIT"})
-MOST_KEYS = 500
+MAX_KEYS = 500
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ClusterLabels:
         """The label of a pool: its name if it is known, else `other`; empty for an empty name."""
         return name if name in self.pools or not name else OTHER
 
-    def asked(self, request: LoggedRequest) -> str:
+    def responsible_pool(self, request: LoggedRequest) -> str:
         """The label of the pool that answered, or of the requested pool when none answered."""
         return self.pool(request.pool or request.asked_pool)
 
@@ -77,8 +77,8 @@ class ClusterLabels:
         engine = self.engine_at.get(attempt.address, OTHER)
         if engine in self.pool_of:
             return self.pool_of[engine], engine
-        handed_on_to_another = attempt.handed_on and request.fallback
-        return self.pool(request.fallback) if handed_on_to_another else self.asked(request), OTHER
+        fell_back = attempt.redirected and request.fallback
+        return self.pool(request.fallback) if fell_back else self.responsible_pool(request), OTHER
 
 
 def status_label(code: int) -> str:
@@ -100,10 +100,10 @@ def key_label(name: str, seen: set[str]) -> str:
 
     The gateway logs only names from its key file; the limit here is an additional bound.
     """
-    return name if name in seen or (len(seen) < MOST_KEYS and name.isascii() and name.isprintable()) else OTHER
+    return name if name in seen or (len(seen) < MAX_KEYS and name.isascii() and name.isprintable()) else OTHER
 
 
-CLIENT_LEFT = 499
+CLIENT_CLOSED = 499
 USUAL_FAILURES = (500, 502, 503, 504)
 """Their series start at 0, so that rates and alerts see the first failure."""
 USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 429, 503)
@@ -137,7 +137,7 @@ def initialize_series(cluster: PlacedCluster) -> None:
 
 def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: Slo | None = None) -> None:
     """Counts one request. `key` is the label of its API key, empty for none; `slo` is its pool's objective."""
-    pool, engine = known.asked(request), known.engine(request)
+    pool, engine = known.responsible_pool(request), known.engine(request)
     status = status_label(request.status)
     fallback = "1" if request.fallback else ""
     counter(REQUESTS, pool, engine, status, fallback, cache_label(request.cache)).inc()
@@ -152,7 +152,7 @@ def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: S
             counter(WITHIN_SLO, pool, engine).inc()
     if request.attempts:
         _count_attempts(request, known)
-    elif request.status >= 400 and request.status != CLIENT_LEFT:
+    elif request.status >= 400 and request.status != CLIENT_CLOSED:
         counter(REFUSED, status).inc()
     if request.fallback:
         counter(FALLBACKS, known.pool(request.fallback), pool).inc()
@@ -168,12 +168,12 @@ def is_within_slo(request: LoggedRequest, slo: Slo) -> bool:
 
 
 def _count_attempts(request: LoggedRequest, known: ClusterLabels) -> None:
-    asked: Tally[str] = Tally()
+    attempts_by_pool: Tally[str] = Tally()
     for attempt in request.attempts:
         pool, engine = known.attempted(request, attempt)
         counter(ATTEMPTS, pool, engine, attempt.outcome.value).inc()
-        asked[pool] += 1
-    for pool, times in asked.items():
+        attempts_by_pool[pool] += 1
+    for pool, times in attempts_by_pool.items():
         if times > 1:
             counter(RETRIES, pool).inc()
 
@@ -188,23 +188,23 @@ class LatencyWindow:
     """Latencies of the successful requests of the last five minutes, at most 500 of them."""
 
     def __init__(self) -> None:
-        self._taken: deque[tuple[float, float, float | None]] = deque(maxlen=WINDOW_REQUESTS)
+        self._requests: deque[tuple[float, float, float | None]] = deque(maxlen=WINDOW_REQUESTS)
 
     def add(self, now_s: float, total_s: float, first_byte_s: float | None) -> None:
         """Adds one request that ended at `now_s`, on a monotonic clock."""
-        self._taken.append((now_s, total_s, first_byte_s))
+        self._requests.append((now_s, total_s, first_byte_s))
 
     def total_ms(self, share: float, now_s: float) -> int | None:
         """Quantile `share` of the total times, in milliseconds; None while there are fewer than 20 requests."""
         return _to_ms(self.total_s_since(share, now_s - WINDOW_S))
 
     def first_byte_ms(self, share: float, now_s: float) -> int | None:
-        times = [first_s for at_s, _, first_s in self._taken if at_s >= now_s - WINDOW_S and first_s is not None]
+        times = [first_s for at_s, _, first_s in self._requests if at_s >= now_s - WINDOW_S and first_s is not None]
         return _to_ms(_quantile(times, share))
 
     def total_s_since(self, share: float, since_s: float) -> float | None:
         """Quantile `share` of the requests since `since_s`, in seconds; None while there are fewer than 20 requests."""
-        return _quantile([total_s for at_s, total_s, _ in self._taken if at_s >= since_s], share)
+        return _quantile([total_s for at_s, total_s, _ in self._requests if at_s >= since_s], share)
 
 
 def _quantile(times: list[float], share: float) -> float | None:
@@ -254,7 +254,7 @@ class RequestGroup:
     slowest: tuple[float, float]
     """The longest total time and time to first byte that meet the pool's objective."""
     number: int = 0
-    kept_slo: int = 0
+    within_slo_sum: int = 0
     bytes_in_sum: int = 0
     bytes_out_sum: int = 0
     began_at_s: float = 0.0
@@ -268,16 +268,16 @@ class RequestGroup:
         self.bytes_in_sum += bytes_in
         self.bytes_out_sum += bytes_out
         if total_s <= self.slowest[0] and first_byte_s <= self.slowest[1]:
-            self.kept_slo += 1
+            self.within_slo_sum += 1
         self.began_at_s = max(self.began_at_s, now_s - max(0.0, response_s - first_byte_s))
 
     def flush(self) -> None:
-        for one in self.counted_once:
-            one.inc(self.number)
-        self.within_slo.inc(self.kept_slo)
+        for metric in self.counted_once:
+            metric.inc(self.number)
+        self.within_slo.inc(self.within_slo_sum)
         self.bytes_in.inc(self.bytes_in_sum)
         self.bytes_out.inc(self.bytes_out_sum)
-        self.number = self.kept_slo = self.bytes_in_sum = self.bytes_out_sum = 0
+        self.number = self.within_slo_sum = self.bytes_in_sum = self.bytes_out_sum = 0
 
 
 def group_key(fields: dict[str, object]) -> GroupKey | None:
@@ -294,16 +294,16 @@ def parse_figures(fields: dict[str, object]) -> RequestFigures | None:
     """Parses times and sizes; None when a value is not what nginx writes."""
     get = fields.get
     try:
-        found = RequestFigures(
+        figures = RequestFigures(
             get("total_s"),  # type: ignore[arg-type]
             float(get("header_s")),  # type: ignore[arg-type]
             float(get("response_s")),  # type: ignore[arg-type]
             get("bytes_in"),  # type: ignore[arg-type]
             get("bytes_out"),  # type: ignore[arg-type]
         )
-        total_s, first_byte_s, response_s, bytes_in, bytes_out = found
-        times = 0 <= total_s <= MOST_S and 0 <= first_byte_s <= MOST_S and 0 <= response_s <= MOST_S
-        return found if times and 0 <= bytes_in <= MOST_BYTES and 0 <= bytes_out <= MOST_BYTES else None
+        total_s, first_byte_s, response_s, bytes_in, bytes_out = figures
+        times = 0 <= total_s <= MAX_S and 0 <= first_byte_s <= MAX_S and 0 <= response_s <= MAX_S
+        return figures if times and 0 <= bytes_in <= MAX_BYTES and 0 <= bytes_out <= MAX_BYTES else None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -314,14 +314,14 @@ def open_group(request: LoggedRequest, known: ClusterLabels, client: str, slo: S
     ordinary = len(request.attempts) == 1 and request.attempts[0].outcome is AttemptOutcome.OK and not request.fallback
     if not (ordinary and request.ok and engine in known.pool_of and known.engine_at.get(request.attempts[0].address)):
         return None
-    pool, status = known.asked(request), status_label(request.status)
+    pool, status = known.responsible_pool(request), status_label(request.status)
     once = [
         counter(REQUESTS, pool, engine, status, "", cache_label(request.cache)),
         counter(ATTEMPTS, *known.attempted(request, request.attempts[0]), AttemptOutcome.OK.value),
     ]
     if client:
         once.append(counter(KEY_REQUESTS, client, status_class(request.status)))
-    never, always = -1.0, MOST_S
+    never, always = -1.0, MAX_S
     return RequestGroup(
         engine=engine,
         pool=known.pool_of[engine],

@@ -24,48 +24,48 @@ from vllm.multimodal.media.image import ImageMediaIO
 from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video_decoders import opencv, torchcodec
 
-ROOM_BYTES = int(os.environ["MANYEYES_MEDIA_MEMORY_MB"]) * 1024**2
-PICTURE_PIXELS = int(os.environ["MANYEYES_MEDIA_PIXELS"])
+BUDGET_BYTES = int(os.environ["MANYEYES_MEDIA_MEMORY_MB"]) * 1024**2
+IMAGE_PIXELS = int(os.environ["MANYEYES_MEDIA_PIXELS"])
 FRAME_PIXELS = int(os.environ["MANYEYES_FRAME_PIXELS"])
-BYTES_A_PIXEL = 18
+BYTES_PER_PIXEL = 18
 """3 decoded, 12 as patches in bfloat16 (two equal frames), and temporary copies. Measured: 17."""
-BYTES_A_BODY_BYTE = 3
+BYTES_PER_BODY_BYTE = 3
 """The body, its strings, and the files in the strings."""
 FACTOR = 32
 """The sides of an image become multiples of this: two patches of 16 pixels."""
 
 
-class Room:
+class MemoryBudget:
     """The memory budget in bytes, and the bytes that each request uses, in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.held: dict[object, int] = {}
+        self.used: dict[object, int] = {}
         self._changed = asyncio.Event()
 
-    async def take(self, request: object, count: int) -> None:
+    async def reserve(self, request: object, count: int) -> None:
         """Waits until `count` bytes are free, or until this request is the oldest of those that use memory."""
-        while not self._may(request, count):
+        while not self._is_allowed(request, count):
             self._changed.clear()
             await self._changed.wait()
-        self.held[request] = self.held.get(request, 0) + count
+        self.used[request] = self.used.get(request, 0) + count
 
-    def give_back(self, request: object, count: int) -> None:
-        if request in self.held:
-            self.held[request] -= count
+    def release(self, request: object, count: int) -> None:
+        if request in self.used:
+            self.used[request] -= count
             self._changed.set()
 
-    def leave(self, request: object) -> None:
+    def release_all(self, request: object) -> None:
         """Frees all bytes of a request that is done."""
-        if self.held.pop(request, None) is not None:
+        if self.used.pop(request, None) is not None:
             self._changed.set()
 
-    def _may(self, request: object, count: int) -> bool:
-        first = next(iter(self.held), request)
-        return request is first or sum(self.held.values()) + count <= self.size
+    def _is_allowed(self, request: object, count: int) -> bool:
+        first = next(iter(self.used), request)
+        return request is first or sum(self.used.values()) + count <= self.size
 
 
-ROOM = Room(ROOM_BYTES)
+BUDGET = MemoryBudget(BUDGET_BYTES)
 REQUEST: ContextVar[object] = ContextVar("request")
 
 
@@ -82,43 +82,43 @@ class MediaRoom:
         request = object()
         token = REQUEST.set(request)
         try:
-            await ROOM.take(request, BYTES_A_BODY_BYTE * _length(scope))
+            await BUDGET.reserve(request, BYTES_PER_BODY_BYTE * _length(scope))
             await self._app(scope, receive, send)
         finally:
             REQUEST.reset(token)
-            ROOM.leave(request)
+            BUDGET.release_all(request)
 
 
 def _length(scope: dict[str, Any]) -> int:
-    said = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(said) if said.isdigit() else 0
+    length = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(length) if length.isdigit() else 0
 
 
 @MEDIA_CONNECTOR_REGISTRY.register("bounded")
 class BoundedConnector(MediaConnector):  # type: ignore[misc]
     """vLLM's connector, but it reserves memory before it decodes, and afterwards frees what was not needed."""
 
-    async def load_from_url_async(self, url: str, media_io: Any, **more: Any) -> Any:
+    async def load_from_url_async(self, url: str, media_io: Any, **options: Any) -> Any:
         if isinstance(media_io, ImageMediaIO):
-            most = PICTURE_PIXELS * BYTES_A_PIXEL
-            reader: Any = Picture(media_io)
+            reserved = IMAGE_PIXELS * BYTES_PER_PIXEL
+            reader: Any = ScaledImage(media_io)
         elif isinstance(media_io, VideoMediaIO):
             frames = max(1, int(media_io.kwargs.get("max_frames", media_io.num_frames)))
-            most = frames * FRAME_PIXELS * 3
-            media_io.image_io = Picture(media_io.image_io)  # for a list of images that is sent as a video
+            reserved = frames * FRAME_PIXELS * 3
+            media_io.image_io = ScaledImage(media_io.image_io)  # for a list of images that is sent as a video
             reader = media_io
         else:
-            return await super().load_from_url_async(url, media_io, **more)
+            return await super().load_from_url_async(url, media_io, **options)
         request = REQUEST.get(None)
         if request is None:
-            return await super().load_from_url_async(url, reader, **more)
-        await ROOM.take(request, most)
-        loaded = await super().load_from_url_async(url, reader, **more)
-        ROOM.give_back(request, most - _bytes(loaded))
+            return await super().load_from_url_async(url, reader, **options)
+        await BUDGET.reserve(request, reserved)
+        loaded = await super().load_from_url_async(url, reader, **options)
+        BUDGET.release(request, reserved - _bytes(loaded))
         return loaded
 
 
-class Picture:
+class ScaledImage:
     """Loads an image with `inner`, and scales a large image down like the model's processor."""
 
     def __init__(self, inner: ImageMediaIO) -> None:
@@ -128,39 +128,39 @@ class Picture:
         return getattr(self._inner, name)
 
     def load_bytes(self, data: bytes) -> Any:
-        return self._scaled(self._inner.load_bytes, data)
+        return self._load_scaled(self._inner.load_bytes, data)
 
     def load_base64(self, media_type: str, data: str) -> Any:
-        return self._scaled(self._inner.load_base64, media_type, data)
+        return self._load_scaled(self._inner.load_base64, media_type, data)
 
     def load_file(self, filepath: Any) -> Any:
-        return self._scaled(self._inner.load_file, filepath)
+        return self._load_scaled(self._inner.load_file, filepath)
 
-    def _scaled(self, load: Callable[..., MediaWithBytes[Image.Image]], *arguments: Any) -> Any:
+    def _load_scaled(self, load: Callable[..., MediaWithBytes[Image.Image]], *arguments: Any) -> Any:
         try:
             loaded = load(*arguments)
         except Image.DecompressionBombError as error:
             # Pillow's limit is checked before vLLM's. ValueError makes it the same 400 for the client.
             raise ValueError(f"Failed to load image: {error}") from error
         width, height = loaded.media.size
-        if width * height > PICTURE_PIXELS:
+        if width * height > IMAGE_PIXELS:
             loaded.media = loaded.media.resize(fitted(width, height), Image.Resampling.BICUBIC)
         return loaded
 
 
 def fitted(width: int, height: int) -> tuple[int, int]:
     """Qwen3-VL's smart_resize for an image that is too large: same aspect ratio, multiples of FACTOR, at most
-    PICTURE_PIXELS."""
-    shrink = sqrt(width * height / PICTURE_PIXELS)
-    sides = (max(FACTOR, floor(side / shrink / FACTOR) * FACTOR) for side in (width, height))
-    wide, high = sides
-    return wide, high
+    IMAGE_PIXELS."""
+    shrink = sqrt(width * height / IMAGE_PIXELS)
+    new_sides = (max(FACTOR, floor(side / shrink / FACTOR) * FACTOR) for side in (width, height))
+    new_width, new_height = new_sides
+    return new_width, new_height
 
 
 def _bytes(loaded: Any) -> int:
     media = loaded.media
     if isinstance(media, Image.Image):
-        return media.width * media.height * BYTES_A_PIXEL
+        return media.width * media.height * BYTES_PER_PIXEL
     return int(getattr(media[0], "nbytes", 0))
 
 

@@ -17,25 +17,25 @@ import urllib.request
 from pathlib import Path
 
 HEALTH = "http://127.0.0.1:8000/health"
-ASK_EVERY_S = 1.0
-ASK_TIMEOUT_S = 5.0
+POLL_INTERVAL_S = 1.0
+HEALTH_TIMEOUT_S = 5.0
 
 
 def main(arguments: list[str]) -> None:
     """Replaces this process with the program, and so does not return."""
-    end = arguments.index("--")
-    files = [_locked(path) for path in sorted(arguments[:end])]  # always in the same order, to prevent a deadlock
-    program = arguments[end + 1 :]
+    separator = arguments.index("--")
+    files = [_lock(path) for path in sorted(arguments[:separator])]  # always in the same order, to prevent a deadlock
+    program = arguments[separator + 1 :]
     parent = os.getpid()
     if os.fork() == 0:
-        _hold(parent)
+        _wait_until_healthy(parent)
         os._exit(0)
     for file in files:
         os.close(file)
     os.execvp(program[0], program)
 
 
-def _locked(path: str) -> int:
+def _lock(path: str) -> int:
     """Waits for the lock and returns the open file. A signal interrupts the wait."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -47,16 +47,16 @@ def _locked(path: str) -> int:
     return file
 
 
-def _hold(parent: int) -> None:
+def _wait_until_healthy(parent: int) -> None:
     """Waits until the engine is healthy or has exited."""
     while os.getppid() == parent and not _is_healthy():
-        time.sleep(ASK_EVERY_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
 def _is_healthy() -> bool:
     try:
-        with urllib.request.urlopen(os.environ.get("MANYEYES_HEALTH", HEALTH), timeout=ASK_TIMEOUT_S) as reply:
-            return bool(reply.status == 200)
+        with urllib.request.urlopen(os.environ.get("MANYEYES_HEALTH", HEALTH), timeout=HEALTH_TIMEOUT_S) as response:
+            return bool(response.status == 200)
     except (OSError, ValueError):
         return False
 

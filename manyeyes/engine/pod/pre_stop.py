@@ -11,10 +11,10 @@ import sys
 import time
 import urllib.request
 
-LOOK_EVERY_S = 1.0
+POLL_INTERVAL_S = 1.0
 
 
-def inside(url: str) -> int | None:
+def query_load(url: str) -> int | None:
     """Returns the number of requests in the engine; None if the engine does not report it."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -28,12 +28,12 @@ def main() -> int:
     parser.add_argument("--announced-s", type=float, required=True)
     parser.add_argument("--finish-s", type=float, required=True)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
-    given = parser.parse_args()
-    time.sleep(given.announced_s)
-    until = time.monotonic() + given.finish_s
+    arguments = parser.parse_args()
+    time.sleep(arguments.announced_s)
+    deadline = time.monotonic() + arguments.finish_s
     # An engine that does not report it may be busy or gone, so wait until the timeout, or until the kubelet kills it.
-    while inside(given.url) != 0 and time.monotonic() < until:
-        time.sleep(LOOK_EVERY_S)
+    while query_load(arguments.url) != 0 and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_S)
     return 0
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 PNG = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAFklEQVR42mNoIAAYRhWMKhhVMFIVAABCAAAfN5c2AAAAAABJRU5ErkJggg=="
 
 
-def question(model: str, picture: bool) -> dict[str, object]:
+def build_request(model: str, with_image: bool) -> dict[str, object]:
     """Returns a chat request for one token, with one image if `picture` is true."""
     content: list[dict[str, object]] = [{"type": "text", "text": "What is this?"}]
-    if picture:
+    if with_image:
         content.insert(0, {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}})
     return {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 1}
 
@@ -31,27 +31,27 @@ def main() -> int:
     parser.add_argument("--timeout-s", type=float, default=120)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--mark", type=Path)
-    given = parser.parse_args()
-    body = json.dumps(question(given.model, not given.no_picture)).encode()
-    asked = urllib.request.Request(
-        f"{given.url}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
+    arguments = parser.parse_args()
+    body = json.dumps(build_request(arguments.model, not arguments.no_picture)).encode()
+    request = urllib.request.Request(
+        f"{arguments.url}/v1/chat/completions", data=body, headers={"Content-Type": "application/json"}
     )
     # Ignores proxies from the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener.open(f"{given.url}/health", timeout=given.timeout_s).close()
-        if given.mark and given.mark.exists():
+        opener.open(f"{arguments.url}/health", timeout=arguments.timeout_s).close()
+        if arguments.mark and arguments.mark.exists():
             return 0
-        reply = json.load(opener.open(asked, timeout=given.timeout_s))
-        ended = reply["choices"][0]["finish_reason"]
+        response = json.load(opener.open(request, timeout=arguments.timeout_s))
+        finish_reason = response["choices"][0]["finish_reason"]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         print(f"not warm: {error}", file=sys.stderr)
         return 1
     # vLLM answers with "abort" and status 200 while it shuts down.
-    if ended not in ("length", "stop"):
+    if finish_reason not in ("length", "stop"):
         return 1
-    if given.mark:
-        given.mark.touch()
+    if arguments.mark:
+        arguments.mark.touch()
     return 0
 
 

@@ -33,8 +33,8 @@ def marker(folder: Path) -> dict[str, object] | None:
 
 def is_finished(folder: Path, seed: int) -> bool:
     """Whether `folder` contains the model of this recipe version and seed."""
-    found = marker(folder)
-    return found is not None and found.get("version") == recipe_version() and found.get("seed") == seed
+    content = marker(folder)
+    return content is not None and content.get("version") == recipe_version() and content.get("seed") == seed
 
 
 def fill(folder: Path, seed: int) -> None:
@@ -60,16 +60,16 @@ def build(out: Path, seed: int) -> bool:
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        made = Path(scratch) / "made"
-        made.mkdir()  # a subfolder, because the user of an engine cannot read the temporary folder itself
-        fill(made, seed)
+        new_folder = Path(scratch) / "made"
+        new_folder.mkdir()  # a subfolder, because the user of an engine cannot read the temporary folder itself
+        fill(new_folder, seed)
         try:
-            made.rename(out)
+            new_folder.rename(out)
         except OSError:
             # `out` exists: another process was faster, or it contains an older model.
             if not is_finished(out, seed):
                 out.rename(Path(scratch) / "replaced")
-                made.rename(out)
+                new_folder.rename(out)
     return True
 
 

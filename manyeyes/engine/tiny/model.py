@@ -46,8 +46,8 @@ def save_processors(folder: Path) -> None:
 
 
 WIDTH = 64
-NEVER = -20.0
-LONGEST = 12
+UNLIKELY_WEIGHT = -20.0
+MAX_LENGTH = 12
 END_OF_TURN_WEIGHT = 0.8
 SPREAD = 0.2  # standard deviation of the output rows; a larger value makes likely words more likely
 
@@ -97,9 +97,9 @@ def prefer_words(model: Qwen3VLForConditionalGeneration, ids: dict[str, list[int
         rows = model.lm_head.weight
         rows.normal_(std=SPREAD)
         # If a grammar allows only these tokens, prefer the longest, so that the text has few tokens.
-        rows[:, 0] = NEVER + torch.tensor(ids["lengths"]).clamp(max=LONGEST)
+        rows[:, 0] = UNLIKELY_WEIGHT + torch.tensor(ids["lengths"]).clamp(max=MAX_LENGTH)
         rows[ids["words"], 0] = 0.0
-        rows[[ids[name] for name in SPECIAL], 0] = NEVER
+        rows[[ids[name] for name in SPECIAL], 0] = UNLIKELY_WEIGHT
         rows[ids[END_OF_TURN], 0] = END_OF_TURN_WEIGHT
 
 

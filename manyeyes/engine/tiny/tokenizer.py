@@ -102,8 +102,8 @@ def train() -> Tokenizer:
 
 def words(tokenizer: Tokenizer) -> list[int]:
     """Returns the ids of tokens that are a whole word of the sentences with a leading blank, a comma or a full stop."""
-    known = {" " + word.strip(".,:;?") for sentence in SENTENCES for word in sentence.split()} | {",", "."}
-    return [token for token in range(len(SPECIAL) + len(TOOL_TAGS), VOCABULARY) if tokenizer.decode([token]) in known]
+    allowed = {" " + word.strip(".,:;?") for sentence in SENTENCES for word in sentence.split()} | {",", "."}
+    return [token for token in range(len(SPECIAL) + len(TOOL_TAGS), VOCABULARY) if tokenizer.decode([token]) in allowed]
 
 
 def lengths(tokenizer: Tokenizer) -> list[int]:

@@ -41,34 +41,34 @@ lacks."""
 
 def files() -> dict[Path, str]:
     """Every dashboard's file and its text."""
-    return {FOLDER / f"{one.name}.json": _text(dashboard(one)) for one in DASHBOARDS}
+    return {FOLDER / f"{spec.name}.json": _text(dashboard(spec)) for spec in DASHBOARDS}
 
 
 def _text(document: dict[str, Any]) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def dashboard(one: Dashboard) -> dict[str, Any]:
+def dashboard(spec: Dashboard) -> dict[str, Any]:
     """The whole dashboard, as JSON."""
-    others = sdk.DashboardLink("").type(DashboardLinkType.DASHBOARDS).tags(["manyeyes"])
+    links = sdk.DashboardLink("").type(DashboardLinkType.DASHBOARDS).tags(["manyeyes"])
     builder = (
-        sdk.Dashboard(one.title)
-        .uid(f"manyeyes-{one.name}")
-        .description(f"{one.description} Made by python -m manyeyes.monitoring.grafana.build.")
+        sdk.Dashboard(spec.title)
+        .uid(f"manyeyes-{spec.name}")
+        .description(f"{spec.description} Made by python -m manyeyes.monitoring.grafana.build.")
         .tags(["manyeyes"])
         .readonly()
         .timezone("browser")
-        .time(f"now-{one.span}", "now")
+        .time(f"now-{spec.span}", "now")
         .refresh("10s")
         .tooltip(DashboardCursorSync.CROSSHAIR)  # one crosshair over all panels
-        .link(others.include_vars(True).keep_time(True))  # the other dashboards, with the same selection and time
+        .link(links.include_vars(True).keep_time(True))  # the other dashboards, with the same selection and time
         .annotations([_annotation(name, query, colour) for name, query, colour, _ in ANNOTATIONS])
-        .variables([_variable(name) for name in one.variables])
+        .variables([_variable(name) for name in spec.variables])
     )
-    _place_panels(builder, one.rows)
+    _place_panels(builder, spec.rows)
     document: dict[str, Any] = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
-    for note, (_, _, _, formats) in zip(document["annotations"]["list"], ANNOTATIONS, strict=True):
-        note.update(formats)
+    for annotation, (_, _, _, formats) in zip(document["annotations"]["list"], ANNOTATIONS, strict=True):
+        annotation.update(formats)
     return document
 
 

@@ -5,9 +5,9 @@ Times, errors and goodput come from the gateway's log, so they are what users sa
 
 from dataclasses import replace
 
-from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, recorded
+from manyeyes.monitoring.grafana.panels import POOL, SELECTED, Dashboard, DashboardPanel, DashboardRow, recorded
 
-HALF_RED = ((0, "green"), (1, "orange"), (6, "red"))
+BURN_COLOURS = ((0, "green"), (1, "orange"), (6, "red"))
 """Burn rates. At 1 the error budget lasts exactly its period; 6 is the threshold of the slow burn alerts."""
 
 
@@ -25,7 +25,7 @@ FIGURES = (
         {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
         colours=((0, "red"), (0.9, "orange"), (0.94, "green")),
         decimals=1,
-        none="no requests",
+        no_value_text="no requests",
     ),
     DashboardPanel(
         "Error budget burn",
@@ -33,9 +33,9 @@ FIGURES = (
         "Worry above 1 for an hour, and immediately above 14, which consumes 2 % of a month's error budget in an hour.",
         "suffix: ×",
         {"{{pool}}": burn("pool:errors:ratio_rate5m", "manyeyes_slo_availability_ratio")},
-        colours=HALF_RED,
+        colours=BURN_COLOURS,
         decimals=1,
-        none="no requests",
+        no_value_text="no requests",
     ),
     DashboardPanel(
         "Latency budget burn",
@@ -43,9 +43,9 @@ FIGURES = (
         "Worry above 1 for an hour: there are too few engines for the load, or an engine is slow (see Engines).",
         "suffix: ×",
         {"{{pool}}": burn("pool:slow:ratio_rate5m", "manyeyes_slo_latency_objective_ratio")},
-        colours=HALF_RED,
+        colours=BURN_COLOURS,
         decimals=1,
-        none="no requests",
+        no_value_text="no requests",
     ),
     DashboardPanel(
         "Alerts firing",
@@ -72,7 +72,7 @@ FIGURES = (
         {"{{pool}}": recorded("pool:request_seconds:p95")},
         colours=((0, "blue"),),
         decimals=2,
-        none="no requests",
+        no_value_text="no requests",
     ),
     DashboardPanel(
         "Errors now",
@@ -82,7 +82,7 @@ FIGURES = (
         {"{{pool}}": recorded("pool:errors:ratio_rate5m")},
         colours=((0, "green"), (0.001, "orange"), (0.01, "red")),
         decimals=2,
-        none="no requests",
+        no_value_text="no requests",
     ),
     DashboardPanel(
         "Engines not up",
@@ -93,11 +93,11 @@ FIGURES = (
         colours=((0, "green"), (1, "orange")),
     ),
 )
-AT_ONE_LOOK = DashboardRow(
+OVERVIEW = DashboardRow(
     "Are users served well?", tuple(replace(panel, kind="stat", width=6, height=4) for panel in FIGURES)
 )
 
-SERVED = DashboardRow(
+SERVICE_QUALITY = DashboardRow(
     "How are they served?",
     (
         DashboardPanel(
@@ -170,7 +170,7 @@ SERVED = DashboardRow(
     ),
 )
 
-ENOUGH = DashboardRow(
+CAPACITY = DashboardRow(
     "Are there enough engines?",
     (
         DashboardPanel(
@@ -221,7 +221,7 @@ ENOUGH = DashboardRow(
             "State changes of each engine, per minute. "
             "Worry about an engine that appears repeatedly: it goes up and down, or it hangs and is restarted.",
             "suffix: /min",
-            {"{{engine}}": f"60 * sum by (engine) (rate(manyeyes_engine_transitions_total{{{CHOSEN}}}[5m]))"},
+            {"{{engine}}": f"60 * sum by (engine) (rate(manyeyes_engine_transitions_total{{{SELECTED}}}[5m]))"},
         ),
     ),
 )
@@ -230,5 +230,5 @@ DASHBOARD = Dashboard(
     "cluster",
     "Cluster",
     "Shows whether users are served well and whether there are enough engines.",
-    (AT_ONE_LOOK, SERVED, ENOUGH),
+    (OVERVIEW, SERVICE_QUALITY, CAPACITY),
 )

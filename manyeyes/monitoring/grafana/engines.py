@@ -4,7 +4,7 @@ Prometheus adds the labels `engine`, `pool` and `flavour` to engines' metrics; v
 becomes `exported_engine`.
 """
 
-from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
+from manyeyes.monitoring.grafana.panels import POOL, SELECTED, Dashboard, DashboardPanel, DashboardRow, rate, recorded
 
 STATES = (
     (1, "unknown", "text"),
@@ -21,7 +21,7 @@ STATES = (
 
 def state_number() -> str:
     """Query for the number of each engine's state; the series of a state is 1 or 0."""
-    series = (f'{number} * manyeyes_engine_state{{{CHOSEN}, state="{state}"}}' for number, state, _ in STATES)
+    series = (f'{number} * manyeyes_engine_state{{{SELECTED}, state="{state}"}}' for number, state, _ in STATES)
     return f"max by (pool, engine) ({' or '.join(series)})"
 
 
@@ -30,11 +30,11 @@ def share_of_pool() -> str:
 
     It has no value while there are no requests.
     """
-    whole = f"sum by (pool) (pool_engine:requests:rate1m{{{POOL}}})"
-    return f"{recorded('pool_engine:requests:rate1m')} / on (pool) group_left {whole}"
+    pool_total = f"sum by (pool) (pool_engine:requests:rate1m{{{POOL}}})"
+    return f"{recorded('pool_engine:requests:rate1m')} / on (pool) group_left {pool_total}"
 
 
-WHICH = DashboardRow(
+COMPARISON = DashboardRow(
     "Which engine?",
     (
         DashboardPanel(
@@ -53,7 +53,7 @@ WHICH = DashboardRow(
             "Worry above 2 under load: Share of each engine shows which engine it is. Values in the hundreds mean that an engine is up but gets no requests.",
             "suffix: ×",
             {"{{pool}}": recorded("pool:balance:ratio")},
-            none="no requests",
+            no_value_text="no requests",
         ),
         DashboardPanel(
             "Requests of each engine",
@@ -68,8 +68,8 @@ WHICH = DashboardRow(
             "Worry when it differs much from 1 / number of engines while many users send requests: a few long chats are never balanced.",
             "percentunit",
             {"{{engine}}": share_of_pool()},
-            most=1,
-            none="no requests",
+            max_value=1,
+            no_value_text="no requests",
         ),
         DashboardPanel(
             "Failed attempts",
@@ -99,14 +99,14 @@ WHICH = DashboardRow(
             "reqps",
             {
                 "{{engine}} {{finished_reason}}": rate(
-                    "vllm:request_success_total", "engine, finished_reason", CHOSEN, 'finished_reason=~"abort|error"'
+                    "vllm:request_success_total", "engine, finished_reason", SELECTED, 'finished_reason=~"abort|error"'
                 )
             },
         ),
     ),
 )
 
-WHY = DashboardRow(
+CAUSES = DashboardRow(
     "Why?",
     (
         DashboardPanel(
@@ -115,8 +115,8 @@ WHY = DashboardRow(
             "Worry when requests wait for minutes (the pool is too small), or wait at one engine while another engine has none.",
             "short",
             {
-                "{{engine}} running": f"manyeyes_engine_running{{{CHOSEN}}}",
-                "{{engine}} waiting": f"manyeyes_engine_waiting{{{CHOSEN}}}",
+                "{{engine}} running": f"manyeyes_engine_running{{{SELECTED}}}",
+                "{{engine}} waiting": f"manyeyes_engine_waiting{{{SELECTED}}}",
             },
         ),
         DashboardPanel(
@@ -124,7 +124,7 @@ WHY = DashboardRow(
             "Requests inside an engine that neither run nor wait: the CPU preprocesses their images. "
             "Worry when it grows while the GPU has little to do: send fewer or smaller images, or add cores or an engine.",
             "short",
-            {"{{engine}}": f"manyeyes_engine_hidden_queue{{{CHOSEN}}}"},
+            {"{{engine}}": f"manyeyes_engine_hidden_queue{{{SELECTED}}}"},
         ),
         DashboardPanel(
             "KV cache in use",
@@ -132,7 +132,7 @@ WHY = DashboardRow(
             "Worry above 90 %: the next requests wait, or running requests are preempted (see Preemptions).",
             "percentunit",
             {"{{engine}}": recorded("pool_engine:kv_cache_use:max")},
-            most=1,
+            max_value=1,
             line_at=0.9,
         ),
         DashboardPanel(
@@ -162,7 +162,7 @@ WHY = DashboardRow(
             "Worry when it drops although users chat as before: session affinity fails, or the engine's cache is too small.",
             "percentunit",
             {"{{engine}}": recorded("pool_engine:prefix_cache_hits:ratio_rate5m")},
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Images from cache",
@@ -170,16 +170,16 @@ WHY = DashboardRow(
             "Worry when it drops together with Prompt tokens from cache; if every image is new, 0 is normal.",
             "percentunit",
             {"{{engine}}": recorded("pool_engine:mm_cache_hits:ratio_rate5m")},
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Duration of the health check",
             "Time in which an engine answers the controller's health check, or until its timeout. "
             "Worry above a second without much load: the process lacks CPU time, or it hangs. A busy engine may take seconds and stays up.",
             "s",
-            {"{{engine}}": f"manyeyes_probe_duration_seconds{{{CHOSEN}}}"},
+            {"{{engine}}": f"manyeyes_probe_duration_seconds{{{SELECTED}}}"},
         ),
     ),
 )
 
-DASHBOARD = Dashboard("engines", "Engines", "Shows which engine has a problem, and why.", (WHICH, WHY))
+DASHBOARD = Dashboard("engines", "Engines", "Shows which engine has a problem, and why.", (COMPARISON, CAUSES))

@@ -6,7 +6,7 @@ users saw; the Cluster dashboard also shows what the engines report. The label `
 cache answered.
 """
 
-from manyeyes.monitoring.grafana.panels import CHOSEN, POOL, Dashboard, DashboardPanel, DashboardRow, rate, recorded
+from manyeyes.monitoring.grafana.panels import POOL, SELECTED, Dashboard, DashboardPanel, DashboardRow, rate, recorded
 
 
 def or_zero(counter: str) -> str:
@@ -15,7 +15,7 @@ def or_zero(counter: str) -> str:
     return f"{rate(counter, 'pool', POOL)} or 0 * {rate('manyeyes_retries_total', 'pool', POOL)}"
 
 
-WHO = DashboardRow(
+TRAFFIC = DashboardRow(
     "Who sends requests, and who answers them?",
     (
         DashboardPanel(
@@ -45,8 +45,8 @@ WHO = DashboardRow(
             "Worry when it drops although clients repeat the same requests: answers exceed the cache, or expire before they are requested again.",
             "percentunit",
             {"{{pool}}": recorded("pool:response_cache_hits:ratio_rate5m")},
-            most=1,
-            none="no requests",
+            max_value=1,
+            no_value_text="no requests",
         ),
         DashboardPanel(
             "Connections",
@@ -72,7 +72,7 @@ WHO = DashboardRow(
     ),
 )
 
-HOW_LONG = DashboardRow(
+DURATIONS = DashboardRow(
     "How long did it take?",
     (
         DashboardPanel(
@@ -101,7 +101,7 @@ HOW_LONG = DashboardRow(
     ),
 )
 
-WRONG = DashboardRow(
+FAILURES = DashboardRow(
     "What went wrong?",
     (
         DashboardPanel(
@@ -134,14 +134,14 @@ WRONG = DashboardRow(
             "busy (its queue is full), error (5xx), timeout, left (the client disconnected). "
             "Worry about lost, error and timeout: an engine crashes or hangs. Refused for a few seconds is normal when an engine stops.",
             "suffix: /s",
-            {"{{outcome}}": rate("manyeyes_attempts_total", "outcome", CHOSEN)},
+            {"{{outcome}}": rate("manyeyes_attempts_total", "outcome", SELECTED)},
         ),
         DashboardPanel(
             "Failed attempts per engine",
             "Failed attempts to send a request to an engine, per second. "
             "Worry about an engine far above the others: it receives requests and does not answer them, although it counts as up.",
             "suffix: /s",
-            {"{{engine}}": rate("manyeyes_attempts_total", "engine", CHOSEN, 'outcome!~"ok|left"')},
+            {"{{engine}}": rate("manyeyes_attempts_total", "engine", SELECTED, 'outcome!~"ok|left"')},
         ),
         DashboardPanel(
             "Log lines not counted",
@@ -171,5 +171,5 @@ DASHBOARD = Dashboard(
     "gateway",
     "Gateway",
     "Shows requests by pool, engine and key, their times and their errors, as users saw them.",
-    (WHO, HOW_LONG, WRONG),
+    (TRAFFIC, DURATIONS, FAILURES),
 )

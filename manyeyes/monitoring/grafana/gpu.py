@@ -12,7 +12,7 @@ def gauge(name: str) -> str:
     return f"max by (gpu) ({name}{{{GPU}}})"
 
 
-WORK = DashboardRow(
+LOAD = DashboardRow(
     "How busy are the GPUs?",
     (
         DashboardPanel(
@@ -21,7 +21,7 @@ WORK = DashboardRow(
             "Worry when it is low while requests wait: the CPU preprocesses images too slowly (Hidden queue on the Engines dashboard).",
             "percentunit",
             {"GPU {{gpu}}": recorded("gpu:use:ratio")},
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Memory in use",
@@ -29,7 +29,7 @@ WORK = DashboardRow(
             "Worry when it changes while nothing starts or stops: another program uses this GPU.",
             "percentunit",
             {"GPU {{gpu}}": recorded("gpu:memory_used:ratio")},
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Memory copied",
@@ -37,12 +37,12 @@ WORK = DashboardRow(
             "Worry when it is near 100 % and Use is not: decoding is limited by memory, and more concurrent requests cost little.",
             "percentunit",
             {"GPU {{gpu}}": f"{gauge('DCGM_FI_DEV_MEM_COPY_UTIL')} / 100"},
-            most=1,
+            max_value=1,
         ),
     ),
 )
 
-WELL = DashboardRow(
+HEALTH = DashboardRow(
     "Are the GPUs healthy?",
     (
         DashboardPanel(
@@ -77,7 +77,7 @@ WELL = DashboardRow(
     ),
 )
 
-COST = DashboardRow(
+POWER = DashboardRow(
     "How much power do the GPUs use?",
     (
         DashboardPanel(
@@ -99,11 +99,11 @@ COST = DashboardRow(
             "Worry when it grows with the same work: GPUs are idle, and fewer would be enough.",
             "watth",
             {"1000 images": recorded("cluster:energy_per_1000_images:watt_hours")},
-            none="no requests",
+            no_value_text="no requests",
         ),
     ),
 )
 
 DASHBOARD = Dashboard(
-    "gpu", "GPU", "Shows the load, health and power of the GPUs.", (WORK, WELL, COST), variables=("gpu",)
+    "gpu", "GPU", "Shows the load, health and power of the GPUs.", (LOAD, HEALTH, POWER), variables=("gpu",)
 )

@@ -9,12 +9,12 @@ from manyeyes.monitoring.grafana.panels import POOL, Dashboard, DashboardPanel, 
 STEP = "15s"
 
 
-def during(figure: str, how: str = "avg_over_time") -> str:
+def during(figure: str, aggregation: str = "avg_over_time") -> str:
     """Query for a figure of the cluster over the time of each mark in view; the label `text` names the mark."""
-    return f"{how}((({figure}) * on () group_right () manyeyes_annotation)[$__range:{STEP}])"
+    return f"{aggregation}((({figure}) * on () group_right () manyeyes_annotation)[$__range:{STEP}])"
 
 
-def worst(name: str) -> str:
+def highest(name: str) -> str:
     """Query for the highest value of the selected pools.
 
     Adding 0 * the number of engines draws a line for an idle cluster too.
@@ -22,7 +22,7 @@ def worst(name: str) -> str:
     return f"max({recorded(name)}) or 0 * sum({recorded('pool:engines:count')})"
 
 
-RUNS = DashboardRow(
+RUN_COMPARISON = DashboardRow(
     "Runs compared",
     (
         DashboardPanel(
@@ -34,45 +34,45 @@ RUNS = DashboardRow(
             kind="bargauge",
             width=6,
             colours=((0, "blue"),),
-            none="no marks",
+            no_value_text="no marks",
         ),
         DashboardPanel(
             "P95, by run",
             "The mean P95 of the slowest selected pool over each marked time in view. "
             "Worry when it grew from one run to the next at the same requests per second.",
             "s",
-            {"{{text}}": during(worst("pool:request_seconds:p95"))},
+            {"{{text}}": during(highest("pool:request_seconds:p95"))},
             kind="bargauge",
             width=6,
             colours=((0, "blue"),),
-            none="no marks",
+            no_value_text="no marks",
         ),
         DashboardPanel(
             "TTFT P95, by run",
             "The same for the time to the first token, measured by the engines. "
             "Worry when it grew and the requests per second did not: cache hits or the balance became worse (see below).",
             "s",
-            {"{{text}}": during(worst("pool:first_token_seconds:p95"))},
+            {"{{text}}": during(highest("pool:first_token_seconds:p95"))},
             kind="bargauge",
             width=6,
             colours=((0, "blue"),),
-            none="no marks",
+            no_value_text="no marks",
         ),
         DashboardPanel(
             "Failed, by run",
             "The mean share of requests that failed (5xx) over each marked time in view. "
             "Worry above 0: the times of a run with errors are not valid.",
             "percentunit",
-            {"{{text}}": during(worst("pool:errors:ratio_rate5m"))},
+            {"{{text}}": during(highest("pool:errors:ratio_rate5m"))},
             kind="bargauge",
             width=6,
             colours=((0, "green"), (0.001, "red")),
-            none="no marks",
+            no_value_text="no marks",
         ),
     ),
 )
 
-OVER_TIME = DashboardRow(
+TIME_COURSE = DashboardRow(
     "Over the run",
     (
         DashboardPanel(
@@ -103,7 +103,7 @@ OVER_TIME = DashboardRow(
             "Worry below the objective's share: more load only produces more late answers.",
             "percentunit",
             {"{{pool}}": recorded("pool:goodput:ratio_rate5m")},
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Share of each engine under load",
@@ -131,7 +131,7 @@ OVER_TIME = DashboardRow(
                 "{{pool}} prompt tokens": recorded("pool:prefix_cache_hits:ratio_rate5m"),
                 "{{pool}} images": recorded("pool:mm_cache_hits:ratio_rate5m"),
             },
-            most=1,
+            max_value=1,
         ),
         DashboardPanel(
             "Load generator",
@@ -150,6 +150,6 @@ DASHBOARD = Dashboard(
     "loadtest",
     "Load test",
     "Shows the load of load tests, its results, and a comparison of runs.",
-    (RUNS, OVER_TIME),
+    (RUN_COMPARISON, TIME_COURSE),
     span="1h",
 )

@@ -18,9 +18,9 @@ VARIABLES = {
 """Variables that can be selected above the panels. The selection is passed on to linked dashboards."""
 
 POOL = 'pool=~"$pool"'
-CHOSEN = 'pool=~"$pool", engine=~"$engine"'
+SELECTED = 'pool=~"$pool", engine=~"$engine"'
 GPU = 'gpu=~"$gpu"'
-LEVELS = {"pool": POOL, "pool_engine": CHOSEN, "gpu": GPU, "cluster": ""}
+LEVELS = {"pool": POOL, "pool_engine": SELECTED, "gpu": GPU, "cluster": ""}
 
 PanelKind = Literal["timeseries", "stat", "state-timeline", "bargauge"]
 
@@ -41,7 +41,7 @@ class DashboardPanel:
     """Columns of the 24 that Grafana has."""
     height: int = 8
     """Rows of 30 pixels; the same for all panels in a line."""
-    most: float | None = None
+    max_value: float | None = None
     """Upper end of the axis, if it is fixed."""
     line_at: float | None = None
     """A dashed line at the value where worry begins (timeseries)."""
@@ -50,7 +50,7 @@ class DashboardPanel:
     names: tuple[tuple[int, str, str], ...] = ()
     """Value, the word shown for it, its colour (state-timeline, stat)."""
     decimals: int | None = None
-    none: str = ""
+    no_value_text: str = ""
     """Shown if there is no value, for example in an idle cluster."""
     dashed: str = ""
     """The series whose legend begins with this text is drawn dashed in grey: an objective, a limit."""
@@ -84,44 +84,46 @@ def rate(counter: str, by: str, *where: str, window: str = "$__rate_interval") -
 
 def recorded(name: str) -> str:
     """A recording rule's series (manyeyes/monitoring/prometheus/recording.py), filtered by the selected variables."""
-    chosen = LEVELS[name.partition(":")[0]]
-    return f"{name}{{{chosen}}}" if chosen else name
+    selector = LEVELS[name.partition(":")[0]]
+    return f"{name}{{{selector}}}" if selector else name
 
 
 DATASOURCE = values.DataSourceRef(type_val="prometheus", uid="prometheus")
 Any = TypeVar("Any", timeseries.Panel, stat.Panel, statetimeline.Panel, bargauge.Panel)
 
 
-def build_panel(panel: DashboardPanel, number: int, place: models.GridPos) -> Builder[models.Panel]:
+def build_panel(panel: DashboardPanel, number: int, position: models.GridPos) -> Builder[models.Panel]:
     """The panel at its place in the grid."""
     match panel.kind:
         case "timeseries":
-            return _over_time(_common(timeseries.Panel(), panel, number, place), panel)
+            return _over_time(_common(timeseries.Panel(), panel, number, position), panel)
         case "stat":
-            return _figure(_common(stat.Panel(), panel, number, place), panel)
+            return _figure(_common(stat.Panel(), panel, number, position), panel)
         case "state-timeline":
-            return _states(_common(statetimeline.Panel(), panel, number, place), panel)
+            return _states(_common(statetimeline.Panel(), panel, number, position), panel)
         case "bargauge":
-            return _bars(_common(bargauge.Panel(), panel, number, place), panel)
+            return _bars(_common(bargauge.Panel(), panel, number, position), panel)
 
 
-def _common(builder: Any, panel: DashboardPanel, number: int, place: models.GridPos) -> Any:
+def _common(builder: Any, panel: DashboardPanel, number: int, position: models.GridPos) -> Any:
     builder = (
         builder.id(number)
         .title(panel.title)
         .description(panel.description)
         .datasource(DATASOURCE)
-        .grid_pos(place)
+        .grid_pos(position)
         .unit(panel.unit)
         .min(0)
-        .targets([_target(ref, *one, panel) for ref, one in zip(ascii_uppercase, panel.queries.items(), strict=False)])
+        .targets(
+            [_target(ref, *query, panel) for ref, query in zip(ascii_uppercase, panel.queries.items(), strict=False)]
+        )
     )
-    if panel.none:
-        builder = builder.no_value(panel.none)
+    if panel.no_value_text:
+        builder = builder.no_value(panel.no_value_text)
     if panel.decimals is not None:
         builder = builder.decimals(panel.decimals)
-    if panel.most is not None:
-        builder = builder.max(panel.most)
+    if panel.max_value is not None:
+        builder = builder.max(panel.max_value)
     if panel.names:
         builder = builder.mappings([_names(panel)])
     return builder

@@ -11,21 +11,21 @@ from manyeyes.monitoring.prometheus.recording import SERVING, AlertRule, RuleGro
 
 FAST, SLOW = 14.4, 6
 """Burn rates: they consume 2 % of a month's error budget in an hour, and 5 % in six hours."""
-FEW = 10
+MIN_FAILURES = 10
 """Minimum number of failed or slow requests."""
 
 FAILED = 'manyeyes_requests_total{pool!="", status=~"5.."}'
 ANSWERED = 'manyeyes_requests_total{pool!="", status=~"[23].."}'
-KEPT = "manyeyes_requests_within_slo_total"
+WITHIN_SLO = "manyeyes_requests_within_slo_total"
 UP = f"max by (pool, engine) (manyeyes_engine_state{{{SERVING}}}) == 1"
 SCALED = "max by (pool) (manyeyes_scaling_desired_replicas)"
 """Pools whose engines the autoscaler may stop."""
-HELD = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
+QUEUED = "max by (pool, engine) (manyeyes_engine_waiting + manyeyes_engine_hidden_queue)"
 """Requests that wait in an engine. Own x (n + 2) > 3 x sum means: more than three times the average of the n - 1 other
 engines."""
 ALL_START = '(sum by (pool) (manyeyes_engine_state{state=~"unknown|starting|warming"}) == on (pool) pool:engines:count)'
 """Pools all of whose engines are starting. EngineStuckStarting fires if that does not end."""
-NOBODY_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
+NO_ENGINE_SERVES = f"(pool:engines_up:sum == 0 unless on (pool) {SCALED} == 0 unless on (pool) {ALL_START})"
 HAS_FALLBACK = "max by (pool) (manyeyes_fallbacks_total)"
 
 
@@ -35,12 +35,12 @@ def cluster_starts(window: str) -> str:
     return f'scalar(max(changes(process_start_time_seconds{{job="controller"}}[{window}])) or vector(0))'
 
 
-def burn(ratio: str, promise: str, factor: float, short: str, long: str, wrong: str) -> str:
+def burn(ratio: str, objective: str, factor: float, short: str, long: str, failures: str) -> str:
     """Query that is true if both windows exceed the factor. The threshold is limited to 0.9, so that it can be reached
     with a very low objective too."""
-    threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({promise})), 0.9)"
-    over = [f"{ratio}{window} > {threshold}" for window in (long, short)]
-    return f"{over[0]} and on (pool) {over[1]} and on (pool) {wrong} >= {FEW}"
+    threshold = f"on (pool) clamp_max({factor} * (1 - max by (pool) ({objective})), 0.9)"
+    conditions = [f"{ratio}{window} > {threshold}" for window in (long, short)]
+    return f"{conditions[0]} and on (pool) {conditions[1]} and on (pool) {failures} >= {MIN_FAILURES}"
 
 
 def errors_in(window: str) -> str:
@@ -48,7 +48,7 @@ def errors_in(window: str) -> str:
 
 
 def late_in(window: str) -> str:
-    return f"(sum by (pool) (increase({ANSWERED}[{window}])) - sum by (pool) (increase({KEPT}[{window}])))"
+    return f"(sum by (pool) (increase({ANSWERED}[{window}])) - sum by (pool) (increase({WITHIN_SLO}[{window}])))"
 
 
 USERS = RuleGroup(
@@ -91,23 +91,23 @@ USERS = RuleGroup(
         ),
         AlertRule(
             "PoolEmpty",
-            f"{NOBODY_SERVES} unless on (pool) {HAS_FALLBACK}",
+            f"{NO_ENGINE_SERVES} unless on (pool) {HAS_FALLBACK}",
             "30s",
             "page",
             "No engine of {{ $labels.pool }} is up and the pool has no fallback: users get 503.",
         ),
         AlertRule(
             "RunningOnFallback",
-            f"({NOBODY_SERVES} and on (pool) {HAS_FALLBACK})"
+            f"({NO_ENGINE_SERVES} and on (pool) {HAS_FALLBACK})"
             f" or (pool:fallbacks:ratio_rate5m > 0.05"
-            f" and on (pool) sum by (pool) (increase(manyeyes_fallbacks_total[5m])) >= {FEW})",
+            f" and on (pool) sum by (pool) (increase(manyeyes_fallbacks_total[5m])) >= {MIN_FAILURES})",
             "1m",
             "ticket",
             "{{ $labels.pool }} is empty, full or failing: its fallback answers requests.",
         ),
         AlertRule(
             "TurnedAway",
-            f'pool:turned_away:ratio_rate5m > 0.05 and on (pool) sum by (pool) (increase(manyeyes_requests_total{{pool!="", status="429"}}[5m])) >= {FEW}',
+            f'pool:turned_away:ratio_rate5m > 0.05 and on (pool) sum by (pool) (increase(manyeyes_requests_total{{pool!="", status="429"}}[5m])) >= {MIN_FAILURES}',
             "5m",
             "ticket",
             "{{ $value | humanizePercentage }} of the requests for {{ $labels.pool }} are rejected with 429.",
@@ -182,8 +182,8 @@ ENGINES = RuleGroup(
         ),
         AlertRule(
             "EngineOverloaded",
-            f"{HELD} > 8 and on (pool, engine)"
-            f" ({HELD} * on (pool) group_left () (count by (pool) ({HELD}) + 2) > on (pool) group_left 3 * sum by (pool) ({HELD}))",
+            f"{QUEUED} > 8 and on (pool, engine)"
+            f" ({QUEUED} * on (pool) group_left () (count by (pool) ({QUEUED}) + 2) > on (pool) group_left 3 * sum by (pool) ({QUEUED}))",
             "5m",
             "ticket",
             "{{ $value | humanize }} requests wait in {{ $labels.engine }} of {{ $labels.pool }}, more than three times the average of its other engines.",

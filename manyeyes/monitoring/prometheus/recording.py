@@ -32,7 +32,7 @@ class AlertRule:
     """page: wakes an operator. ticket: can wait until the morning."""
     summary: str
     """One sentence that names the pool or the engine."""
-    keep: str = "0s"
+    keep_firing_for: str = "0s"
     """How long it continues to fire after the condition was last true, to prevent flapping."""
 
 
@@ -63,22 +63,22 @@ def rate(counter: str, by: str, window: str, where: str = "") -> str:
     return f"sum by ({by}) (rate({selector}[{window}]))"
 
 
-def share(part: str, whole: str, zero: str = "") -> str:
-    """Query for `part` / `whole`; no sample where `whole` is 0.
+def share(numerator: str, denominator: str, zero_query: str = "") -> str:
+    """Query for `numerator` / `denominator`; no sample where `denominator` is 0.
 
-    `zero`: a query with the labels for which a missing part counts as 0.
+    `zero_query`: a query with the labels for which a missing part counts as 0.
     """
-    counted = f"({part} or 0 * {zero or whole})"
-    return f"{counted} / ({whole} > 0)"
+    counted_numerator = f"({numerator} or 0 * {zero_query or denominator})"
+    return f"{counted_numerator} / ({denominator} > 0)"
 
 
-def quantiles(histogram: str, level: str, by: str, figure: str, what: str) -> tuple[RecordingRule, ...]:
+def quantiles(histogram: str, level: str, by: str, figure: str, description: str) -> tuple[RecordingRule, ...]:
     """Rules for the 50th, 95th and 99th percentile of the last five minutes."""
     return tuple(
         RecordingRule(
             f"{level}:{figure}:{name}",
             f"histogram_quantile({value}, {rate(f'{histogram}_bucket', f'{by}, le', '5m')})",
-            f"{what}: {value:.0%} of the values of the last five minutes are below, in seconds.",
+            f"{description}: {value:.0%} of the values of the last five minutes are below, in seconds.",
         )
         for name, value in QUANTILES.items()
     )
@@ -118,8 +118,8 @@ def goodput(window: str, span: str) -> RecordingRule:
     )
 
 
-ASKED_AND_ANSWERED = rate("manyeyes_requests_total", "pool", "5m", 'fallback=""')
-FALLEN_BACK = rate("manyeyes_fallbacks_total", "pool", "5m")
+ANSWERED_BY_OWN_POOL = rate("manyeyes_requests_total", "pool", "5m", 'fallback=""')
+FALLBACKS = rate("manyeyes_fallbacks_total", "pool", "5m")
 
 REQUESTS = RuleGroup(
     "requests",
@@ -169,9 +169,9 @@ REQUESTS = RuleGroup(
         RecordingRule(
             "pool:fallbacks:ratio_rate5m",
             share(
-                FALLEN_BACK,
-                f"({ASKED_AND_ANSWERED} + ({FALLEN_BACK} or 0 * {ASKED_AND_ANSWERED}))",
-                zero=ASKED_AND_ANSWERED,
+                FALLBACKS,
+                f"({ANSWERED_BY_OWN_POOL} + ({FALLBACKS} or 0 * {ANSWERED_BY_OWN_POOL}))",
+                zero_query=ANSWERED_BY_OWN_POOL,
             ),
             "Share of the requests for a pool that another pool answered, over five minutes.",
         ),
@@ -279,10 +279,10 @@ ENGINES = RuleGroup(
             RecordingRule(
                 f"{level}:{figure}:ratio_rate5m",
                 share(rate(f"vllm:{metric}_hits_total", by, "5m"), rate(f"vllm:{metric}_queries_total", by, "5m")),
-                f"{what}, over five minutes.",
+                f"{description}, over five minutes.",
             )
             for level, by in (("pool", "pool"), ("pool_engine", "pool, engine"))
-            for figure, metric, what in (
+            for figure, metric, description in (
                 ("prefix_cache_hits", "prefix_cache", "Share of prompt tokens whose keys and values were cached"),
                 ("mm_cache_hits", "mm_cache", "Share of images that the engine had already preprocessed"),
             )

@@ -16,30 +16,32 @@ GROUPS: tuple[RuleGroup, ...] = (*recording.GROUPS, *alerts.GROUPS)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 SLOW_S = 30
 RANGE = re.compile(r"\[(\d+[smhd])\]")
-SAMPLES = 4
+MIN_SAMPLES = 4
 """A rate over fewer scrapes than this has gaps if a scrape is late."""
 
 
 def rules(cluster: PlacedCluster) -> dict[str, Any]:
     """{"groups": [...]}, the format of Prometheus and of Kubernetes' PrometheusRule."""
-    shown = [group for group in GROUPS if cluster.watches_gpus or not group.gpu]
-    return {"groups": [_group(cluster, group) for group in shown]}
+    groups = [group for group in GROUPS if cluster.watches_gpus or not group.gpu]
+    return {"groups": [_group(cluster, group) for group in groups]}
 
 
 def _group(cluster: PlacedCluster, group: RuleGroup) -> dict[str, Any]:
-    interval = {"interval": _quicker(cluster, f"{SLOW_S}s")} if group.slow else {}
+    interval = {"interval": _scale_duration(cluster, f"{SLOW_S}s")} if group.slow else {}
     return {"name": group.name, **interval, "rules": [_rule(cluster, rule) for rule in group.rules]}
 
 
 def _rule(cluster: PlacedCluster, rule: RecordingRule | AlertRule) -> dict[str, Any]:
     if isinstance(rule, RecordingRule):
-        return {"record": rule.name, "expr": _in_time(cluster, rule.expr)}
-    keep = {"keep_firing_for": _quicker(cluster, rule.keep)} if rule.keep != "0s" else {}
+        return {"record": rule.name, "expr": _scale_expression(cluster, rule.expr)}
+    keep_firing_for = (
+        {"keep_firing_for": _scale_duration(cluster, rule.keep_firing_for)} if rule.keep_firing_for != "0s" else {}
+    )
     return {
         "alert": rule.name,
-        "expr": _in_time(cluster, rule.expr),
-        "for": _quicker(cluster, rule.for_),
-        **keep,
+        "expr": _scale_expression(cluster, rule.expr),
+        "for": _scale_duration(cluster, rule.for_),
+        **keep_firing_for,
         "labels": {"severity": rule.severity},
         "annotations": {
             "summary": rule.summary,
@@ -48,18 +50,18 @@ def _rule(cluster: PlacedCluster, rule: RecordingRule | AlertRule) -> dict[str, 
     }
 
 
-def _in_time(cluster: PlacedCluster, expr: str) -> str:
+def _scale_expression(cluster: PlacedCluster, expr: str) -> str:
     """`expr` with ranges adjusted to this cluster's `alert_speed`, and with its limits in place of their names."""
     monitoring = cluster.monitoring
     for name in ("certificate_days", "models_disk_gb", "gpu_hot_celsius"):
         expr = expr.replace(name.upper(), str(getattr(monitoring, name)))
-    least_s = SAMPLES * monitoring.scrape_interval_s
-    return RANGE.sub(lambda found: f"[{_quicker(cluster, found[1], least_s)}]", expr)
+    min_s = MIN_SAMPLES * monitoring.scrape_interval_s
+    return RANGE.sub(lambda match: f"[{_scale_duration(cluster, match[1], min_s)}]", expr)
 
 
-def _quicker(cluster: PlacedCluster, duration: str, least_s: float = 0) -> str:
+def _scale_duration(cluster: PlacedCluster, duration: str, min_s: float = 0) -> str:
     """The duration divided by `alert_speed`, in milliseconds if it is not a whole number of seconds."""
-    seconds = max(seconds_of(duration) / cluster.monitoring.alert_speed, least_s)
+    seconds = max(seconds_of(duration) / cluster.monitoring.alert_speed, min_s)
     if seconds == seconds_of(duration):
         return duration
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{1000 * seconds:.0f}ms"

@@ -15,7 +15,7 @@ CHARTS = {
     "waiting": "pool:waiting:sum",
     "hidden": "pool:hidden_queue:sum",
     "prefix": "pool:prefix_cache_hits:ratio_rate5m",
-    "pictures": "pool:mm_cache_hits:ratio_rate5m",
+    "images": "pool:mm_cache_hits:ratio_rate5m",
     "kv": "pool_engine:kv_cache_use:max",
     "up": "pool:engines_up:sum",
     "tokens": "pool:generation_tokens:rate1m",
@@ -52,14 +52,14 @@ class PoolFigures:
     p95_s: float | None
     p99_s: float | None
     first_token_p95_s: float | None
-    fell_back: float
+    fallbacks: float
 
     @property
     def meets_objectives(self) -> bool | None:
         """Whether both objectives are met; None without requests or without objectives."""
         pairs = ((self.answered, self.answered_promised), (self.in_time, self.in_time_promised))
-        known = [seen >= promised for seen, promised in pairs if seen is not None and promised is not None]
-        return all(known) if known else None
+        results = [value >= promised for value, promised in pairs if value is not None and promised is not None]
+        return all(results) if results else None
 
 
 @dataclass(frozen=True)
@@ -81,32 +81,35 @@ def query_report_data(prometheus: PrometheusClient, start_s: float, end_s: float
     seconds = round(end_s - start_s)
     step_s = max(MIN_STEP_S, seconds / POINTS)
 
-    def over(query: str) -> list[TimeSeries]:
-        return prometheus.over(query, start_s, end_s, step_s)
+    def query_range(query: str) -> list[TimeSeries]:
+        return prometheus.query_range(query, start_s, end_s, step_s)
 
     def by_pool(query: str) -> dict[str, float]:
-        asked = query.replace("SPAN", f"{seconds}s")
-        return {one.labels.get("pool", ""): one.value for one in prometheus.now(asked)}
+        expanded = query.replace("SPAN", f"{seconds}s")
+        return {sample.labels.get("pool", ""): sample.value for sample in prometheus.query(expanded)}
 
     pools = _pools({name: by_pool(query) for name, query in FIGURES.items()})
-    place = {pool.pool: number for number, pool in enumerate(pools)}
+    pool_order = {pool.pool: number for number, pool in enumerate(pools)}
 
-    def in_order(lines: list[TimeSeries]) -> list[TimeSeries]:
+    def in_order(series_list: list[TimeSeries]) -> list[TimeSeries]:
         """Orders pools as in the table and engines by number, so that a colour has the same meaning in each chart."""
-        return sorted(lines, key=lambda line: _order(place, line.labels.get("pool", ""), line.labels.get("engine", "")))
+        return sorted(
+            series_list,
+            key=lambda series: _order(pool_order, series.labels.get("pool", ""), series.labels.get("engine", "")),
+        )
 
     return ReportData(
         start_s=start_s,
         end_s=end_s,
         step_s=step_s,
         pools=pools,
-        answers=_answers(prometheus.now(ANSWERS.replace("SPAN", f"{seconds}s")), place),
-        lines={name: in_order(over(query)) for name, query in CHARTS.items()},
-        alerts=_alerts(over('ALERTS{alertstate="firing"}'), step_s),
+        answers=_answers(prometheus.query(ANSWERS.replace("SPAN", f"{seconds}s")), pool_order),
+        lines={name: in_order(query_range(query)) for name, query in CHARTS.items()},
+        alerts=_alerts(query_range('ALERTS{alertstate="firing"}'), step_s),
         marks=tuple(
-            AlertSpan(line.labels.get("text", ""), start, end)
-            for line in over("manyeyes_annotation")
-            for start, end in alert_spans(line.points, step_s)
+            AlertSpan(series.labels.get("text", ""), start, end)
+            for series in query_range("manyeyes_annotation")
+            for start, end in alert_spans(series.points, step_s)
         ),
     )
 
@@ -125,7 +128,7 @@ FIGURES = {
     "counted": _increase("manyeyes_requests_total", '{status=~"[235].."}'),
     "answered": _increase("manyeyes_requests_total", '{status=~"[23].."}'),
     "in_time": _increase("manyeyes_requests_within_slo_total"),
-    "fell_back": _increase("manyeyes_fallbacks_total"),
+    "fallbacks": _increase("manyeyes_fallbacks_total"),
     "p50": _quantile(0.5, "manyeyes_request_duration_seconds"),
     "p95": _quantile(0.95, "manyeyes_request_duration_seconds"),
     "p99": _quantile(0.99, "manyeyes_request_duration_seconds"),
@@ -139,46 +142,46 @@ MIN_REQUESTS = 0.5
 """`increase` extrapolates, so less than half a request counts as none."""
 
 
-def _pools(found: dict[str, dict[str, float]]) -> tuple[PoolFigures, ...]:
+def _pools(figures: dict[str, dict[str, float]]) -> tuple[PoolFigures, ...]:
     # Requests that were refused before a pool was chosen have no pool.
-    known = {name for name in (*found["success_promised"], *found["requests"]) if name}
-    names = sorted(known, key=lambda name: (-found["requests"].get(name, 0.0), name))
+    pool_names = {name for name in (*figures["success_promised"], *figures["requests"]) if name}
+    names = sorted(pool_names, key=lambda name: (-figures["requests"].get(name, 0.0), name))
     return tuple(
-        _pool_figures(name, {key: values[name] for key, values in found.items() if name in values}) for name in names
+        _pool_figures(name, {key: values[name] for key, values in figures.items() if name in values}) for name in names
     )
 
 
-def _pool_figures(pool: str, seen: dict[str, float]) -> PoolFigures:
-    counted, answered = seen.get("counted", 0.0), seen.get("answered", 0.0)
+def _pool_figures(pool: str, values: dict[str, float]) -> PoolFigures:
+    counted, answered = values.get("counted", 0.0), values.get("answered", 0.0)
     return PoolFigures(
         pool=pool,
-        requests=seen.get("requests", 0.0),
-        answered=1 - seen.get("failed", 0.0) / counted if counted >= MIN_REQUESTS else None,
-        answered_promised=seen.get("success_promised"),
-        in_time=min(1.0, seen.get("in_time", 0.0) / answered) if answered >= MIN_REQUESTS else None,
-        in_time_promised=seen.get("in_time_promised"),
-        objective_s=seen.get("objective_s"),
-        p50_s=seen.get("p50"),
-        p95_s=seen.get("p95"),
-        p99_s=seen.get("p99"),
-        first_token_p95_s=seen.get("first_token_p95"),
-        fell_back=seen.get("fell_back", 0.0),
+        requests=values.get("requests", 0.0),
+        answered=1 - values.get("failed", 0.0) / counted if counted >= MIN_REQUESTS else None,
+        answered_promised=values.get("success_promised"),
+        in_time=min(1.0, values.get("in_time", 0.0) / answered) if answered >= MIN_REQUESTS else None,
+        in_time_promised=values.get("in_time_promised"),
+        objective_s=values.get("objective_s"),
+        p50_s=values.get("p50"),
+        p95_s=values.get("p95"),
+        p99_s=values.get("p99"),
+        first_token_p95_s=values.get("first_token_p95"),
+        fallbacks=values.get("fallbacks", 0.0),
     )
 
 
-def _answers(found: Sequence[InstantSample], place: dict[str, int]) -> tuple[tuple[str, str, float], ...]:
-    rows = [(one.labels["pool"], one.labels["engine"], one.value) for one in found]
-    return tuple(sorted(rows, key=lambda row: _order(place, row[0], row[1])))
+def _answers(samples: Sequence[InstantSample], pool_order: dict[str, int]) -> tuple[tuple[str, str, float], ...]:
+    rows = [(sample.labels["pool"], sample.labels["engine"], sample.value) for sample in samples]
+    return tuple(sorted(rows, key=lambda row: _order(pool_order, row[0], row[1])))
 
 
-def _order(place: dict[str, int], pool: str, engine: str) -> tuple[int, str, int, str]:
+def _order(pool_order: dict[str, int], pool: str, engine: str) -> tuple[int, str, int, str]:
     """Sort key; gpu-2 comes before gpu-10."""
-    return place.get(pool, len(place)), pool, len(engine), engine
+    return pool_order.get(pool, len(pool_order)), pool, len(engine), engine
 
 
 def _alerts(lines: Sequence[TimeSeries], step_s: float) -> tuple[AlertSpan, ...]:
     """Each span in which an alert fired, latest first."""
-    made = [
+    spans = [
         AlertSpan(
             line.labels.get("alertname", "?"),
             start,
@@ -188,28 +191,28 @@ def _alerts(lines: Sequence[TimeSeries], step_s: float) -> tuple[AlertSpan, ...]
         for line in lines
         for start, end in alert_spans(line.points, step_s)
     ]
-    return tuple(sorted(made, key=lambda span: span.start_s, reverse=True))
+    return tuple(sorted(spans, key=lambda span: span.start_s, reverse=True))
 
 
 def alert_spans(points: Sequence[tuple[float, float]], step_s: float) -> list[tuple[float, float]]:
     """The spans with samples. A series that reappears begins another span."""
-    found: list[tuple[float, float]] = []
+    spans: list[tuple[float, float]] = []
     for at, _ in points:
-        if found and at - found[-1][1] <= 2.5 * step_s:
-            found[-1] = (found[-1][0], at)
+        if spans and at - spans[-1][1] <= 2.5 * step_s:
+            spans[-1] = (spans[-1][0], at)
         else:
-            found.append((at, at))
-    return found
+            spans.append((at, at))
+    return spans
 
 
 NO_REQUESTS = "no requests"
 
 
-def verdict(about: ReportData) -> tuple[str, bool | None]:
+def verdict(report_data: ReportData) -> tuple[str, bool | None]:
     """The headline, and whether all objectives are met; None without requests."""
-    asked = [pool for pool in about.pools if pool.meets_objectives is not None]
-    missed = [pool for pool in asked if pool.meets_objectives is False]
-    if not asked:
+    measured = [pool for pool in report_data.pools if pool.meets_objectives is not None]
+    missed = [pool for pool in measured if pool.meets_objectives is False]
+    if not measured:
         return "No requests", None
     if not missed:
         return "All objectives met", True
@@ -217,38 +220,41 @@ def verdict(about: ReportData) -> tuple[str, bool | None]:
     return f"Objective{'' if len(missed) == 1 else 's'} missed: {names}", False
 
 
-def period(about: ReportData) -> str:
+def period(report_data: ReportData) -> str:
     """Start and end, in the host's time zone."""
-    start, end = (datetime.fromtimestamp(at).astimezone() for at in (about.start_s, about.end_s))
+    start, end = (datetime.fromtimestamp(at).astimezone() for at in (report_data.start_s, report_data.end_s))
     same_day = start.date() == end.date()
     return f"{start:%d %B %Y, %H:%M} to {format(end, '%H:%M' if same_day else '%d %B, %H:%M')} {end:%Z}"
 
 
-def cards(about: ReportData) -> list[tuple[str, str]]:
+def cards(report_data: ReportData) -> list[tuple[str, str]]:
     """(figure, description) of each card."""
-    requests = sum(pool.requests for pool in about.pools)
-    hours = (about.end_s - about.start_s) / 3600
-    worst = max((pool.p95_s for pool in about.pools if pool.p95_s is not None), default=None)
-    answered, in_time = _mean(about, "answered"), _mean(about, "in_time")
+    requests = sum(pool.requests for pool in report_data.pools)
+    hours = (report_data.end_s - report_data.start_s) / 3600
+    slowest_s = max((pool.p95_s for pool in report_data.pools if pool.p95_s is not None), default=None)
+    answered, in_time = _mean(report_data, "answered"), _mean(report_data, "in_time")
     return [
         (format_count(requests), f"requests, {requests / hours / 3600:.1f} per second"),
         (format_percent(answered), "answered without 5xx"),
         (format_percent(in_time), "of the answers within their objective"),
-        (format_seconds(worst), "P95 of complete answers, slowest pool"),
-        (str(len(about.alerts)), "times an alert fired" if len(about.alerts) != 1 else "time an alert fired"),
+        (format_seconds(slowest_s), "P95 of complete answers, slowest pool"),
+        (
+            str(len(report_data.alerts)),
+            "times an alert fired" if len(report_data.alerts) != 1 else "time an alert fired",
+        ),
     ]
 
 
-def _mean(about: ReportData, figure: str) -> float | None:
+def _mean(report_data: ReportData, figure: str) -> float | None:
     """Mean over all pools, weighted by their requests."""
-    known = [(getattr(pool, figure), pool.requests) for pool in about.pools if getattr(pool, figure) is not None]
-    weight = sum(requests for _, requests in known)
-    return sum(value * requests for value, requests in known) / weight if weight else None
+    values = [(getattr(pool, figure), pool.requests) for pool in report_data.pools if getattr(pool, figure) is not None]
+    weight = sum(requests for _, requests in values)
+    return sum(value * requests for value, requests in values) / weight if weight else None
 
 
 def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
     """(figure, objective, CSS class) of each column."""
-    kept = {True: ("met", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
+    verdict_text = {True: ("met", "good"), False: ("missed", "bad"), None: (NO_REQUESTS, "")}[pool.meets_objectives]
     return [
         (format_count(pool.requests), "", ""),
         (
@@ -265,8 +271,8 @@ def row(pool: PoolFigures) -> list[tuple[str, str, str]]:
         (format_seconds(pool.p95_s), "", ""),
         (format_seconds(pool.p99_s), "", ""),
         (format_seconds(pool.first_token_p95_s), "", ""),
-        (format_count(pool.fell_back), "", ""),
-        (kept[0], "", kept[1]),
+        (format_count(pool.fallbacks), "", ""),
+        (verdict_text[0], "", verdict_text[1]),
     ]
 
 
@@ -277,8 +283,8 @@ def _promised(share: float | None) -> str:
     return f"objective {100 * share:g}\u00a0%" if share is not None else ""
 
 
-def _class(seen: float | None, promised: float | None) -> str:
-    return "bad" if seen is not None and promised is not None and seen < promised else ""
+def _class(value: float | None, promised: float | None) -> str:
+    return "bad" if value is not None and promised is not None and value < promised else ""
 
 
 def format_count(value: float) -> str:
@@ -290,8 +296,8 @@ def format_percent(share: float | None) -> str:
     if share is None:
         return "–"
     digits = 1 if share < 0.999 else 2
-    shown = f"{100 * share:.{digits}f}"
-    return "99.99 %" if share < 1 and float(shown) == 100 else f"{shown if share < 1 else '100'} %"
+    text = f"{100 * share:.{digits}f}"
+    return "99.99 %" if share < 1 and float(text) == 100 else f"{text if share < 1 else '100'} %"
 
 
 def format_seconds(value: float | None) -> str:

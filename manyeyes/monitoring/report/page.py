@@ -31,11 +31,11 @@ class RenderedChart:
 
 
 def draw_time_chart(
-    about: ReportData,
+    report_data: ReportData,
     title: str,
     unit: str,
     lines: Sequence[RenderedChart],
-    most: float | None = None,
+    max_value: float | None = None,
     objectives: Sequence[float] = (),
     emulated: bool = False,
 ) -> str:
@@ -43,52 +43,52 @@ def draw_time_chart(
     shown = sorted(sorted(lines, key=lambda line: -line.peak)[:MAX_LINES], key=lambda line: lines.index(line))
     if not any(line.points for line in shown):
         return ""
-    reached = max(line.peak for line in shown)
-    near = [one for one in objectives if one <= 3 * reached]
-    high = most or _round_up(max([reached, *near]) * 1.08)
-    plot = Plot(about.start_s, about.end_s, high, unit, "", title)
-    _behind(plot, about.marks, "mark-span", about)
-    _behind(plot, about.alerts, "alert-span", about)
-    for objective in sorted(set(near)):
-        _objective(plot, objective, unit)
+    peak = max(line.peak for line in shown)
+    near_objectives = [objective for objective in objectives if objective <= 3 * peak]
+    high = max_value or _round_up(max([peak, *near_objectives]) * 1.08)
+    plot = Plot(report_data.start_s, report_data.end_s, high, unit, "", title)
+    _draw_spans(plot, report_data.marks, "mark-span", report_data)
+    _draw_spans(plot, report_data.alerts, "alert-span", report_data)
+    for objective in sorted(set(near_objectives)):
+        _draw_objective(plot, objective, unit)
     for number, line in enumerate(shown):
-        for piece in pieces(line.points, about.step_s):
+        for piece in pieces(line.points, report_data.step_s):
             plot.line(piece, f"line c{number % COLOURS}")
-    for at, text in clock(about.start_s, about.end_s):
+    for at, text in clock(report_data.start_s, report_data.end_s):
         plot.text(plot.x(at), HEIGHT - BOTTOM + 17, text)
     legend = "".join(
         f'<span class="key"><i class="k{number % COLOURS}"></i>{html.escape(line.name)} <b>{_short(line.points[-1][1])}</b></span>'
         for number, line in enumerate(shown)
         if line.points
     )
-    left_out = f'<span class="key">and {len(lines) - len(shown)} more</span>' if len(lines) > len(shown) else ""
-    return f'{plot.svg(emulated)}<div class="legend">{legend}{left_out}</div>'
+    omitted = f'<span class="key">and {len(lines) - len(shown)} more</span>' if len(lines) > len(shown) else ""
+    return f'{plot.svg(emulated)}<div class="legend">{legend}{omitted}</div>'
 
 
 def pieces(points: Sequence[tuple[float, float]], step_s: float) -> list[list[tuple[float, float]]]:
     """The pieces of a line, split where samples are missing."""
-    found: list[list[tuple[float, float]]] = []
+    segments: list[list[tuple[float, float]]] = []
     for at, value in points:
-        if not found or at - found[-1][-1][0] > 2.5 * step_s:
-            found.append([])
-        found[-1].append((at, value))
+        if not segments or at - segments[-1][-1][0] > 2.5 * step_s:
+            segments.append([])
+        segments[-1].append((at, value))
     # A single point would be invisible.
-    return [piece if len(piece) > 1 else [piece[0], (piece[0][0] + step_s / 2, piece[0][1])] for piece in found]
+    return [piece if len(piece) > 1 else [piece[0], (piece[0][0] + step_s / 2, piece[0][1])] for piece in segments]
 
 
-def _behind(plot: Plot, spans: Sequence[AlertSpan], style: str, about: ReportData) -> None:
+def _draw_spans(plot: Plot, spans: Sequence[AlertSpan], style: str, report_data: ReportData) -> None:
     for span in spans:
-        left, right = plot.x(max(span.start_s, about.start_s)), plot.x(min(span.end_s, about.end_s))
+        left_x, right_x = plot.x(max(span.start_s, report_data.start_s)), plot.x(min(span.end_s, report_data.end_s))
         plot.parts.append(
-            f'<rect x="{left:.1f}" y="{TOP}" width="{max(2.0, right - left):.1f}" height="{HEIGHT - TOP - BOTTOM}" class="{style}">'
+            f'<rect x="{left_x:.1f}" y="{TOP}" width="{max(2.0, right_x - left_x):.1f}" height="{HEIGHT - TOP - BOTTOM}" class="{style}">'
             f"<title>{html.escape(span.text)}</title></rect>"
         )
 
 
-def _objective(plot: Plot, value: float, unit: str) -> None:
-    at = plot.y(value)
-    plot.parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="slo"/>')
-    plot.text(WIDTH - RIGHT, at - 5, f"objective {value:g} {unit}", "label", "end")
+def _draw_objective(plot: Plot, value: float, unit: str) -> None:
+    y = plot.y(value)
+    plot.parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="slo"/>')
+    plot.text(WIDTH - RIGHT, y - 5, f"objective {value:g} {unit}", "label", "end")
 
 
 def clock(
@@ -103,9 +103,9 @@ def clock(
     shift = local(start_s).utcoffset()
     offset = shift.total_seconds() if shift else 0.0
     first = math.ceil((start_s + offset) / step) * step - offset
-    form = "%H:%M" if span <= 86_400 else "%a %H:%M" if step < 86_400 else "%d %b"
+    time_format = "%H:%M" if span <= 86_400 else "%a %H:%M" if step < 86_400 else "%d %b"
     times = [first + number * step for number in range(8) if first + number * step <= end_s]
-    return [(at, format(local(at), form)) for at in times]
+    return [(at, format(local(at), time_format)) for at in times]
 
 
 def _round_up(value: float) -> float:
@@ -126,15 +126,15 @@ EVENTS_SHOWN = 60
 Events = Sequence[tuple[datetime, str]]
 
 
-def render_report(about: ReportData, cluster: str, events: Events, notices: Sequence[str], command: str) -> str:
+def render_report(report_data: ReportData, cluster: str, events: Events, notices: Sequence[str], command: str) -> str:
     """`notices`: remarks shown above the figures, for example that engines are emulated; `events`: newest first."""
     emulated = any("emulated" in notice for notice in notices)
     badge = '<span class="badge">emulated</span>' if emulated else ""
-    headline, good = figures.verdict(about)
-    mood = {True: "good", False: "bad", None: ""}[good]
+    headline, is_met = figures.verdict(report_data)
+    css_class = {True: "good", False: "bad", None: ""}[is_met]
     cards = "".join(
-        f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(what)}</span></div>'
-        for figure, what in figures.cards(about)
+        f'<div class="card"><b>{html.escape(figure)}</b><span>{html.escape(description)}</span></div>'
+        for figure, description in figures.cards(report_data)
     )
     notes = "".join(f'<p class="emulated">{html.escape(line)}</p>' for line in notices)
     return f"""<!doctype html>
@@ -144,27 +144,27 @@ def render_report(about: ReportData, cluster: str, events: Events, notices: Sequ
 <title>{html.escape(cluster)}: {html.escape(headline)}</title>
 <style>{STYLE}{MORE_STYLE}</style>
 <main>
-<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(figures.period(about))} {badge}</p><h1 class="{mood}">{html.escape(headline)}</h1></header>
+<header><p class="eyebrow">{html.escape(cluster)} · {html.escape(figures.period(report_data))} {badge}</p><h1 class="{css_class}">{html.escape(headline)}</h1></header>
 {notes}
 <section class="cards">{cards}</section>
 <h2>Results and objectives</h2>
-<div class="wide">{_table(about)}</div>
+<div class="wide">{_table(report_data)}</div>
 <h2>Over time</h2>
-<p class="source">{_legend(about)} The number next to each name is its last value.</p>
-<section class="charts">{_charts(about, emulated)}</section>
+<p class="source">{_legend(report_data)} The number next to each name is its last value.</p>
+<section class="charts">{_charts(report_data, emulated)}</section>
 <h2>Requests by engine</h2>
-<div class="wide">{_engines(about)}</div>
+<div class="wide">{_engines(report_data)}</div>
 <h2>Alerts that fired</h2>
-{_alerts(about)}
+{_alerts(report_data)}
 <h2>Events</h2>
-{_events(about, events)}
+{_events(report_data, events)}
 <footer>Made with <code>{html.escape(command)}</code> from the cluster's Prometheus. The table covers the whole time. In the charts, rates are over one minute, and shares and percentiles over five minutes.</footer>
 </main>
 </html>
 """
 
 
-def _table(about: ReportData) -> str:
+def _table(report_data: ReportData) -> str:
     heads = "".join(f"<th>{title}</th>" for title in figures.COLUMNS)
     body = "".join(
         f"<tr><th>{html.escape(pool.pool)}</th>"
@@ -173,36 +173,36 @@ def _table(about: ReportData) -> str:
             for figure, note, kind in figures.row(pool)
         )
         + "</tr>"
-        for pool in about.pools
+        for pool in report_data.pools
     )
     return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _legend(about: ReportData) -> str:
-    if not about.marks:
+def _legend(report_data: ReportData) -> str:
+    if not report_data.marks:
         return "Red spans show when an alert fired."
-    marks = sorted(about.marks, key=lambda one: one.start_s)
-    listed = "; ".join(f"{html.escape(one.text)} ({_time(one.start_s)[:5]})" for one in marks)
-    return f"Blue spans are marks: {listed}. Red spans are alerts."
+    marks = sorted(report_data.marks, key=lambda mark: mark.start_s)
+    mark_texts = "; ".join(f"{html.escape(mark.text)} ({_time(mark.start_s)[:5]})" for mark in marks)
+    return f"Blue spans are marks: {mark_texts}. Red spans are alerts."
 
 
-def _charts(about: ReportData, emulated: bool) -> str:
-    several = len(about.pools) > 1
+def _charts(report_data: ReportData, emulated: bool) -> str:
+    has_several_pools = len(report_data.pools) > 1
 
-    def pools(name: str, word: str = "") -> list[RenderedChart]:
-        return [_figure(line, word, several) for line in about.lines[name]]
+    def pools(name: str, label: str = "") -> list[RenderedChart]:
+        return [_figure(line, label, has_several_pools) for line in report_data.lines[name]]
 
     def draw(
         title: str,
         unit: str,
         lines: Sequence[RenderedChart],
-        most: float | None = None,
+        max_value: float | None = None,
         objectives: Sequence[float] = (),
     ) -> str:
-        return draw_time_chart(about, title, unit, lines, most, objectives, emulated)
+        return draw_time_chart(report_data, title, unit, lines, max_value, objectives, emulated)
 
-    objectives = [pool.objective_s for pool in about.pools if pool.objective_s]
-    made = (
+    objectives = [pool.objective_s for pool in report_data.pools if pool.objective_s]
+    charts = (
         ("Requests", "Per second, by pool.", draw("Requests", "/s", pools("requests"))),
         (
             "Complete answers, P95",
@@ -222,7 +222,7 @@ def _charts(about: ReportData, emulated: bool) -> str:
         (
             "Requests of each engine",
             "Per second. The lines of one pool are close together if the load is balanced.",
-            draw("Requests of each engine", "/s", [_engine(line) for line in about.lines["engines"]]),
+            draw("Requests of each engine", "/s", [_engine(line) for line in report_data.lines["engines"]]),
         ),
         (
             "Waiting and hidden",
@@ -235,30 +235,32 @@ def _charts(about: ReportData, emulated: bool) -> str:
             draw(
                 "From caches",
                 "%",
-                [_percent(line) for line in pools("prefix", "tokens") + pools("pictures", "images")],
-                most=100,
+                [_percent(line) for line in pools("prefix", "tokens") + pools("images", "images")],
+                max_value=100,
             ),
         ),
         (
             "KV cache",
             "Used by running requests, in percent. Above 90 the next requests wait.",
-            draw("KV cache", "%", [_percent(_engine(line)) for line in about.lines["kv"]], most=100),
+            draw("KV cache", "%", [_percent(_engine(line)) for line in report_data.lines["kv"]], max_value=100),
         ),
         ("Generated tokens", "Per second: the work done.", draw("Generated tokens", "tokens/s", pools("tokens"))),
         ("Engines up", "Engines that receive new requests.", draw("Engines up", "engines", pools("up"))),
     )
     return "".join(
-        f"<figure><figcaption><b>{name}</b> {html.escape(text)}</figcaption>{drawn or EMPTY}</figure>"
-        for name, text, drawn in made
+        f"<figure><figcaption><b>{name}</b> {html.escape(text)}</figcaption>{chart or EMPTY_CHART}</figure>"
+        for name, text, chart in charts
     )
 
 
-EMPTY = '<p class="empty">Nothing to draw: no requests, or Prometheus has no samples of this time.</p>'
+EMPTY_CHART = '<p class="empty">Nothing to draw: no requests, or Prometheus has no samples of this time.</p>'
 
 
-def _figure(line: TimeSeries, word: str, several: bool) -> RenderedChart:
+def _figure(line: TimeSeries, label: str, has_several_pools: bool) -> RenderedChart:
     pool = line.labels.get("pool", "")
-    return RenderedChart(" ".join(part for part in (pool if several or not word else "", word) if part), line.points)
+    return RenderedChart(
+        " ".join(part for part in (pool if has_several_pools or not label else "", label) if part), line.points
+    )
 
 
 def _engine(line: TimeSeries) -> RenderedChart:
@@ -269,40 +271,40 @@ def _percent(line: RenderedChart) -> RenderedChart:
     return RenderedChart(line.name, tuple((at, 100 * value) for at, value in line.points))
 
 
-def _engines(about: ReportData) -> str:
-    whole: dict[str, float] = {}
-    for pool, _, requests in about.answers:
-        whole[pool] = whole.get(pool, 0.0) + requests
+def _engines(report_data: ReportData) -> str:
+    totals: dict[str, float] = {}
+    for pool, _, requests in report_data.answers:
+        totals[pool] = totals.get(pool, 0.0) + requests
     rows = "".join(
         f"<tr><th>{html.escape(engine)}<small>{html.escape(pool)}</small></th><td>{figures.format_count(requests)}</td>"
-        f"<td>{figures.format_percent(share) if whole[pool] else '–'}</td>"
+        f"<td>{figures.format_percent(share) if totals[pool] else '–'}</td>"
         f'<td class="bar-cell"><span class="share-bar" style="width:{100 * share:.1f}%"></span></td></tr>'
-        for pool, engine, requests in about.answers
-        for share in [requests / whole[pool] if whole[pool] else 0.0]
+        for pool, engine, requests in report_data.answers
+        for share in [requests / totals[pool] if totals[pool] else 0.0]
     )
     return f'<table class="engines"><thead><tr><th>engine</th><th>requests</th><th>of its pool</th><th></th></tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _alerts(about: ReportData) -> str:
-    if not about.alerts:
+def _alerts(report_data: ReportData) -> str:
+    if not report_data.alerts:
         return '<p class="source">None.</p>'
     rows = "".join(
-        f"<tr><th>{html.escape(one.text)}<small>{html.escape(one.note)}</small></th><td>{_time(one.start_s)}</td>"
-        f"<td>{'still' if about.end_s - one.end_s < 3 * about.step_s else figures.format_duration(one.end_s - one.start_s)}</td></tr>"
-        for one in about.alerts
+        f"<tr><th>{html.escape(span.text)}<small>{html.escape(span.note)}</small></th><td>{_time(span.start_s)}</td>"
+        f"<td>{'still' if report_data.end_s - span.end_s < 3 * report_data.step_s else figures.format_duration(span.end_s - span.start_s)}</td></tr>"
+        for span in report_data.alerts
     )
     return f'<div class="wide"><table><thead><tr><th></th><th>from</th><th>lasted</th></tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _events(about: ReportData, events: Events) -> str:
+def _events(report_data: ReportData, events: Events) -> str:
     """Events of the report's time from the controller, which stores the last 500 and loses them when it restarts."""
-    inside = [(at, text) for at, text in events if about.start_s <= at.timestamp() <= about.end_s]
-    if not inside:
+    shown_events = [(at, text) for at, text in events if report_data.start_s <= at.timestamp() <= report_data.end_s]
+    if not shown_events:
         return '<p class="source">The controller has no events of this time.</p>'
     rows = "".join(
-        f"<li><time>{_time(at.timestamp())}</time>{html.escape(text)}</li>" for at, text in inside[:EVENTS_SHOWN]
+        f"<li><time>{_time(at.timestamp())}</time>{html.escape(text)}</li>" for at, text in shown_events[:EVENTS_SHOWN]
     )
-    more = f"<li>and {len(inside) - EVENTS_SHOWN} earlier events</li>" if len(inside) > EVENTS_SHOWN else ""
+    more = f"<li>and {len(shown_events) - EVENTS_SHOWN} earlier events</li>" if len(shown_events) > EVENTS_SHOWN else ""
     return f'<ul class="events">{rows}{more}</ul>'
 
 

@@ -28,34 +28,37 @@ from manyeyes.render.kubernetes.pod_spec import (
 )
 from manyeyes.render.multi_node_clusters import EngineGroup, group_engines
 
-POOL, SHAPE, FLAVOUR, TAKES = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
+POOL, GROUP, FLAVOUR, CAPACITY = "manyeyes.pool", "manyeyes.shape", "manyeyes.flavour", "manyeyes.takes"
 SCRIPTS_DIR = "/manyeyes"
 STARTS_WITHIN_S = {"cuda": 1800, "cpu": 300, "emulated": 300}
 """Equal to Compose's start_period."""
-ASK_EVERY_S = 5
+PROBE_INTERVAL_S = 5
 CACHE_GB = 20
-ASKED_AGAIN_S = 3
+DNS_RETRY_S = 3
 """nginx queries DNS again after its answer has expired, with a timeout of 2 s."""
 
 
 def pools(cluster: PlacedCluster) -> list[Json]:
-    found = group_engines(cluster)
+    groups = group_engines(cluster)
     documents = []
     for pool in cluster.pools:
-        own = [shape for shape in found if shape.pool is pool]
-        if own:
+        pool_groups = [group for group in groups if group.pool is pool]
+        if pool_groups:
             documents += _services(cluster, pool)
             documents.append(disruption_budget(pool.name, {POOL: pool.name}, labels("engine")))
-            documents += [engine_deployment(cluster, shape) for shape in own]
+            documents += [engine_deployment(cluster, group) for group in pool_groups]
     return documents
 
 
 def _services(cluster: PlacedCluster, pool: Pool) -> list[Json]:
     """A Service with all engines of the pool. If their capacities differ, also a Service for each capacity."""
     services = [_service(pool.name, {POOL: pool.name})]
-    found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
-    if len(found) > 1:
-        services += [_service(f"{pool.name}-c{most}", {POOL: pool.name, TAKES: str(most)}) for most in found]
+    capacity_list = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
+    if len(capacity_list) > 1:
+        services += [
+            _service(f"{pool.name}-c{capacity}", {POOL: pool.name, CAPACITY: str(capacity)})
+            for capacity in capacity_list
+        ]
     return services
 
 
@@ -68,21 +71,21 @@ def _service(name: str, selector: dict[str, str]) -> Json:
             "selector": selector,
             "ports": [{"name": "http", "port": ENGINE_PORT, "targetPort": "http"}],
         },
-        marked=labels("engine") | {POOL: selector[POOL]},
+        object_labels=labels("engine") | {POOL: selector[POOL]},
     )
 
 
-def engine_deployment(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    marks = {POOL: shape.pool.name, SHAPE: str(shape.number)}
-    marked = labels("engine") | marks
+def engine_deployment(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    selector = {POOL: group.pool.name, GROUP: str(group.number)}
+    object_labels = labels("engine") | selector
     return deployment(
-        shape.name,
-        shape.count,
-        marks,
-        _pod(cluster, shape),
-        marked,
-        pod_labels=marked | {FLAVOUR: shape.engine.flavour, TAKES: str(shape.most)},
-        progressDeadlineSeconds=STARTS_WITHIN_S[shape.engine.flavour] + 600,
+        group.name,
+        group.count,
+        selector,
+        _pod(cluster, group),
+        object_labels,
+        pod_labels=object_labels | {FLAVOUR: group.engine.flavour, CAPACITY: str(group.max_in_flight)},
+        progressDeadlineSeconds=STARTS_WITHIN_S[group.engine.flavour] + 600,
         # One pod after the other and no surge pod: there is no spare GPU.
         strategy={"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
     )
@@ -94,34 +97,34 @@ def leaves_within_s(cluster: PlacedCluster) -> int:
 
 
 def _announced_s(cluster: PlacedCluster) -> int:
-    return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_interval_s + ASKED_AGAIN_S
+    return cluster.kubernetes.dns_cache_s + cluster.kubernetes.resolve_interval_s + DNS_RETRY_S
 
 
-def _pod(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    vllm = shape.engine.flavour != "emulated"
-    more: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
-    if shape.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
-        more["runtimeClassName"] = cluster.kubernetes.runtime_class
-    more["topologySpreadConstraints"] = spread_over_nodes({POOL: shape.pool.name})
-    if vllm:
-        more["initContainers"] = [models.wait(cluster, shape)]
-    more["containers"] = [_container(cluster, shape)]
-    more["volumes"] = [
+def _pod(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    is_vllm = group.engine.flavour != "emulated"
+    fields: Json = {"terminationGracePeriodSeconds": leaves_within_s(cluster)}
+    if group.engine.flavour == "cuda" and cluster.kubernetes.runtime_class:
+        fields["runtimeClassName"] = cluster.kubernetes.runtime_class
+    fields["topologySpreadConstraints"] = spread_over_nodes({POOL: group.pool.name})
+    if is_vllm:
+        fields["initContainers"] = [models.wait(cluster, group)]
+    fields["containers"] = [_container(cluster, group)]
+    fields["volumes"] = [
         {"name": "scripts", "configMap": {"name": "engine-pod"}},
         empty_dir("tmp", 2),
     ]
-    if vllm:
-        more["volumes"] += [
+    if is_vllm:
+        fields["volumes"] += [
             models.volume(read_only=True),
             models.code_volume(),
             empty_dir("cache", CACHE_GB),
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(shm_gb(shape.engine))}},
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": memory(shm_gb(group.engine))}},
         ]
-    return pod(OWN_USER, **more)
+    return pod(OWN_USER, **fields)
 
 
-def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    engine, pool = shape.engine, shape.pool
+def _container(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    engine, pool = group.engine, group.pool
     mounts: list[Json] = [
         {"name": "scripts", "mountPath": SCRIPTS_DIR, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},
@@ -138,11 +141,11 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "imagePullPolicy": "IfNotPresent",
         # Kubernetes expands $(...) as a variable.
         "args": [flag.replace("$(", "$$(") for flag in serve_flags(cluster, engine)],
-        "env": environment(environment_of(cluster, pool, engine) | _without_a_name(shape)),
+        "env": environment(environment_of(cluster, pool, engine) | _user_environment(group)),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
-        "resources": _resources(cluster, shape),
+        "resources": _resources(cluster, group),
         "securityContext": restricted_security(),
-        "startupProbe": _startup(cluster, shape),
+        "startupProbe": _startup(cluster, group),
         "readinessProbe": _readiness(cluster),
         **_liveness(cluster),
         "lifecycle": {
@@ -161,26 +164,26 @@ def _container(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     }
 
 
-def _without_a_name(shape: EngineGroup) -> dict[str, str]:
+def _user_environment(group: EngineGroup) -> dict[str, str]:
     """Environment for a user without an entry in /etc/passwd, which PyTorch reads. It can write to /cache and /tmp
     only.
 
     vLLM imports media_memory.py from PYTHONPATH.
     """
-    if shape.engine.flavour == "emulated":
+    if group.engine.flavour == "emulated":
         return {}
     return {"PYTHONPATH": SCRIPTS_DIR, "LOGNAME": "engine", "XDG_CACHE_HOME": f"{CACHE_DIR}/xdg"}
 
 
-def _resources(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    engine = shape.engine
+def _resources(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    engine = group.engine
     cores = {
         "cuda": cluster.kubernetes.engine_cores,
-        "cpu": float(1 if shape.pool.is_tiny else cluster.cpu_threads),
+        "cpu": float(1 if group.pool.is_tiny else cluster.cpu_threads),
         "emulated": 0.25,
     }[engine.flavour]
     # /dev/shm counts as memory of the pod.
-    gb = memory_gb(engine, shape.pool) + (shm_gb(shape.engine) if engine.flavour != "emulated" else 0)
+    gb = memory_gb(engine, group.pool) + (shm_gb(group.engine) if engine.flavour != "emulated" else 0)
     gpus = {cluster.kubernetes.gpu_resource: str(engine.parallel)} if engine.flavour == "cuda" else {}
     return {
         "requests": {"cpu": f"{cores:g}", "memory": memory(gb), **gpus},
@@ -188,21 +191,21 @@ def _resources(cluster: PlacedCluster, shape: EngineGroup) -> Json:
     }
 
 
-def _startup(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    rules = cluster.controller
+def _startup(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    controller = cluster.controller
     command = [
         "python3",
         f"{SCRIPTS_DIR}/startup_probe.py",
-        shape.pool.name,
-        f"--timeout-s={rules.warm_up_timeout_s:g}",
+        group.pool.name,
+        f"--timeout-s={controller.warm_up_timeout_s:g}",
     ]
-    if shape.pool.media.images_per_prompt == 0:
+    if group.pool.media.images_per_prompt == 0:
         command.append("--no-picture")
     return {
         "exec": {"command": command},
-        "periodSeconds": ASK_EVERY_S,
-        "timeoutSeconds": ceil(rules.warm_up_timeout_s) + 5,
-        "failureThreshold": STARTS_WITHIN_S[shape.engine.flavour] // ASK_EVERY_S,
+        "periodSeconds": PROBE_INTERVAL_S,
+        "timeoutSeconds": ceil(controller.warm_up_timeout_s) + 5,
+        "failureThreshold": STARTS_WITHIN_S[group.engine.flavour] // PROBE_INTERVAL_S,
     }
 
 
@@ -211,27 +214,27 @@ def _readiness(cluster: PlacedCluster) -> Json:
 
     A dead engine refuses the connection immediately.
     """
-    rules = cluster.controller
+    controller = cluster.controller
     return {
         "httpGet": {"path": "/health", "port": "http"},
-        "periodSeconds": ceil(rules.probe_interval_s),
-        "timeoutSeconds": ceil(rules.probe_timeout_s),
-        "failureThreshold": rules.fall,
-        "successThreshold": rules.rise,
+        "periodSeconds": ceil(controller.probe_interval_s),
+        "timeoutSeconds": ceil(controller.probe_timeout_s),
+        "failureThreshold": controller.fall,
+        "successThreshold": controller.rise,
     }
 
 
 def _liveness(cluster: PlacedCluster) -> Json:
     """Restarts an engine that has not answered for restart_hung_after_s."""
-    rules = cluster.controller
-    if rules.restart_hung_after_s is None:
+    controller = cluster.controller
+    if controller.restart_hung_after_s is None:
         return {}
-    timeout_s = ceil(min(rules.probe_timeout_s, rules.restart_hung_after_s))
+    timeout_s = ceil(min(controller.probe_timeout_s, controller.restart_hung_after_s))
     return {
         "livenessProbe": {
             "httpGet": {"path": "/health", "port": "http"},
             "periodSeconds": 10,
             "timeoutSeconds": timeout_s,
-            "failureThreshold": max(1, ceil(rules.restart_hung_after_s / timeout_s)),
+            "failureThreshold": max(1, ceil(controller.restart_hung_after_s / timeout_s)),
         }
     }

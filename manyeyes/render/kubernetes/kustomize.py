@@ -35,13 +35,13 @@ def tree(cluster: Cluster, keys: ApiKeys = NO_KEYS, root: str = "../..") -> dict
 
     Raises PlacementError that lists what Kubernetes cannot run. `root` is the path from the tree to the repository.
     """
-    found = clusters(cluster)
-    main = next(iter(found))  # the cluster with GPUs, else the first
-    files = _base(found[main], root) | _components(found[main], root)
-    for flavour, laid_out in found.items():
-        files |= {f"engines/{flavour}/{name}": text for name, text in _engines(laid_out, keys, root).items()}
-    files |= _overlays(found[main], list(found), main)
-    files["production-stack/values.yaml"] = HEADER + plain_yaml(production_stack_values(found[main]))
+    placed_clusters = clusters(cluster)
+    main = next(iter(placed_clusters))  # the cluster with GPUs, else the first
+    files = _base(placed_clusters[main], root) | _components(placed_clusters[main], root)
+    for flavour, placed in placed_clusters.items():
+        files |= {f"engines/{flavour}/{name}": text for name, text in _engines(placed, keys, root).items()}
+    files |= _overlays(placed_clusters[main], list(placed_clusters), main)
+    files["production-stack/values.yaml"] = HEADER + plain_yaml(production_stack_values(placed_clusters[main]))
     return files
 
 
@@ -72,8 +72,8 @@ def _engines(cluster: PlacedCluster, keys: ApiKeys, root: str) -> dict[str, str]
     parts = {"pools.yaml": pools(cluster)}
     if storage := models.storage(cluster):
         parts["models.yaml"] = storage
-    if ways_out := network.of_flavour(cluster):
-        parts["network.yaml"] = ways_out
+    if egress := network.egress_policies(cluster):
+        parts["network.yaml"] = egress
     rendered = own_services.generation_files(cluster, keys)
     maps = [
         {
@@ -103,11 +103,11 @@ def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
         ),
         "keda/scaled-objects.yaml": objects(operators.scaled_objects(cluster)),
         "keda/kustomization.yaml": kustomization(
-            component=True, resources=["scaled-objects.yaml"], patches=_replicas_are_free(cluster)
+            component=True, resources=["scaled-objects.yaml"], patches=_unmanaged_replicas(cluster)
         ),
         "hpa/autoscalers.yaml": objects(operators.autoscalers(cluster)),
         "hpa/kustomization.yaml": kustomization(
-            component=True, resources=["autoscalers.yaml"], patches=_replicas_are_free(cluster)
+            component=True, resources=["autoscalers.yaml"], patches=_unmanaged_replicas(cluster)
         ),
         "hpa/prometheus-adapter-values.yaml": HEADER + plain_yaml(operators.adapter_rules()),
         "route/route.yaml": objects([http_route(cluster)]),
@@ -115,14 +115,14 @@ def _components(cluster: PlacedCluster, root: str) -> dict[str, str]:
     }
 
 
-def _replicas_are_free(cluster: PlacedCluster) -> list[Json]:
+def _unmanaged_replicas(cluster: PlacedCluster) -> list[Json]:
     """Patches that remove `replicas`, so that the next apply does not overrule the autoscaler."""
     return [
         {
-            "target": {"kind": "Deployment", "name": shape.name},
+            "target": {"kind": "Deployment", "name": group.name},
             "patch": plain_yaml([{"op": "remove", "path": "/spec/replicas"}]),
         }
-        for shape in uniform_pools(cluster)
+        for group in uniform_pools(cluster)
     ]
 
 
@@ -136,7 +136,7 @@ def _overlays(cluster: PlacedCluster, flavours: list[str], main: str) -> dict[st
             resources=engines[main],
             components=["../../monitoring", "../../keda", "../../route"],
             patches=[
-                _gateways_apart(),
+                _spread_gateways(),
                 *(
                     [
                         _patch(
@@ -161,7 +161,7 @@ def _one_gateway() -> Json:
     return _patch("Deployment", "gateway", [{"op": "replace", "path": "/spec/replicas", "value": 1}])
 
 
-def _gateways_apart() -> Json:
+def _spread_gateways() -> Json:
     path = "/spec/template/spec/topologySpreadConstraints/0/whenUnsatisfiable"
     return _patch("Deployment", "gateway", [{"op": "replace", "path": path, "value": "DoNotSchedule"}])
 
@@ -170,8 +170,8 @@ def _patch(kind: str, name: str, operations: list[Json]) -> Json:
     return {"target": {"kind": kind, "name": name}, "patch": plain_yaml(operations)}
 
 
-CHARTS_OWN = ("--host=", "--port=")
-OURS = ("--middleware=media_memory.",)
+CHART_FLAGS = ("--host=", "--port=")
+OWN_FILE_FLAGS = ("--middleware=media_memory.",)
 """Requires one of our files in the engine, which the chart does not mount."""
 
 
@@ -183,7 +183,7 @@ def production_stack_values(cluster: PlacedCluster) -> Json:
     starts `vllm serve MODEL` with --host and --port, and adds a flag for each field of vllmConfig that is set. Our
     flags are in extraArgs instead.
     """
-    models = [_model(cluster, shape) for shape in group_engines(cluster) if shape.engine.flavour != "emulated"]
+    models = [_model(cluster, group) for group in group_engines(cluster) if group.engine.flavour != "emulated"]
     return {
         "servingEngineSpec": {
             "enableEngine": True,
@@ -196,25 +196,25 @@ def production_stack_values(cluster: PlacedCluster) -> Json:
     }
 
 
-def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    engine, pool = shape.engine, shape.pool
+def _model(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    engine, pool = group.engine, group.pool
     repository, _, tag = image_of(cluster, engine).rpartition(":")
     model, *flags = serve_flags(cluster, engine)
     # The chart sets HF_HOME from its volume, and its engines download their models.
-    left = environment_of(cluster, pool, engine)
-    kept = {
+    variables = environment_of(cluster, pool, engine)
+    passed_variables = {
         name: value
-        for name, value in left.items()
+        for name, value in variables.items()
         if name not in ("HF_HOME", "HF_HUB_OFFLINE", "HOME", "VLLM_CACHE_ROOT", "VLLM_MEDIA_CONNECTOR")
         and not name.startswith("MANYEYES_")
     }
     gpus = {"requestGPU": engine.parallel, "requestGPUType": cluster.kubernetes.gpu_resource}
     return {
-        "name": shape.name,
+        "name": group.name,
         "repository": repository,
         "tag": tag,
         "modelURL": model,
-        "replicaCount": shape.count,
+        "replicaCount": group.count,
         "requestCPU": cluster.kubernetes.engine_cores if engine.flavour == "cuda" else cluster.cpu_threads,
         "requestMemory": f"{memory_gb(engine, pool):g}Gi",
         "limitMemory": f"{memory_gb(engine, pool):g}Gi",
@@ -227,8 +227,8 @@ def _model(cluster: PlacedCluster, shape: EngineGroup) -> Json:
             # The chart mounts /dev/shm only if this is set.
             "tensorParallelSize": engine.parallel,
             "extraArgs": [
-                flag for flag in flags if not flag.startswith((*CHARTS_OWN, *OURS, "--tensor-parallel-size"))
+                flag for flag in flags if not flag.startswith((*CHART_FLAGS, *OWN_FILE_FLAGS, "--tensor-parallel-size"))
             ],
         },
-        "env": environment(kept),
+        "env": environment(passed_variables),
     }

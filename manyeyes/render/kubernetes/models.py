@@ -5,7 +5,7 @@ import json
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import MODELS_DIR
-from manyeyes.render.engine_container import download_environment, image_of, runs_vllm, wanted_models
+from manyeyes.render.engine_container import download_environment, image_of, models_to_download, runs_vllm
 from manyeyes.render.kubernetes.pod_spec import (
     OWN_USER,
     Json,
@@ -52,16 +52,16 @@ def code_volume() -> Json:
     return {"name": "code", "projected": {"sources": sources}}
 
 
-def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
+def wait(cluster: PlacedCluster, group: EngineGroup) -> Json:
     """The init container of an engine. It exits when the pool's model is downloaded."""
-    wanted = [one for one in wanted_models(cluster) if one["model"] == shape.pool.model]
+    models = [model for model in models_to_download(cluster) if model["model"] == group.pool.model]
     return {
         "name": "models",
-        "image": image_of(cluster, shape.engine),
+        "image": image_of(cluster, group.engine),
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "manyeyes.engine.model_download", "--wait"],
         "workingDir": CODE_DIR,
-        "env": environment(download_environment(wanted)),
+        "env": environment(download_environment(models)),
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": restricted_security(),
         "volumeMounts": [
@@ -73,16 +73,16 @@ def wait(cluster: PlacedCluster, shape: EngineGroup) -> Json:
 
 def _claim(cluster: PlacedCluster) -> Json:
     settings = cluster.kubernetes
-    named = {"storageClassName": settings.storage_class} if settings.storage_class else {}
+    storage_class = {"storageClassName": settings.storage_class} if settings.storage_class else {}
     return kubernetes_object(
         "PersistentVolumeClaim",
         "models",
         {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": f"{settings.models_storage_gb}Gi"}},
-            **named,
+            **storage_class,
         },
-        marked=labels("models"),
+        object_labels=labels("models"),
     )
 
 
@@ -91,18 +91,18 @@ def _job(cluster: PlacedCluster) -> Json:
 
     Its name contains a digest of the models: a Job is immutable, so another list of models is another Job.
     """
-    wanted = wanted_models(cluster)
+    models = models_to_download(cluster)
     engine = next(engine for engine in cluster.started_engines if engine.flavour != "emulated")
     image = image_of(cluster, engine)
     offline = "1" if cluster.models.offline else "0"
-    digest = hashlib.sha256(json.dumps([wanted, image, offline]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([models, image, offline]).encode()).hexdigest()[:8]
     container = {
         "name": "download",
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "manyeyes.engine.model_download"],
         "workingDir": CODE_DIR,
-        "env": environment(download_environment(wanted) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
+        "env": environment(download_environment(models) | {"HF_HUB_OFFLINE": offline, "HOME": "/tmp"}),
         # HF_TOKEN for gated models, HF_ENDPOINT for a mirror.
         "envFrom": [{"secretRef": {"name": "hub", "optional": True}}],
         "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": memory(4)}},
@@ -129,5 +129,5 @@ def _job(cluster: PlacedCluster) -> Json:
             },
         },
         version="batch/v1",
-        marked=labels("models"),
+        object_labels=labels("models"),
     )

@@ -12,7 +12,7 @@ from manyeyes.render.kubernetes.own_services import COUNTERS, INSIDE, PAGE, PUBL
 from manyeyes.render.kubernetes.pod_spec import PART_OF, Json, component, kubernetes_object
 
 DNS_NAMESPACE = "kube-system"
-NOT_OUTSIDE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
+PRIVATE_NETWORKS = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"]
 """Private networks, and the link-local addresses of cloud metadata services."""
 
 
@@ -72,7 +72,7 @@ def base(cluster: PlacedCluster) -> list[Json]:
     ]
 
 
-def of_flavour(cluster: PlacedCluster) -> list[Json]:
+def egress_policies(cluster: PlacedCluster) -> list[Json]:
     """Egress that this configuration requires."""
     policies = []
     if any(engine.flavour != "emulated" for engine in cluster.started_engines) and not cluster.models.offline:
@@ -127,4 +127,4 @@ def _namespace(name: str) -> Json:
 
 
 def _outside(ports: list[str]) -> Json:
-    return _rule("to", [{"ipBlock": {"cidr": "0.0.0.0/0", "except": NOT_OUTSIDE}}], ports)
+    return _rule("to", [{"ipBlock": {"cidr": "0.0.0.0/0", "except": PRIVATE_NETWORKS}}], ports)

@@ -23,12 +23,12 @@ def scaled_objects(cluster: PlacedCluster) -> list[Json]:
 
     If Prometheus does not answer, nothing is scaled down: a trigger without a value is an error to the HPA behind it.
     """
-    return [_scaled_object(cluster, shape) for shape in uniform_pools(cluster)]
+    return [_scaled_object(cluster, group) for group in uniform_pools(cluster)]
 
 
 def autoscalers(cluster: PlacedCluster) -> list[Json]:
     """Plain HorizontalPodAutoscalers, on pod metrics that prometheus-adapter serves (adapter_rules())."""
-    return [_autoscaler(cluster, shape) for shape in uniform_pools(cluster)]
+    return [_autoscaler(cluster, group) for group in uniform_pools(cluster)]
 
 
 def adapter_rules() -> Json:
@@ -36,19 +36,21 @@ def adapter_rules() -> Json:
     return {"rules": {"default": False, "custom": [_adapter_rule("waiting"), _adapter_rule("running")]}}
 
 
-def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    scaling, name = _scaling(shape), shape.pool.name
+def _scaled_object(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    scaling, name = _scaling(group), group.pool.name
     settings = cluster.kubernetes.autoscaling
-    one = f'pool="{name}"'
+    pool_selector = f'pool="{name}"'
     triggers = [
-        _trigger(cluster, "in-flight", f"sum(manyeyes_engine_in_flight{{{one}}})", _in_flight(shape)),
-        _trigger(cluster, "queue", f"sum(manyeyes_engine_waiting{{{one}}})", settings.waiting),
-        _trigger(cluster, "hidden-queue", f"sum(manyeyes_engine_hidden_queue{{{one}}})", settings.hidden_queue),
+        _trigger(cluster, "in-flight", f"sum(manyeyes_engine_in_flight{{{pool_selector}}})", _in_flight(group)),
+        _trigger(cluster, "queue", f"sum(manyeyes_engine_waiting{{{pool_selector}}})", settings.waiting),
+        _trigger(
+            cluster, "hidden-queue", f"sum(manyeyes_engine_hidden_queue{{{pool_selector}}})", settings.hidden_queue
+        ),
         _trigger(
             cluster,
             "p95",
             # A pool without requests in the last minutes must not scale up.
-            f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_duration_seconds_bucket{{{one}}}[2m]))) > 0 or vector(0)",
+            f"histogram_quantile(0.95, sum by (le) (rate(manyeyes_request_duration_seconds_bucket{{{pool_selector}}}[2m]))) > 0 or vector(0)",
             scaling.target.p95_s or settings.p95_s,
             kind="Value",
         ),
@@ -57,14 +59,14 @@ def _scaled_object(cluster: PlacedCluster, shape: EngineGroup) -> Json:
         "ScaledObject",
         name,
         {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": shape.name},
-            **_bounds(cluster, shape, scaling, "minReplicaCount", "maxReplicaCount"),
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": group.name},
+            **_bounds(cluster, group, scaling, "minReplicaCount", "maxReplicaCount"),
             "pollingInterval": max(5, round(cluster.controller.scaling_interval_s)),
             "advanced": {"horizontalPodAutoscalerConfig": {"name": name, "behavior": _behaviour(scaling)}},
             "triggers": triggers,
         },
         version="keda.sh/v1alpha1",
-        marked={POOL: name},
+        object_labels={POOL: name},
     )
 
 
@@ -82,26 +84,26 @@ def _trigger(cluster: PlacedCluster, name: str, query: str, threshold: float, ki
     }
 
 
-def _autoscaler(cluster: PlacedCluster, shape: EngineGroup) -> Json:
-    scaling = _scaling(shape)
+def _autoscaler(cluster: PlacedCluster, group: EngineGroup) -> Json:
+    scaling = _scaling(group)
     return kubernetes_object(
         "HorizontalPodAutoscaler",
-        shape.pool.name,
+        group.pool.name,
         {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": shape.name},
-            **_bounds(cluster, shape, scaling, "minReplicas", "maxReplicas"),
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": group.name},
+            **_bounds(cluster, group, scaling, "minReplicas", "maxReplicas"),
             "behavior": _behaviour(scaling),
             "metrics": [
-                _of_pods("vllm_requests_running", _in_flight(shape)),
-                _of_pods("vllm_requests_waiting", cluster.kubernetes.autoscaling.waiting),
+                _pod_metric("vllm_requests_running", _in_flight(group)),
+                _pod_metric("vllm_requests_waiting", cluster.kubernetes.autoscaling.waiting),
             ],
         },
         version="autoscaling/v2",
-        marked={POOL: shape.pool.name},
+        object_labels={POOL: group.pool.name},
     )
 
 
-def _of_pods(name: str, average: float) -> Json:
+def _pod_metric(name: str, average: float) -> Json:
     # Kubernetes writes fractions as thousandths.
     value = f"{average:g}" if average == int(average) else f"{round(average * 1000)}m"
     return {
@@ -120,17 +122,17 @@ def _adapter_rule(kind: str) -> Json:
     }
 
 
-def _scaling(shape: EngineGroup) -> Scaling:
-    return shape.pool.scaling or Scaling()
+def _scaling(group: EngineGroup) -> Scaling:
+    return group.pool.scaling or Scaling()
 
 
-def _bounds(cluster: PlacedCluster, shape: EngineGroup, scaling: Scaling, least: str, most: str) -> Json:
-    top = scaling.max or cluster.kubernetes.autoscaling.max_engines or 2 * shape.count
-    return {least: min(scaling.min, top), most: top}
+def _bounds(cluster: PlacedCluster, group: EngineGroup, scaling: Scaling, min_field: str, max_field: str) -> Json:
+    max_replicas = scaling.max or cluster.kubernetes.autoscaling.max_engines or 2 * group.count
+    return {min_field: min(scaling.min, max_replicas), max_field: max_replicas}
 
 
-def _in_flight(shape: EngineGroup) -> float:
-    return _scaling(shape).target.in_flight or max(1, max_num_seqs(shape.pool, shape.engine) / BUSY_SHARE)
+def _in_flight(group: EngineGroup) -> float:
+    return _scaling(group).target.in_flight or max(1, max_num_seqs(group.pool, group.engine) / BUSY_SHARE)
 
 
 def _behaviour(scaling: Scaling) -> Json:
@@ -158,11 +160,13 @@ def monitors(cluster: PlacedCluster) -> list[Json]:
         _engines(cluster),
         _gateways(cluster),
         _controller(cluster),
-        kubernetes_object("PrometheusRule", "manyeyes", rules(cluster), version=VERSION, marked=found_by(cluster)),
+        kubernetes_object(
+            "PrometheusRule", "manyeyes", rules(cluster), version=VERSION, object_labels=monitor_labels(cluster)
+        ),
     ]
 
 
-def found_by(cluster: PlacedCluster) -> dict[str, str]:
+def monitor_labels(cluster: PlacedCluster) -> dict[str, str]:
     return {"release": cluster.kubernetes.prometheus_release}
 
 
@@ -170,8 +174,8 @@ def _engines(cluster: PlacedCluster) -> Json:
     relabelings = [
         _constant("job", "engines"),
         _constant("cluster", cluster.name),
-        _taken("pool", f"__meta_kubernetes_pod_label_{POOL.replace('.', '_')}"),
-        _taken("flavour", f"__meta_kubernetes_pod_label_{FLAVOUR.replace('.', '_')}"),
+        _copied_label("pool", f"__meta_kubernetes_pod_label_{POOL.replace('.', '_')}"),
+        _copied_label("flavour", f"__meta_kubernetes_pod_label_{FLAVOUR.replace('.', '_')}"),
         # The name that gateway and controller use, from the pod's name in DNS.
         {
             "sourceLabels": ["__meta_kubernetes_pod_ip"],
@@ -188,27 +192,35 @@ def _gateways(cluster: PlacedCluster) -> Json:
     return _pods(cluster, "gateway", "gateway", "counters", relabelings)
 
 
-def _pods(cluster: PlacedCluster, selected: str, name: str, port: str, relabelings: list[Json]) -> Json:
-    endpoint = {"port": port, "path": "/metrics", **_often(cluster), "relabelings": relabelings}
-    spec = {"selector": {"matchLabels": component(selected)}, "podMetricsEndpoints": [endpoint]}
-    return kubernetes_object("PodMonitor", name, spec, version=VERSION, marked=found_by(cluster))
+def _pods(cluster: PlacedCluster, selected_component: str, name: str, port: str, relabelings: list[Json]) -> Json:
+    endpoint = {"port": port, "path": "/metrics", **_scrape_interval(cluster), "relabelings": relabelings}
+    spec = {"selector": {"matchLabels": component(selected_component)}, "podMetricsEndpoints": [endpoint]}
+    return kubernetes_object("PodMonitor", name, spec, version=VERSION, object_labels=monitor_labels(cluster))
 
 
 def _controller(cluster: PlacedCluster) -> Json:
     relabelings = [_constant("job", "controller"), _constant("cluster", cluster.name)]
-    endpoint = {"port": "http", "path": "/metrics", "honorLabels": True, **_often(cluster), "relabelings": relabelings}
+    endpoint = {
+        "port": "http",
+        "path": "/metrics",
+        "honorLabels": True,
+        **_scrape_interval(cluster),
+        "relabelings": relabelings,
+    }
     spec = {"selector": {"matchLabels": component("controller")}, "endpoints": [endpoint]}
-    return kubernetes_object("ServiceMonitor", "controller", spec, version=VERSION, marked=found_by(cluster))
+    return kubernetes_object(
+        "ServiceMonitor", "controller", spec, version=VERSION, object_labels=monitor_labels(cluster)
+    )
 
 
-def _often(cluster: PlacedCluster) -> Json:
-    every = f"{cluster.monitoring.scrape_interval_s}s"
-    return {"interval": every, "scrapeTimeout": every}
+def _scrape_interval(cluster: PlacedCluster) -> Json:
+    interval = f"{cluster.monitoring.scrape_interval_s}s"
+    return {"interval": interval, "scrapeTimeout": interval}
 
 
 def _constant(label: str, value: str) -> Json:
     return {"targetLabel": label, "replacement": value}
 
 
-def _taken(label: str, source: str) -> Json:
+def _copied_label(label: str, source: str) -> Json:
     return {"sourceLabels": [source], "targetLabel": label}

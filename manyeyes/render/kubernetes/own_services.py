@@ -40,13 +40,13 @@ def nginx_paths(cluster: PlacedCluster) -> NginxPaths:
         resolver=settings.dns,
         outside_resolver=settings.dns,
         members_of=f"{{}}.{services}:{ENGINE_PORT}",
-        beside=f".{services}",
+        service_suffix=f".{services}",
     )
 
 
-def generation_files(cluster: PlacedCluster, keys: ApiKeys, where: NginxPaths | None = None) -> dict[str, str]:
+def generation_files(cluster: PlacedCluster, keys: ApiKeys, paths: NginxPaths | None = None) -> dict[str, str]:
     """One generation of files, in one ConfigMap. nginx/start.sh applies a change with one reload."""
-    return build_generation(gateway_files(cluster, keys, where or nginx_paths(cluster)))[1]
+    return build_generation(gateway_files(cluster, keys, paths or nginx_paths(cluster)))[1]
 
 
 def gateway(cluster: PlacedCluster) -> list[Json]:
@@ -59,16 +59,16 @@ def gateway(cluster: PlacedCluster) -> list[Json]:
     )
     # A new pod is ready before an old pod stops: gateways need no GPU.
     strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-    name, marked = component("gateway"), labels("gateway")
+    selector, object_labels = component("gateway"), labels("gateway")
     return [
-        deployment("gateway", cluster.kubernetes.gateways, name, pods, marked, strategy=strategy),
+        deployment("gateway", cluster.kubernetes.gateways, selector, pods, object_labels, strategy=strategy),
         *_services(cluster),
-        disruption_budget("gateway", name, marked),
+        disruption_budget("gateway", selector, object_labels),
     ]
 
 
 def _nginx(cluster: PlacedCluster) -> Json:
-    alive = {"httpGet": {"path": "/live", "port": "inside"}, "timeoutSeconds": 3, "failureThreshold": 3}
+    probe = {"httpGet": {"path": "/live", "port": "inside"}, "timeoutSeconds": 3, "failureThreshold": 3}
     return {
         "name": "nginx",
         "image": cluster.images.nginx,
@@ -82,9 +82,9 @@ def _nginx(cluster: PlacedCluster) -> Json:
         ],
         "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"memory": "3Gi"}},
         "securityContext": restricted_security(),
-        "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 120},
-        "readinessProbe": alive | {"periodSeconds": 5},
-        "livenessProbe": alive | {"periodSeconds": 10},
+        "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 120},
+        "readinessProbe": probe | {"periodSeconds": 5},
+        "livenessProbe": probe | {"periodSeconds": 10},
         # Process 1 is nginx's master (start.sh executes it). QUIT lets running answers finish; then the container and
         # this hook exit.
         "lifecycle": {
@@ -155,8 +155,8 @@ def _services(cluster: PlacedCluster) -> list[Json]:
         ],
     }
     return [
-        kubernetes_object("Service", "gateway", public, marked=labels("gateway")),
-        kubernetes_object("Service", "gateway-inside", inside, marked=labels("gateway")),
+        kubernetes_object("Service", "gateway", public, object_labels=labels("gateway")),
+        kubernetes_object("Service", "gateway-inside", inside, object_labels=labels("gateway")),
     ]
 
 
@@ -184,7 +184,7 @@ CONFIG = "cluster-config"
 
 
 def controller(cluster: PlacedCluster) -> list[Json]:
-    alive = {"httpGet": {"path": "/live", "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 3}
+    probe = {"httpGet": {"path": "/live", "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 3}
     container = {
         "name": "controller",
         "image": cluster.images.controller,
@@ -203,9 +203,9 @@ def controller(cluster: PlacedCluster) -> list[Json]:
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": restricted_security(),
-        "startupProbe": alive | {"periodSeconds": 1, "failureThreshold": 60},
-        "readinessProbe": alive | {"periodSeconds": 5},
-        "livenessProbe": alive | {"periodSeconds": 30},
+        "startupProbe": probe | {"periodSeconds": 1, "failureThreshold": 60},
+        "readinessProbe": probe | {"periodSeconds": 5},
+        "livenessProbe": probe | {"periodSeconds": 30},
         "volumeMounts": [
             {"name": "config", "mountPath": "/config", "readOnly": True},
             {"name": "state", "mountPath": "/state"},
@@ -222,7 +222,7 @@ def controller(cluster: PlacedCluster) -> list[Json]:
 
 
 def webui(cluster: PlacedCluster) -> list[Json]:
-    answers = {"exec": {"command": ["python", "-m", "webui.healthcheck"]}, "timeoutSeconds": 10, "failureThreshold": 3}
+    probe = {"exec": {"command": ["python", "-m", "webui.healthcheck"]}, "timeoutSeconds": 10, "failureThreshold": 3}
     container = {
         "name": "webui",
         "image": cluster.images.webui,
@@ -237,9 +237,9 @@ def webui(cluster: PlacedCluster) -> list[Json]:
         "ports": [{"name": "http", "containerPort": WEBUI_PORT}],
         "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
         "securityContext": restricted_security(),
-        "startupProbe": answers | {"periodSeconds": 3, "failureThreshold": 60},
-        "readinessProbe": answers | {"periodSeconds": 30},
-        "livenessProbe": answers | {"periodSeconds": 60},
+        "startupProbe": probe | {"periodSeconds": 3, "failureThreshold": 60},
+        "readinessProbe": probe | {"periodSeconds": 30},
+        "livenessProbe": probe | {"periodSeconds": 60},
         "volumeMounts": [
             {"name": "config", "mountPath": "/config", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
@@ -261,5 +261,5 @@ def _single_copy(name: str, container: Json, volumes: list[Json], ports: list[Js
     service = {"selector": component(name), "ports": ports}
     return [
         deployment(name, 1, component(name), spec, labels(name), strategy={"type": "Recreate"}),
-        kubernetes_object("Service", name, service, marked=labels(name)),
+        kubernetes_object("Service", name, service, object_labels=labels(name)),
     ]

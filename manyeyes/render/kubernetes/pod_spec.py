@@ -36,18 +36,18 @@ def labels(name: str) -> dict[str, str]:
 
 
 def kubernetes_object(
-    kind: str, name: str, spec: Json, version: str = "v1", marked: dict[str, str] | None = None
+    kind: str, name: str, spec: Json, version: str = "v1", object_labels: dict[str, str] | None = None
 ) -> Json:
     """One object. The overlay sets its namespace."""
     return {
         "apiVersion": version,
         "kind": kind,
-        "metadata": {"name": name, "labels": {**PART_OF, **(marked or {})}},
+        "metadata": {"name": name, "labels": {**PART_OF, **(object_labels or {})}},
         "spec": spec,
     }
 
 
-def pod(user: int, **more: Any) -> Json:
+def pod(user: int, **fields: Any) -> Json:
     """Pod fields that meet Pod Security's level "restricted". Processes in the pod cannot call the API server."""
     return {
         "automountServiceAccountToken": False,
@@ -61,7 +61,7 @@ def pod(user: int, **more: Any) -> Json:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        **more,
+        **fields,
     }
 
 
@@ -70,7 +70,7 @@ def deployment(
     replicas: int,
     selector: dict[str, str],
     spec: Json,
-    marked: dict[str, str],
+    object_labels: dict[str, str],
     pod_labels: dict[str, str] | None = None,
     **fields: Any,
 ) -> Json:
@@ -86,21 +86,21 @@ def deployment(
             "revisionHistoryLimit": 3,
             **fields,
             "selector": {"matchLabels": selector},
-            "template": {"metadata": {"labels": pod_labels or marked}, "spec": spec},
+            "template": {"metadata": {"labels": pod_labels or object_labels}, "spec": spec},
         },
         version="apps/v1",
-        marked=marked,
+        object_labels=object_labels,
     )
 
 
-def disruption_budget(name: str, selector: dict[str, str], marked: dict[str, str]) -> Json:
+def disruption_budget(name: str, selector: dict[str, str], object_labels: dict[str, str]) -> Json:
     """Limits voluntary evictions to one of these pods at a time."""
     spec = {
         "maxUnavailable": 1,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": {"matchLabels": selector},
     }
-    return kubernetes_object("PodDisruptionBudget", name, spec, version="policy/v1", marked=marked)
+    return kubernetes_object("PodDisruptionBudget", name, spec, version="policy/v1", object_labels=object_labels)
 
 
 def spread_over_nodes(selector: dict[str, str]) -> list[Json]:

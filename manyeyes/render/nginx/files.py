@@ -19,26 +19,26 @@ def cluster_js(cluster: PlacedCluster, naming: PoolNaming = AS_WRITTEN) -> str:
     """A JavaScript module that exports one object."""
     pools = cluster.served_pools
     pool_of_name = model_names(pools, naming)
-    facts = {
+    settings = {
         "pools": {pool.name: _pool(pool, pool_of_name, naming) for pool in pools},
         "auto": [route.model_dump(mode="json") for route in cluster.routes],
         "hash_pictures": any(pool.balancing == "image" for pool in pools),
     }
-    return f"// {GATEWAY_HEADER}\nexport default {json.dumps(facts, indent=2)};\n"
+    return f"// {GATEWAY_HEADER}\nexport default {json.dumps(settings, indent=2)};\n"
 
 
 def _pool(pool: Pool, pool_of_name: dict[str, str], naming: PoolNaming) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "names": [name for name, owner in pool_of_name.items() if owner == pool.name],
         "next": pool.fallback or "",
         "domains": [domain.lower() for domain in pool.media.allowed_domains],
         "cache": {"shared": pool.cache.shared} if pool.cache else None,
     }
     if pool.remote:
-        facts |= {"model": pool.model, "host": pool.remote.host, "key_file": pool.remote.key_file or ""}
-    if pool.name in naming.asked:
-        facts["asked"] = naming.asked[pool.name]
-    return facts
+        settings |= {"model": pool.model, "host": pool.remote.host, "key_file": pool.remote.key_file or ""}
+    if pool.name in naming.requested_names:
+        settings["asked"] = naming.requested_names[pool.name]
+    return settings
 
 
 NO_KEYS = ApiKeys()
@@ -48,21 +48,21 @@ GENERATION, SUMS = "generation", "generation.sha256"
 def gateway_files(
     cluster: PlacedCluster,
     keys: ApiKeys = NO_KEYS,
-    places: NginxPaths = CONTAINER_PATHS,
+    paths: NginxPaths = CONTAINER_PATHS,
     naming: PoolNaming = AS_WRITTEN,
 ) -> dict[str, str]:
     """{file: text} for a placed cluster."""
     return {
-        "pools.conf": pools_conf(cluster, places, naming),
-        "caches.conf": caches_conf(cluster, places, naming),
+        "pools.conf": pools_conf(cluster, paths, naming),
+        "caches.conf": caches_conf(cluster, paths, naming),
         "keys.conf": keys_conf(cluster, keys),
         "access.inc": access_conf(cluster, keys),
-        "beside.inc": beside_conf(places),
-        "controller.inc": controller_conf(cluster, places),
+        "beside.inc": resolver_conf(paths),
+        "controller.inc": controller_conf(cluster, paths),
         "limits.inc": limits_conf(keys),
-        "listen.inc": listen_conf(cluster, places),
-        "page.conf": page_conf(cluster, places),
-        "locations.inc": locations_conf(cluster, places, naming),
+        "listen.inc": listen_conf(cluster, paths),
+        "page.conf": page_conf(cluster, paths),
+        "locations.inc": locations_conf(cluster, paths, naming),
         "settings.inc": settings_conf(cluster),
         "tracing.conf": tracing_conf(cluster),
         "workers.inc": workers_conf(cluster),
@@ -76,39 +76,41 @@ def build_generation(files: dict[str, str]) -> tuple[str, dict[str, str]]:
     nginx reports the name of the generation it runs; the checksums show whether a copy is complete.
     """
     name = hashlib.sha256("\0".join(part for pair in sorted(files.items()) for part in pair).encode()).hexdigest()[:12]
-    told = with_gateway_header(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
-    complete = {**files, "generation.conf": told, GENERATION: f"{name}\n"}
-    sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {file}\n" for file, text in sorted(complete.items()))
-    return name, {**complete, SUMS: sums}
+    generation_conf = with_gateway_header(f'map "" $manyeyes_generation {{ default "{name}"; }}\n')
+    all_files = {**files, "generation.conf": generation_conf, GENERATION: f"{name}\n"}
+    sums = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {file}\n" for file, text in sorted(all_files.items()))
+    return name, {**all_files, SUMS: sums}
 
 
 def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     """For nginx's http context: names of keys, and a zone for every distinct limit."""
-    allowed = not cluster.gateway.wants_key(keys)
+    is_anonymous = not cluster.gateway.requires_key(keys)
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
     parts = [
-        f'map "" $manyeyes_anonymous {{ default "{int(allowed)}"; }}\n',
+        f'map "" $manyeyes_anonymous {{ default "{int(is_anonymous)}"; }}\n',
         # Without keys nothing is hashed.
         as_map("$manyeyes_key_hash" if names else '""', "$manyeyes_key", names),
     ]
-    for rate, limited in _by_limit(keys, "requests_per_minute").items():
-        parts.append(as_map("$manyeyes_key", f"$manyeyes_rate_{rate}", {key.name: key.name for key in limited}))
+    for rate, limited_keys in _by_limit(keys, "requests_per_minute").items():
+        parts.append(as_map("$manyeyes_key", f"$manyeyes_rate_{rate}", {key.name: key.name for key in limited_keys}))
         parts.append(f"limit_req_zone $manyeyes_rate_{rate} zone=rate-{rate}:1m rate={rate}r/m;\n")
-    for most, limited in _by_limit(keys, "in_flight").items():
-        parts.append(as_map("$manyeyes_key", f"$manyeyes_in_flight_{most}", {key.name: key.name for key in limited}))
-        parts.append(f"limit_conn_zone $manyeyes_in_flight_{most} zone=in-flight-{most}:1m;\n")
+    for limit, limited_keys in _by_limit(keys, "in_flight").items():
+        parts.append(
+            as_map("$manyeyes_key", f"$manyeyes_in_flight_{limit}", {key.name: key.name for key in limited_keys})
+        )
+        parts.append(f"limit_conn_zone $manyeyes_in_flight_{limit} zone=in-flight-{limit}:1m;\n")
     return with_gateway_header("".join(parts))
 
 
 def access_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     """For the locations that require a key; empty if clients need no key."""
-    return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.wants_key(keys) else "")
+    return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.requires_key(keys) else "")
 
 
 def limits_conf(keys: ApiKeys) -> str:
     """For the location of API calls. A request whose key has no such limit has an empty name and is not counted."""
     lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
-    lines += [f"limit_conn in-flight-{most} {most};\n" for most in _by_limit(keys, "in_flight")]
+    lines += [f"limit_conn in-flight-{limit} {limit};\n" for limit in _by_limit(keys, "in_flight")]
     return with_gateway_header("".join(lines))
 
 
@@ -125,19 +127,19 @@ def settings_conf(cluster: PlacedCluster) -> str:
     )
 
 
-ENGINES_FOR_A_WORKER = 4
+ENGINES_PER_WORKER = 4
 """A streamed answer of a few seconds costs the gateway 2 ms of CPU (docs/benchmarks/gateways.md), so four engines with
 100 answers each at a time leave a core mostly idle. More processes for the same few clients wake up more often, which
 costs more than it saves."""
 
 
-FEWEST_WORKERS = 2
+MIN_WORKERS = 2
 """A process reads one request at a time. While it reads an expensive request, the other process serves."""
 
 
 def workers_for(engines: int) -> int:
     """Number of nginx processes for `engines` engines."""
-    return max(FEWEST_WORKERS, -(-engines // ENGINES_FOR_A_WORKER))
+    return max(MIN_WORKERS, -(-engines // ENGINES_PER_WORKER))
 
 
 def workers_conf(cluster: PlacedCluster) -> str:
@@ -151,36 +153,36 @@ def _time(seconds: float) -> str:
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{max(1, round(1000 * seconds))}ms"
 
 
-def listen_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
+def listen_conf(cluster: PlacedCluster, paths: NginxPaths) -> str:
     """For the server that clients reach."""
     tls = cluster.gateway.tls
     if tls is None:
-        return with_gateway_header(f"listen {places.listen} reuseport;\n")
+        return with_gateway_header(f"listen {paths.listen} reuseport;\n")
     return with_gateway_header(
-        f"listen {places.listen} ssl reuseport;\n"
-        f"ssl_certificate {places.secrets}/{tls.certificate};\n"
-        f"ssl_certificate_key {places.secrets}/{tls.key};\n"
+        f"listen {paths.listen} ssl reuseport;\n"
+        f"ssl_certificate {paths.secrets}/{tls.certificate};\n"
+        f"ssl_certificate_key {paths.secrets}/{tls.key};\n"
         "ssl_protocols TLSv1.2 TLSv1.3;\n"
         "ssl_session_cache shared:tls:4m;\n"
         "ssl_session_timeout 1h;\n"
     )
 
 
-def beside_conf(places: NginxPaths) -> str:
+def resolver_conf(paths: NginxPaths) -> str:
     """For locations that proxy to a service next to the gateway: the resolver of its name.
 
     A restarted service may have a new address.
     """
-    return with_gateway_header(f"resolver {places.outside_resolver} valid=5s ipv6=off;\n")
+    return with_gateway_header(f"resolver {paths.outside_resolver} valid=5s ipv6=off;\n")
 
 
-def controller_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
+def controller_conf(cluster: PlacedCluster, paths: NginxPaths) -> str:
     """For the server that clients reach: the controller's API, or 404 if it is not exposed."""
     if not cluster.controller.expose_api:
         return with_gateway_header("location /api/ {\n    return 404;\n}\n")
     return with_gateway_header(
         "location /api/ {\n"
-        f"    proxy_pass http://{places.controller or cluster.network.controller_ip}:{places.controller_http_port};\n"
+        f"    proxy_pass http://{paths.controller or cluster.network.controller_ip}:{paths.controller_http_port};\n"
         "    include conf.d/controller.inc;\n"
         "}\n"
     )
@@ -207,12 +209,12 @@ def tracing_conf(cluster: PlacedCluster) -> str:
     log (manyeyes/controller/telemetry/otlp_exporter.py). The format is W3C's: https://www.w3.org/TR/trace-context/
     """
     tracing = cluster.tracing
-    new = "$request_id" if tracing.enabled else ""
+    new_trace = "$request_id" if tracing.enabled else ""
     parts = [
         _from_client(
             "$manyeyes_trace",
             f'"~^00-(?<manyeyes_given_trace>{TRACE})-{SPAN}-[0-9a-f]{{2}}$" $manyeyes_given_trace',
-            new,
+            new_trace,
         ),
         _from_client(
             "$manyeyes_parent", f'"~^00-{TRACE}-(?<manyeyes_given_span>{SPAN})-[0-9a-f]{{2}}$" $manyeyes_given_span', ""
@@ -220,10 +222,12 @@ def tracing_conf(cluster: PlacedCluster) -> str:
     ]
     if not tracing.enabled:
         constants = "".join(f'map "" ${name} {{ default ""; }}\n' for name in ("manyeyes_span", "manyeyes_traced"))
-        whole = _from_client("$manyeyes_traceparent", f'"~^00-{TRACE}-{SPAN}-[0-9a-f]{{2}}$" $http_traceparent', "")
-        return with_gateway_header("".join([*parts, constants, whole]))
+        traceparent = _from_client(
+            "$manyeyes_traceparent", f'"~^00-{TRACE}-{SPAN}-[0-9a-f]{{2}}$" $http_traceparent', ""
+        )
+        return with_gateway_header("".join([*parts, constants, traceparent]))
     parts += [
-        _drawn(tracing.sampled_percent),
+        _sampling_map(tracing.sampled_percent),
         _from_client(
             "$manyeyes_traced",
             f'"~^00-{TRACE}-{SPAN}-[0-9a-f][13579bdf]$" 1;\n    "~^00-{TRACE}-{SPAN}-[0-9a-f]{{2}}$" 0',
@@ -236,11 +240,11 @@ def tracing_conf(cluster: PlacedCluster) -> str:
     return with_gateway_header("".join(parts))
 
 
-def _from_client(variable: str, matches: str, otherwise: str) -> str:
-    return f'map $http_traceparent {variable} {{\n    default "{otherwise}";\n    {matches};\n}}\n'
+def _from_client(variable: str, matches: str, default: str) -> str:
+    return f'map $http_traceparent {variable} {{\n    default "{default}";\n    {matches};\n}}\n'
 
 
-def _drawn(percent: float) -> str:
+def _sampling_map(percent: float) -> str:
     # nginx accepts hundredths of a percent and refuses 0.00%.
     hundredths = round(100 * percent) if percent >= 0.01 else int(percent > 0)
     if hundredths in (0, 10_000):

@@ -14,7 +14,7 @@ class PoolNaming:
     upstreams: Mapping[str, str] = field(default_factory=dict)
     """Pool -> its name in nginx's upstreams and in DNS, if that differs. Renaming the pool does not change it, so that
     nginx preserves the pool's members, conversations and counters."""
-    asked: Mapping[str, str] = field(default_factory=dict)
+    requested_names: Mapping[str, str] = field(default_factory=dict)
     """Pool -> the `model` in requests to its engines, if they do not accept all of the pool's names."""
     former: Mapping[str, str] = field(default_factory=dict)
     """Former name of a pool -> the pool, while requests for that name are accepted."""
@@ -43,7 +43,7 @@ class NginxPaths:
     """Set if an orchestrator decides membership: the DNS name of a pool's engines, with {} for the pool, and their
     port. On Kubernetes the headless Service's name, {}.manyeyes.svc.cluster.local:8000; on Swarm tasks.{}:8000. Empty:
     the controller's SRV records."""
-    beside: str = ""
+    service_suffix: str = ""
     """Suffix of the names of services next to the gateway, such as webui."""
     resolver: str = ""
     """DNS server for the members of pools; empty: the controller."""
@@ -58,14 +58,18 @@ class NginxPaths:
 
     def members(self, pool: str, domain: str) -> str:
         """Value of nginx's `server` for a pool's engines; `domain` is the controller's."""
-        return self._of_others(pool) if self.members_of else f"{pool}.pool.{domain} service=http"
+        return self._service_address(pool) if self.members_of else f"{pool}.pool.{domain} service=http"
 
-    def members_by_capacity(self, pool: str, most: int, domain: str) -> str:
-        """As members(), for the engines that take `most` requests at a time."""
+    def members_by_capacity(self, pool: str, capacity: int, domain: str) -> str:
+        """As members(), for the engines that take `capacity` requests at a time."""
         # The name of a Service cannot contain dots.
-        return self._of_others(f"{pool}-c{most}") if self.members_of else f"c{most}.{pool}.pool.{domain} service=http"
+        return (
+            self._service_address(f"{pool}-c{capacity}")
+            if self.members_of
+            else f"c{capacity}.{pool}.pool.{domain} service=http"
+        )
 
-    def _of_others(self, service: str) -> str:
+    def _service_address(self, service: str) -> str:
         """Uses addresses, not the SRV records that Kubernetes also has.
 
         CoreDNS divides a weight of 100 among the pods, so every pod that comes or goes changes all weights. nginx

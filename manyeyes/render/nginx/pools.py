@@ -18,27 +18,27 @@ from manyeyes.render.nginx.naming import AS_WRITTEN, NginxPaths, PoolNaming
 from manyeyes.render.rendered_file import with_gateway_header
 
 
-def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def pools_conf(cluster: PlacedCluster, paths: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
-    controller = places.controller or str(cluster.network.controller_ip)
+    controller = paths.controller or str(cluster.network.controller_ip)
     pools = cluster.served_pools
     parts = [
         "# DNS lists the members of a pool. If the DNS server does not answer, a pool's last members remain.",
-        f"resolver {places.resolver or f'{controller}:{places.controller_dns_port}'} valid={_valid_s(cluster, places)}s ipv6=off;",
+        f"resolver {paths.resolver or f'{controller}:{paths.controller_dns_port}'} valid={_valid_s(cluster, paths)}s ipv6=off;",
         "resolver_timeout 2s;",
-        *_told_to_controller(cluster, f"{controller}:{places.controller_syslog_port}"),
+        *_controller_log(cluster, f"{controller}:{paths.controller_syslog_port}"),
         "# Turns and their conversations: njs/session_affinity.js. A turn takes about 200 bytes.",
         f"js_shared_dict_zone zone=conversations:16m timeout={cluster.gateway.conversation_timeout_s}s evict;",
         "",
-        _constant("$manyeyes_controller", f"http://{controller}:{places.controller_http_port}"),
-        _constant("$manyeyes_beside", places.beside),
+        _constant("$manyeyes_controller", f"http://{controller}:{paths.controller_http_port}"),
+        _constant("$manyeyes_beside", paths.service_suffix),
         _constant("$manyeyes_max_body_mb", str(cluster.gateway.max_body_mb)),
         _constant("$manyeyes_retry_after", str(cluster.gateway.retry_after_s)),
         _constant("$manyeyes_total_timeout_s", str(cluster.gateway.total_timeout_s)),
         *[
-            _remote_upstream(naming.upstream(pool.name), pool, pool.remote, places)
+            _remote_upstream(naming.upstream(pool.name), pool, pool.remote, paths)
             if pool.remote
-            else _upstream(naming.upstream(pool.name), cluster, pool, places)
+            else _upstream(naming.upstream(pool.name), cluster, pool, paths)
             for pool in pools
         ],
         # Map keys ignore case: njs/gateway.js checks the exact spelling.
@@ -47,7 +47,7 @@ def pools_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = 
     return with_gateway_header("\n".join(parts))
 
 
-COUNTED = """\
+COUNTED_FIELDS = """\
 log_format access_json escape=json
     '{"status":$manyeyes_status,"pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
     '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
@@ -57,21 +57,21 @@ log_format access_json escape=json
 reads them for each request. Spans need all fields."""
 
 
-def _told_to_controller(cluster: PlacedCluster, address: str) -> list[str]:
+def _controller_log(cluster: PlacedCluster, address: str) -> list[str]:
     if cluster.tracing.enabled:
         return [f"access_log syslog:server={address},tag=manyeyes json;"]
-    return [COUNTED, f"access_log syslog:server={address},tag=manyeyes access_json;"]
+    return [COUNTED_FIELDS, f"access_log syslog:server={address},tag=manyeyes access_json;"]
 
 
-def _upstream(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> str:
+def _upstream(name: str, cluster: PlacedCluster, pool: Pool, paths: NginxPaths) -> str:
     return (
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
         + _balancing(name, cluster, pool)
         # The controller removes engines; nginx's passive checks (max_fails) would empty a pool after a short failure.
         + "".join(
-            f"    server {members} max_conns={most} max_fails=0 resolve;\n"
-            for members, most in _servers(name, cluster, pool, places)
+            f"    server {members} max_conns={capacity} max_fails=0 resolve;\n"
+            for members, capacity in _servers(name, cluster, pool, paths)
         )
         + "    keepalive 64;\n"
         "    keepalive_timeout 60s;\n"
@@ -94,28 +94,28 @@ def _balancing(name: str, cluster: PlacedCluster, pool: Pool) -> str:
     )
 
 
-def _servers(name: str, cluster: PlacedCluster, pool: Pool, places: NginxPaths) -> list[tuple[str, int]]:
+def _servers(name: str, cluster: PlacedCluster, pool: Pool, paths: NginxPaths) -> list[tuple[str, int]]:
     """DNS names of the pool's engines, each with the number of requests that such an engine takes at a time.
 
     max_conns applies to a name, so engines of different capacities have a name for each capacity.
     """
     domain = cluster.network.domain
-    found = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
-    if len(found) == 1:
-        return [(places.members(name, domain), found[0])]
-    return [(places.members_by_capacity(name, most, domain), most) for most in found]
+    capacity_list = sorted(set(capacities(pool, cluster.engines).values()), reverse=True)
+    if len(capacity_list) == 1:
+        return [(paths.members(name, domain), capacity_list[0])]
+    return [(paths.members_by_capacity(name, capacity, domain), capacity) for capacity in capacity_list]
 
 
-def _valid_s(cluster: PlacedCluster, places: NginxPaths) -> int:
+def _valid_s(cluster: PlacedCluster, paths: NginxPaths) -> int:
     """How long nginx caches a DNS answer."""
-    return cluster.kubernetes.resolve_interval_s if places.members_of else max(1, cluster.controller.dns_ttl_s)
+    return cluster.kubernetes.resolve_interval_s if paths.members_of else max(1, cluster.controller.dns_ttl_s)
 
 
-def _remote_upstream(name: str, pool: Pool, remote: Remote, places: NginxPaths) -> str:
+def _remote_upstream(name: str, pool: Pool, remote: Remote, paths: NginxPaths) -> str:
     return (
         f"upstream {name} {{\n"
         f"    zone pool-{name} 256k;\n"
-        f"    resolver {places.outside_resolver} valid=30s ipv6=off;\n"
+        f"    resolver {paths.outside_resolver} valid=30s ipv6=off;\n"
         f"    server {remote.host}:{remote.port} max_fails=0{' max_conns=' + str(pool.max_in_flight) if pool.max_in_flight else ''} resolve;\n"
         "    keepalive 16;\n"
         "    keepalive_timeout 30s;\n"
@@ -132,20 +132,20 @@ def _constant(variable: str, value: str) -> str:
 def model_names(pools: tuple[Pool, ...], naming: PoolNaming) -> dict[str, str]:
     """Model name in a request -> pool. If two pools run the same model, its id leads to the first of them. A former
     name of a pool leads to that pool unless another pool has the name."""
-    found: dict[str, str] = {}
+    pool_of_name: dict[str, str] = {}
     for pool in pools:
         for name in (pool.name, *pool.aliases):
-            found[name] = pool.name
+            pool_of_name[name] = pool.name
     for pool in pools:
         for name in pool.names:
-            found.setdefault(name, pool.name)
-    served = {pool.name for pool in pools}
-    owners = {name.lower(): pool for name, pool in found.items()}
+            pool_of_name.setdefault(name, pool.name)
+    served_names = {pool.name for pool in pools}
+    owners = {name.lower(): pool for name, pool in pool_of_name.items()}
     for name, former in naming.former.items():
         # nginx treats names that differ only in case as equal: names in the configuration come first.
-        if former in served and owners.setdefault(name.lower(), former) == former:
-            found.setdefault(name, former)
-    return found
+        if former in served_names and owners.setdefault(name.lower(), former) == former:
+            pool_of_name.setdefault(name, former)
+    return pool_of_name
 
 
 def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
@@ -153,10 +153,10 @@ def _without_case(pool_of_name: dict[str, str]) -> dict[str, str]:
 
     They lead to one pool: manyeyes/config/validation.py.
     """
-    found: dict[str, tuple[str, str]] = {}
+    names: dict[str, tuple[str, str]] = {}
     for name, pool in pool_of_name.items():
-        found.setdefault(name.lower(), (name, pool))
-    return dict(found.values())
+        names.setdefault(name.lower(), (name, pool))
+    return dict(names.values())
 
 
 MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
@@ -186,10 +186,10 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
+def page_conf(cluster: PlacedCluster, paths: NginxPaths) -> str:
     """For nginx's http context. The copies of the page share one name, which nginx resolves again as they come and go."""
-    named = (page.rpartition(":") for page in places.pages)
-    servers = "".join(f"    server {name}{places.beside}:{port} resolve;\n" for name, _, port in named)
+    addresses = (page.rpartition(":") for page in paths.pages)
+    servers = "".join(f"    server {name}{paths.service_suffix}:{port} resolve;\n" for name, _, port in addresses)
     return with_gateway_header(
         # A browser's first request goes to any copy, and a cookie then binds the browser to it. Programs do not store
         # cookies, so all requests from one address go to the same copy.
@@ -199,13 +199,13 @@ def page_conf(cluster: PlacedCluster, places: NginxPaths) -> str:
         "}\n"
         "upstream page {\n"
         "    zone page 64k;\n"
-        f"    resolver {places.outside_resolver} valid=5s ipv6=off;\n"
+        f"    resolver {paths.outside_resolver} valid=5s ipv6=off;\n"
         f"{servers}"
         "    hash $manyeyes_page_copy consistent;\n"
         "    sticky cookie manyeyes-copy path=/ httponly samesite=lax;\n"
         "}\n"
-        if len(places.pages) > 1 or cluster.webui.replicas > 1
-        else f"upstream page {{\n    zone page 64k;\n    resolver {places.outside_resolver} valid=5s ipv6=off;\n{servers}}}\n"
+        if len(paths.pages) > 1 or cluster.webui.replicas > 1
+        else f"upstream page {{\n    zone page 64k;\n    resolver {paths.outside_resolver} valid=5s ipv6=off;\n{servers}}}\n"
     )
 
 
@@ -213,41 +213,43 @@ AGAIN_TRIES = 4
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
-def locations_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def locations_conf(cluster: PlacedCluster, paths: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For every server block that takes API calls."""
     return with_gateway_header(
-        "".join(location for pool in cluster.served_pools for location in _locations(pool, places, naming))
+        "".join(location for pool in cluster.served_pools for location in _locations(pool, paths, naming))
     )
 
 
-def caches_conf(cluster: PlacedCluster, places: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
+def caches_conf(cluster: PlacedCluster, paths: NginxPaths, naming: PoolNaming = AS_WRITTEN) -> str:
     """For nginx's http context."""
     return with_gateway_header(
         "".join(
-            _cache_path(naming.upstream(pool.name), pool.cache, places) for pool in cluster.served_pools if pool.cache
+            _cache_path(naming.upstream(pool.name), pool.cache, paths) for pool in cluster.served_pools if pool.cache
         )
     )
 
 
-def _locations(pool: Pool, places: NginxPaths, naming: PoolNaming) -> list[str]:
-    upstream, renamed = naming.upstream(pool.name), pool.name in naming.asked
-    ask = _ask_remote(upstream, pool.remote, places) if pool.remote else _ask(upstream, renamed)
+def _locations(pool: Pool, paths: NginxPaths, naming: PoolNaming) -> list[str]:
+    upstream, is_renamed = naming.upstream(pool.name), pool.name in naming.requested_names
+    directives = (
+        _proxy_to_remote(upstream, pool.remote, paths) if pool.remote else _proxy_to_engine(upstream, is_renamed)
+    )
     # A request with a replaced model name has a rewritten body in any case.
-    rewrite = [] if pool.remote or renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
+    rewrite_directives = [] if pool.remote or is_renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
     return [
-        *_ways(f"@pool-{pool.name}", upstream, pool, ask),
-        *_ways(f"@rewritten-{pool.name}", upstream, pool, [*ask, *rewrite]),
+        *_pool_locations(f"@pool-{pool.name}", upstream, pool, directives),
+        *_pool_locations(f"@rewritten-{pool.name}", upstream, pool, [*directives, *rewrite_directives]),
     ]
 
 
-def _ways(name: str, upstream: str, pool: Pool, ask: list[str]) -> list[str]:
+def _pool_locations(name: str, upstream: str, pool: Pool, directives: list[str]) -> list[str]:
     locations = [
-        _location(name, ask),
-        _location(f"{name}.once", [*ask, "proxy_next_upstream off;"]),
-        _location(f"{name}.again", [*ask, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
+        _location(name, directives),
+        _location(f"{name}.once", [*directives, "proxy_next_upstream off;"]),
+        _location(f"{name}.again", [*directives, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
     ]
     if pool.cache:
-        locations.append(_location(f"{name}.cached", [*ask, *_cached(upstream, pool.cache)]))
+        locations.append(_location(f"{name}.cached", [*directives, *_cached(upstream, pool.cache)]))
     return locations
 
 
@@ -255,12 +257,12 @@ def _location(name: str, directives: list[str]) -> str:
     return f"location {name} {{\n{''.join(f'    {directive}{chr(10)}' for directive in directives)}}}\n"
 
 
-def _ask(upstream: str, renamed: bool) -> list[str]:
-    rename = ["proxy_set_body $manyeyes_renamed_body;"] if renamed else []
-    return [f"proxy_pass http://{upstream};", "include conf.d/proxy_engine.inc;", *rename]
+def _proxy_to_engine(upstream: str, is_renamed: bool) -> list[str]:
+    rename_directives = ["proxy_set_body $manyeyes_renamed_body;"] if is_renamed else []
+    return [f"proxy_pass http://{upstream};", "include conf.d/proxy_engine.inc;", *rename_directives]
 
 
-def _ask_remote(upstream: str, remote: Remote, places: NginxPaths) -> list[str]:
+def _proxy_to_remote(upstream: str, remote: Remote, paths: NginxPaths) -> list[str]:
     scheme = "https" if remote.is_tls else "http"
     default_port = 443 if remote.is_tls else 80
     host = remote.host if remote.port == default_port else f"{remote.host}:{remote.port}"
@@ -270,7 +272,7 @@ def _ask_remote(upstream: str, remote: Remote, places: NginxPaths) -> list[str]:
         f"proxy_set_header Host {host};",
     ]
     if remote.is_tls:
-        authorities = f"{places.secrets}/{remote.ca_file}" if remote.ca_file else SYSTEM_CERTIFICATES
+        authorities = f"{paths.secrets}/{remote.ca_file}" if remote.ca_file else SYSTEM_CERTIFICATES
         directives += [
             "proxy_ssl_server_name on;",
             f"proxy_ssl_name {remote.host};",
@@ -289,8 +291,8 @@ def _cached(upstream: str, cache: Cache) -> list[str]:
     ]
 
 
-def _cache_path(upstream: str, cache: Cache, places: NginxPaths) -> str:
+def _cache_path(upstream: str, cache: Cache, paths: NginxPaths) -> str:
     return (
-        f"proxy_cache_path {places.caches}/answers-{upstream} levels=1:2 keys_zone=answers-{upstream}:1m "
+        f"proxy_cache_path {paths.caches}/answers-{upstream} levels=1:2 keys_zone=answers-{upstream}:1m "
         f"max_size={cache.max_mb}m inactive={cache.ttl_s}s use_temp_path=off;\n"
     )

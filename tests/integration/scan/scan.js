@@ -51,7 +51,7 @@ async function hops(r) {
     r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up }) => {
         const read = retryPolicy.read(...variables);
         const hop = retryPolicy.next(read, asked, (pool) => fallback[pool] || '');
-        return { next: hop ? `${hop.pool}${hop.how && '.'}${hop.how}` : '', left: retryPolicy.left(read), outcome: retryPolicy.outcome(read, some_up) };
+        return { next: hop ? `${hop.pool}${hop.variant && '.'}${hop.variant}` : '', left: retryPolicy.remainingBudget(read), outcome: retryPolicy.outcome(read, some_up) };
     })));
 }
 
