@@ -192,4 +192,4 @@ def test_a_panel_about_gpus_has_data_where_an_exporter_tells_dcgms_names(seen: S
         if "1000" in query:  # needs pictures as well; that it can be read is all that is asked
             seen.prometheus.query(query)
         else:
-            eventually(partial(seen.prometheus.now, query), WITHIN_S, 0.5, f"a number for {query}")
+            eventually(partial(seen.prometheus.query, query), WITHIN_S, 0.5, f"a number for {query}")
