@@ -21,7 +21,7 @@ COLUMNS = 120
 @cache
 def pages() -> tuple[str, ...]:
     listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return tuple(name for name in listed.splitlines() if name != "CHANGELOG.md")
+    return tuple(listed.splitlines())
 
 
 def without_code(text: str) -> str:

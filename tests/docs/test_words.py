@@ -67,9 +67,9 @@ READERS = {
     ".po": in_yaml,
 }
 NOT_READ = re.compile(
-    r"^(CHANGELOG\.md|tests/docs/rejected_words\.yaml|tests/|docs/benchmarks/.*\.ya?ml|compose/rendered/|deploy/|monitoring/grafana/|requirements/)"
+    r"^(tests/docs/rejected_words\.yaml|tests/|docs/benchmarks/.*\.ya?ml|compose/rendered/|deploy/|monitoring/grafana/|requirements/)"
 )
-"""What ships and what people read. CHANGELOG quotes old names; rendered files repeat what their renderers say."""
+"""What ships and what people read. Rendered files repeat what their renderers say."""
 
 
 @cache

@@ -144,7 +144,7 @@ def test_a_poisonous_request_kills_the_process_before_a_byte_of_an_answer(
 def test_a_wrong_fault_is_refused_with_its_reason(engine: Emulator) -> None:
     answer = httpx.post(f"{engine.url}/emulator/faults", json={"kind": "slow", "fact": 3})
     assert answer.status_code == 422
-    assert answer.json()["detail"] == "slow has no fact; it has factor, for_s"
+    assert answer.json()["detail"] == "slow: unknown values fact; expected factor, for_s"
 
 
 def test_faults_and_sleep_have_no_path_unless_they_are_asked_for(tmp_path: Path) -> None:

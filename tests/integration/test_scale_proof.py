@@ -30,7 +30,7 @@ def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) ->
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "partial: interrupted by Ctrl-C" in said
-    assert f"Go on with: manyeyes scaling-report --counts 1,2 --out {tmp_path}" in said
+    assert f"Continue with: manyeyes scaling-report --counts 1,2 --out {tmp_path}" in said
     assert "Partial: interrupted by Ctrl-C" in (tmp_path / "proof.md").read_text()
     assert not left_behind(tmp_path), "no engine, nginx or controller is left"
 
