@@ -47,7 +47,7 @@ def test_a_request_is_followed_from_the_gateway_into_vllm_and_one_that_never_was
 
     said = eventually(told, 10, 0.5)
     assert f"{engine:11} request received" in said, said
-    assert f"asked {engine} (" in said
+    assert f"sent to {engine} (" in said
     assert f": {engine} is" in said, "what the controller knew: that it is up, or let in again after a restart"
     assert "no log contains request never-1" in logs(REQUEST="never-1")
 
