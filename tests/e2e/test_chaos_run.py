@@ -86,7 +86,7 @@ def test_what_was_registered_and_every_secret_is_in_a_backup_and_comes_back(host
     assert stat.S_IMODE(archive.stat().st_mode) == 0o600
 
     status, said = host.manyeyes("restore", str(archive))
-    assert (status, "runs: .venv/bin/manyeyes down" in said) == (2, True), said
+    assert (status, "is running, and nothing was changed. Run `.venv/bin/manyeyes down" in said) == (2, True), said
     bad = tmp_path / "bad.tar.gz"
     bad.write_bytes(archive.read_bytes()[:-100])
     status, said = host.manyeyes("restore", str(bad))
