@@ -19,7 +19,7 @@ from loadtest.host_info import members, start_process_group
 from loadtest.http_client import ConnectionBroken, bearer, fetch
 from loadtest.result_files import ROOT
 from loadtest.virtual_user import CompletionStream
-from manyeyes.devcluster.cluster import free_port
+from manyeyes.devcluster.ports import free_port
 
 BUILD = ROOT / "build/bench"
 PINS = ROOT / "benchmarks/gateways/pins"

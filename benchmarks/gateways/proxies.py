@@ -19,7 +19,8 @@ from benchmarks.gateways.gateway import (
 )
 from loadtest.host_info import start_process_group
 from loadtest.scaling_report.backends import wait_until_healthy
-from manyeyes.devcluster.cluster import free_port, local_cluster, nginx_binary
+from manyeyes.devcluster.cluster import local_cluster, nginx_binary
+from manyeyes.devcluster.ports import free_port
 from manyeyes.render.nginx.files import workers_for
 
 DOCS = "https://docs.vllm.ai/en/latest/deployment/nginx.html"

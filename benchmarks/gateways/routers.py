@@ -20,7 +20,7 @@ from benchmarks.gateways.gateway import (
     from_pypi,
     pinned,
 )
-from manyeyes.devcluster.cluster import free_port
+from manyeyes.devcluster.ports import free_port
 
 
 def version_of(package: str) -> Callable[[], str]:

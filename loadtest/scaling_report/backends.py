@@ -24,7 +24,8 @@ from loadtest.gateway_client import GatewayClient
 from loadtest.host_info import members, query_gpus, start_process_group
 from loadtest.http_client import fetch
 from loadtest.result_files import ROOT
-from manyeyes.devcluster.cluster import free_port, local_cluster
+from manyeyes.devcluster.cluster import local_cluster
+from manyeyes.devcluster.ports import free_port
 
 
 class BackendError(Exception):

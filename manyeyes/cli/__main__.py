@@ -5,25 +5,17 @@ configuration or the command line; 130 Ctrl-C. Each command imports its modules 
 completion are fast.
 """
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from manyeyes.cli.invocation import DEFAULT_CONFIG, enter_checkout
+from manyeyes.cli.invocation import DEFAULT_CONFIG
 from manyeyes.cli.measurement_commands import add_measurement_commands
+from manyeyes.cli.options import Config, ControllerUrl, FlavourOption, PrometheusUrl
 
 CLUSTER, HOST, CONFIGURATION, LOAD = "The cluster", "This host", "The configuration", "Load tests and measurements"
-
-
-class Flavour(StrEnum):
-    """What engines run on."""
-
-    CUDA = "cuda"
-    CPU = "cpu"
-    EMULATED = "emulated"
 
 
 class CommandGroup(TyperGroup):
@@ -53,20 +45,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Config = Annotated[
-    Path,
-    typer.Option("--config", metavar="FILE", help="Configuration file.", callback=enter_checkout),
-]
-FlavourOption = Annotated[
-    Flavour | None, typer.Option("--flavour", help="What `engines: auto` runs on. Default: detected on this host.")
-]
-ControllerUrl = Annotated[
-    str, typer.Option("--controller", metavar="URL", help="Controller to query. Default: on this host.")
-]
-PrometheusUrl = Annotated[
-    str, typer.Option("--prometheus", metavar="URL", help="Prometheus to query. Default: on this host.")
-]
 
 
 @app.command(rich_help_panel=CLUSTER)

@@ -2,13 +2,11 @@
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +23,7 @@ from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from manyeyes.engine.vllm_flags import served_names
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.rendered_file import write_files
@@ -52,29 +51,6 @@ def modules_folder() -> str:
 def own_user() -> str:
     """The `user` directive for root: nginx's default user cannot read the folders of tests."""
     return "user root;" if os.geteuid() == 0 else ""
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-# Each test worker has a separate range of ports, below those of outgoing connections, so that the port of a killed part
-# is free when the part is started again.
-_PORTS = itertools.count(20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
-
-
-def free_port() -> int:
-    """A port that is free for TCP and UDP."""
-    for port in _PORTS:
-        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            try:
-                tcp.bind(("127.0.0.1", port))
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("unreachable: the counter has no end")
 
 
 @dataclass

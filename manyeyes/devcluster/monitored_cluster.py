@@ -17,8 +17,9 @@ import httpx
 
 from manyeyes.config.loader import load
 from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, place_engines
-from manyeyes.devcluster.cluster import LocalCluster, free_port, is_listening
+from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from manyeyes.render.monitoring import Targets, alertmanager_yml, prometheus_yml, rules_yml
 
 ROOT = Path(__file__).resolve().parents[2]

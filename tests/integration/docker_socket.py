@@ -14,8 +14,9 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 
 from manyeyes.config.placement import PlacedCluster
-from manyeyes.devcluster.cluster import free_port, is_listening, nginx_binary
+from manyeyes.devcluster.cluster import nginx_binary
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from manyeyes.render.docker_socket_filter import PORT, SOCKET, filter_conf
 
 LONG_AGO = "2020-01-01T00:00:00.123456789Z"

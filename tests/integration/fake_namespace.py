@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from manyeyes.config.loader import load
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, start_nginx
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, start_nginx
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from manyeyes.render.kubernetes import own_services
 from manyeyes.render.multi_node_clusters import clusters, multi_node_config
 from manyeyes.render.nginx.files import NO_KEYS, build_generation

@@ -9,9 +9,10 @@ import httpx
 
 from manyeyes.config.loader import load
 from manyeyes.config.placement import Inventory, place_engines
-from manyeyes.devcluster.cluster import LocalCluster, free_port
+from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.monitored_cluster import prometheus_program
+from manyeyes.devcluster.ports import free_port
 from manyeyes.monitoring.prometheus_client import PrometheusClient
 from manyeyes.render.monitoring import Targets, prometheus_yml, rules_yml
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import httpx
 
-from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port
+from manyeyes.devcluster.cluster import QUICK, LocalCluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from tests.integration.documents import ADMIN_KEY
 
 AUTHORIZED = {"Authorization": f"Bearer {ADMIN_KEY}"}

@@ -11,8 +11,9 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from tests.integration.custom_endpoint import TEMPLATE, Foreign, foreign
 from tests.integration.documents import ADMIN_KEY
 from tests.integration.registry_client import call, refusal, registered_engines

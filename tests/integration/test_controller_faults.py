@@ -10,8 +10,9 @@ import dns.flags
 import dns.rcode
 import pytest
 
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from tests.integration.documents import document
 from tests.integration.full_disk import full_disk
 from tests.integration.membership import asked, controller, rotation, sentences, states, within

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, is_listening, local_cluster
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from tests.integration.custom_endpoint import foreign
 from tests.integration.documents import ADMIN_KEY, with_admin_key
 from tests.integration.registry_client import serve

@@ -14,8 +14,9 @@ import yaml
 
 from manyeyes.config.loader import fingerprint_of_file
 from manyeyes.devcluster.chat_load import chat_load
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from manyeyes.render.nginx.files import build_generation
 from tests.integration import documents
 from tests.integration.certificate import certificate

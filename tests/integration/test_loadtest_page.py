@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from manyeyes.config.credentials import ApiKey, ApiKeys
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 
 KEY = "sk-load"
 ALICE = ApiKey(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())

@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from manyeyes.config.credentials import ApiKey, ApiKeys
-from manyeyes.devcluster.cluster import QUICK, LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import QUICK, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from manyeyes.observability.log_format import ALWAYS, LEVELS
 from manyeyes.observability.log_lines import LogLine, read_line
 from manyeyes.observability.request_trace import trace_request

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from tests.integration.documents import document
 from tests.integration.membership import engines, rotation, sentences, states
 from tests.integration.raw_tcp_engine import RawEngine, http, raw_engine, well

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.devcluster.cluster import ROOT, free_port
+from manyeyes.devcluster.cluster import ROOT
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 
 SCRIPT = ROOT / "manyeyes/engine/pod/one_at_a_time.py"
 ENGINE = """

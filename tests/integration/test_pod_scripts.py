@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from manyeyes.controller.health.probe import WARM_UP_PNG
-from manyeyes.devcluster.cluster import ROOT, free_port, is_listening
+from manyeyes.devcluster.cluster import ROOT
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 from manyeyes.engine.pod.startup_probe import build_request
 from manyeyes.render.kubernetes.models import CODE, LOGS
 

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from manyeyes.devcluster.cluster import LocalCluster, is_listening, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import is_listening
 from tests.integration.documents import ADMIN_KEY, document, with_admin_key
 from tests.integration.full_disk import full_disk
 from tests.integration.registry_client import AUTHORIZED, call, controller_answers, refusal, registered_engines, serve

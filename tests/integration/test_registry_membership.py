@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port
 from tests.integration.certificate import certificate
 from tests.integration.documents import document, with_admin_key
 from tests.integration.membership import grows, users

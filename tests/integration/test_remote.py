@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from manyeyes.devcluster.cluster import LocalCluster, free_port, local_cluster
+from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.ports import free_port
 from tests.integration.certificate import certificate
 from tests.integration.scripted_engine import Endpoint, answers, endpoint
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from manyeyes.devcluster.chat_load import chat_load
-from manyeyes.devcluster.cluster import ROOT, LocalCluster, is_listening, local_cluster
+from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import is_listening
 from tests.integration import documents
 from tests.integration.docker_socket import FakeDocker, docker_behind_filter
 from tests.integration.documents import with_admin_key

@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 
-from manyeyes.devcluster.cluster import ROOT, free_port, is_listening, modules_folder, nginx_binary, own_user
+from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
 from manyeyes.devcluster.eventually import eventually
+from manyeyes.devcluster.ports import free_port, is_listening
 
 CONF = """
 {load}
