@@ -66,7 +66,7 @@ def one_serves(running: LocalCluster, within_s: float = 90) -> None:
 
     def check() -> bool:
         found = sorted(stages(running).values())
-        assert found == ["stopped"] * (len(found) - 1) + ["serving"], (found, scaling(running)["decision"])
+        assert found == ["serving"] + ["stopped"] * (len(found) - 1), (found, scaling(running)["decision"])
         return True
 
     eventually(check, within_s, 0.3, "one serves and the others rest")
