@@ -233,7 +233,8 @@ def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_pa
             act(container, action)
 
         docker.act = once
-        running.answers_from("big", {"big-0", "big-1"})
+        # No request to big: the idle engine whose GPU is shared is then stopped first.
+        running.all_up({"big-0", "big-1"})
         running.answers_from("small", {"small-0"})
         with chat_load(running.url, "small", users=10) as people:
             eventually(lambda: stages(running, "small")["late-small-1"] == "serving", 90, 0.3, "small has the GPU")
