@@ -113,7 +113,7 @@ class MeasurementSeries:
                 times: list[float] = []
                 context = 0.0
                 for attempt in range(self.repeats + OVERLAP_RETRIES):
-                    if len(times) == self.repeats or (times and attempt >= self.repeats):
+                    if times and attempt >= self.repeats:
                         break
                     answers = self.engine.ask_together([self._unique_text(words) for _ in range(batch)], DECODE_TOKENS)
                     if (gap := token_s(answers)) is not None:

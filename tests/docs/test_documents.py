@@ -1,14 +1,13 @@
 """Documents: links lead somewhere, every page is reachable from the index, lines are short, and there is not too much to read."""
 
 import re
-import subprocess
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-FENCE = re.compile(r"^ *```.*?^ *```\n?", re.MULTILINE | re.DOTALL)
+from tests.docs.prose import ROOT, blank_code_blocks, tracked_files
+
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 GENERATED = re.compile(r"^docs/reference/|^docs/benchmarks/(gateways|scale-proof|nightly)")
 """Written by `make docs`, or by the command that measured."""
@@ -20,22 +19,19 @@ COLUMNS = 120
 
 @cache
 def pages() -> tuple[str, ...]:
-    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return tuple(listed.splitlines())
-
-
-def without_code(text: str) -> str:
-    return FENCE.sub("", text)
+    return tuple(tracked_files("*.md"))
 
 
 def anchors(path: Path) -> set[str]:
     """GitHub's anchors of a page's headings."""
-    heads = re.findall(r"^#+ +(.*)$", without_code(path.read_text(encoding="utf-8")), re.MULTILINE)
+    heads = re.findall(r"^#+ +(.*)$", blank_code_blocks(path.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", head.replace("`", "").lower()).replace(" ", "-") for head in heads}
 
 
 def links(name: str) -> list[str]:
-    return [link for link in LINK.findall(without_code((ROOT / name).read_text(encoding="utf-8"))) if "://" not in link]
+    return [
+        link for link in LINK.findall(blank_code_blocks((ROOT / name).read_text(encoding="utf-8"))) if "://" not in link
+    ]
 
 
 def target(name: str, link: str) -> Path:
@@ -75,9 +71,7 @@ def test_every_page_is_reachable_from_the_index() -> None:
 def test_no_line_of_prose_is_over_120_columns(name: str) -> None:
     if GENERATED.match(name):
         return
-    for number, line in enumerate(
-        FENCE.sub(lambda f: "\n" * f[0].count("\n"), (ROOT / name).read_text()).split("\n"), 1
-    ):
+    for number, line in enumerate(blank_code_blocks((ROOT / name).read_text()).split("\n"), 1):
         plain = LINK.sub("]", line)
         assert len(plain) <= COLUMNS or line.lstrip().startswith(("|", "[", "!", "<", "> |")), f"{name}:{number}"
 
@@ -86,7 +80,7 @@ def words(name: str) -> int:
     """Tables of measurements are results, not prose."""
     text = (ROOT / name).read_text(encoding="utf-8")
     if MEASURED.match(name):
-        text = "\n".join(line for line in without_code(text).split("\n") if not line.startswith("|"))
+        text = "\n".join(line for line in blank_code_blocks(text).split("\n") if not line.startswith("|"))
     return sum(1 for word in text.split() if re.search(r"\w", word))
 
 

@@ -3,7 +3,6 @@
 import ast
 import io
 import re
-import subprocess
 import tokenize
 from collections.abc import Iterator
 from functools import cache
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.docs.prose import ROOT, blank_code_blocks, tracked_files
+
 RULES = yaml.safe_load((Path(__file__).parent / "rejected_words.yaml").read_text(encoding="utf-8"))
 PATTERNS = [(re.compile(rule["match"], re.IGNORECASE), rule["use"]) for rule in RULES]
 ANY = re.compile("|".join(f"(?:{rule['match']})" for rule in RULES), re.IGNORECASE)
 CODE = re.compile(r"`[^`]*`")
-FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 URL = re.compile(r"https?://\S+|\]\([^)]*\)")
 SENTENCE = re.compile(r"[A-Za-z]+ +[A-Za-z]+")
 """A string is prose when two words follow each other; keys, paths and names are not."""
@@ -37,8 +36,7 @@ def in_python(text: str) -> Iterator[Line]:
 
 
 def in_markdown(text: str) -> Iterator[Line]:
-    blanked = FENCE.sub(lambda found: "\n" * found[0].count("\n"), text)
-    yield from enumerate(blanked.split("\n"), 1)
+    yield from enumerate(blank_code_blocks(text).split("\n"), 1)
 
 
 def in_script(text: str) -> Iterator[Line]:
@@ -74,8 +72,7 @@ NOT_READ = re.compile(
 
 @cache
 def files() -> tuple[str, ...]:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return tuple(name for name in listed.splitlines() if Path(name).suffix in READERS and not NOT_READ.match(name))
+    return tuple(name for name in tracked_files() if Path(name).suffix in READERS and not NOT_READ.match(name))
 
 
 def problems(name: str, text: str) -> Iterator[str]:
