@@ -118,6 +118,10 @@ async def _warm_up_gateway(targets: Sequence[str], count: int) -> None:
     await asyncio.gather(*(send_one(number) for number in range(count)))
 
 
+JPEG_START = bytes.fromhex("ffd8ffc0000b080030004001011100ffda0008010100003f00")
+"""Headers of a JPEG of 64 x 48 pixels. The gateway reads them."""
+
+
 def chat_body(size: int, number: int, stream: bool = False, image_url: str | None = None) -> bytes:
     """A chat request of `size` bytes of JSON, different for each number. `image_url`: the image determines the size."""
     random = Random(f"body {size} {number}")
@@ -144,7 +148,8 @@ def chat_body(size: int, number: int, stream: bool = False, image_url: str | Non
     room = size - len(made(start))
     if room < 0:
         raise ValueError(f"size: expected at least {size - room} bytes for a chat with an image, got {size}")
-    return made(start + base64.b64encode(random.randbytes(room * 3 // 4 + 3)).decode()[:room])
+    pixels = random.randbytes(max(0, room // 4 * 3 - len(JPEG_START)))
+    return made(start + base64.b64encode(JPEG_START + pixels).decode()).ljust(size)
 
 
 SIZES = {"3 KB": 3_000, "200 KB": 200_000, "2 MB": 2_000_000}

@@ -70,7 +70,10 @@ def rows(seen: RunFigures) -> list[tuple[str, str]]:
         ("First token p50 / p95 / p99", f"{seen.first_p50_s:.2f} / {seen.first_p95_s:.2f} / {seen.first_p99_s:.2f} s"),
         ("Per token p50 / p95", f"{1e3 * seen.token_p50_s:.1f} / {1e3 * seen.token_p95_s:.1f} ms"),
         ("Tokens a second", f"{seen.tokens_per_s:.0f}"),
-        ("Prompt tokens from cache", f"{seen.cached_share:.0%}"),
+        (
+            "Prompt tokens from cache",
+            "not reported (gateway.report_cached_tokens)" if seen.cached_share is None else f"{seen.cached_share:.0%}",
+        ),
         (
             "Answered, failed",
             f"{seen.answered}, {seen.failed}" + "".join(f"; {n} x {reason}" for reason, n in seen.errors.items()),

@@ -117,6 +117,7 @@ def _from_worker(client_id: str, data: dict[str, Any]) -> None:
 def _start(environment: Environment, **_: Any) -> None:
     if not ordered:
         writer.samples.clear()
+        environment.host = order.url  # the page shows where the load goes, whatever host its form named
 
 
 @events.quitting.add_listener

@@ -28,7 +28,7 @@ class Sample:
     total_s: float
     tokens: int
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None  # None if the engine does not report it (gateway.report_cached_tokens)
     video: bool
     status: int  # 0 if there was no response
     failed: str  # the reason; empty if the request was answered
@@ -169,7 +169,8 @@ class RunFigures:
     token_p50_s: float = 0.0
     token_p95_s: float = 0.0
     tokens_per_s: float = 0.0
-    cached_share: float = 0.0
+    cached_share: float | None = None
+    """None if no answer reported cached tokens."""
     videos: int = 0
     videos_answered: int = 0
     per_engine: dict[str, int] = field(default_factory=dict)
@@ -202,7 +203,8 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
     bad = [sample for sample in ended if sample.failed]
     within_slo = sum(slo.is_met_by(sample, slowdown) for sample in ended)
     totals, firsts, gaps = _times(good, slowdown)
-    prompt = sum(sample.prompt_tokens for sample in good)
+    reporting = [(sample.cached_tokens, sample.prompt_tokens) for sample in good if sample.cached_tokens is not None]
+    prompt = sum(prompt_tokens for _, prompt_tokens in reporting)
     return RunFigures(
         rps=rps / seconds,
         goodput_rps=good_rps / seconds,
@@ -219,7 +221,7 @@ def figures(samples: Iterable[Sample], window: Window, slo: LatencyObjective, sl
         token_p50_s=percentile(gaps, 0.5),
         token_p95_s=percentile(gaps, 0.95),
         tokens_per_s=sum(sample.tokens for sample in good) / seconds,
-        cached_share=sum(sample.cached_tokens for sample in good) / prompt if prompt else 0.0,
+        cached_share=sum(cached for cached, _ in reporting) / prompt if prompt else None,
         videos=sum(sample.video for sample in ended),
         videos_answered=sum(sample.video for sample in good),
         per_engine=dict(sorted(Counter(sample.engine for sample in good if sample.engine).items())),

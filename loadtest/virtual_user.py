@@ -92,6 +92,8 @@ class RequestSettings:
     timeout_s: float = 120.0
     slowdown: float = 1.0
     pause: float = 1.0
+    page_key: str = ""
+    """Opens the gateway's internal port. Only that port may get it."""
 
     def headers(self) -> dict[str, str]:
         return {
@@ -99,6 +101,9 @@ class RequestSettings:
             "Accept": "text/event-stream",
             "User-Agent": "manyeyes-loadtest",
             **bearer(self.key),
+            **({"X-ManyEyes-Page-Key": self.page_key} if self.page_key else {}),
+            # The operator's requests belong to no API key.
+            **({"X-ManyEyes-Key": "-"} if self.page_key and not self.key else {}),
         }
 
 
@@ -203,6 +208,7 @@ class VirtualUser:
         response = exchange(self.connection, body, {**self.settings.headers(), "X-Request-Id": name})
         answer = response.stream
         self._answer_text = "".join(answer.text)
+        details = answer.usage.get("prompt_tokens_details") or {}
         return Sample(
             scenario=scenario.name,
             user=self.number,
@@ -213,7 +219,7 @@ class VirtualUser:
             total_s=response.ended - response.began + late_s,
             tokens=answer.tokens,
             prompt_tokens=int(answer.usage.get("prompt_tokens") or 0),
-            cached_tokens=int((answer.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+            cached_tokens=None if (cached := details.get("cached_tokens")) is None else int(cached),
             video=turn.video is not None,
             status=response.status,
             failed=response.failed,

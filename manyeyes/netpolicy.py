@@ -19,6 +19,9 @@ METADATA_ADDRESSES = frozenset(
     )
 )
 NAT64 = ip_network("64:ff9b::/96")
+PRIVATE_SUFFIXES = ("localhost", "local", "internal", "home.arpa", "lan", "home", "corp", "intranet", "private", "svc")
+"""Suffixes of host names that are reserved for private use, or that the public DNS does not delegate. No stranger can
+own a name there."""
 PRIVATE_PORTS = (80, 443)
 """Allowed ports of media at private addresses. Other services of an internal network listen on other ports."""
 

@@ -4,10 +4,9 @@ import asyncio
 import html
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")  # Gradio reads this when it is imported
@@ -22,18 +21,22 @@ from starlette.middleware import Middleware
 from manyeyes.config.credentials import UsersError
 from webui import log, samples, settings, theme
 from webui.auth import uploads
+from webui.auth.allowed_routes import AllowedRoutesMiddleware
 from webui.auth.login import LoginMiddleware, users_file
+from webui.auth.own_hosts import OwnHostMiddleware
 from webui.auth.same_origin import SameOriginMiddleware
+from webui.auth.sessions import SessionStore
+from webui.auth.upload_quota import MB, SHARED_QUOTA
 from webui.auth.uploads import VisitorCookieMiddleware
 from webui.chat.chat_requester import ChatRequester, ModelLimits
 from webui.cluster import cluster_view
 from webui.cluster.controller_client import ControllerClient, LocustClient
 from webui.cluster.gateway_client import GatewayClient
-from webui.files import decoding
+from webui.files import decoders, decoding
 from webui.i18n import ENGLISH, N_, NAMES, PATHS, ZH, LanguageRedirect, _, current_language, use_language
+from webui.page_calls import LocalizedPage
 from webui.settings import SettingsError, WebuiSettings, current_page_texts
 from webui.tabs import agent, chat, cluster, compare, controls, documents, fallback
-from webui.user_error import UserError
 
 REFRESH_S = 10
 UPLOADS_CHECK_S = 600
@@ -44,55 +47,6 @@ TAGLINE = N_("Many GPUs, one vision endpoint")
 TAB_TITLE = (
     "() => { const title = document.querySelector('#brand h1'); if (title) document.title = title.textContent; }"
 )
-
-
-class LocalizedPage(gr.Blocks):
-    """The page in one language. Its events use the same language."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.language = current_language()
-
-    async def process_api(self, *positional: Any, **named: Any) -> dict[str, Any]:
-        request = named.get("request")
-        who = uploads.owner_of(request.cookies if request else {})
-        with use_language(self.language), uploads.acting_as(who):
-            inputs = named.get("inputs") or positional[1:2]
-            _refuse_components(inputs)
-            for path in _named_files(inputs):
-                _refuse_anothers_file(path)
-            try:
-                return await super().process_api(*positional, **named)
-            except UserError as failure:
-                raise gr.Error(str(failure)) from None
-
-
-def _named_files(value: Any) -> Iterator[Path]:
-    if isinstance(value, dict):
-        if isinstance(path := value.get("path"), str):
-            yield Path(path).resolve()
-        for item in value.values():
-            yield from _named_files(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _named_files(item)
-
-
-def _refuse_components(value: Any) -> None:
-    """Refuses Gradio components in chat messages: Gradio would create them, and they could read files."""
-    if isinstance(value, dict):
-        if isinstance(value.get("component"), str):
-            raise gr.Error(_("This is not a chat message."))
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            _refuse_components(item)
-
-
-def _refuse_anothers_file(path: Path) -> None:
-    """Refuses a file of another user. Gradio checks only that a file was uploaded, not by whom."""
-    if path.is_relative_to(uploads.upload_folder()) and path.exists() and not uploads.may_read(path):
-        raise gr.Error(_("This file was not uploaded to this page."))
 
 
 def _end_visit(request: gr.Request) -> None:
@@ -183,10 +137,23 @@ def build_app(settings: WebuiSettings) -> FastAPI:
         # The default executor has four threads on a small machine: the PDF of one user would block all other users.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(settings.webui.threads, "files"))
         yield
+        decoders.SHARED_POOL.close()
 
+    users, texts = users_file(settings.users_file), current_page_texts(settings, os.environ)
+    is_required = settings.webui.login is True
+    decoders.SHARED_POOL.size, decoders.SHARED_POOL.cpu_s = settings.webui.decoders, settings.webui.decode_timeout_s
+    SHARED_QUOTA.visitor_bytes = settings.webui.upload_mb_per_visitor * MB
     middleware = [
         Middleware(SameOriginMiddleware),
-        Middleware(LoginMiddleware, users_file(settings.users_file), settings.webui.session_lifetime_h),
+        Middleware(OwnHostMiddleware, lambda: texts().host_names, lambda: is_required or bool(users().users)),
+        Middleware(AllowedRoutesMiddleware),
+        Middleware(
+            LoginMiddleware,
+            users,
+            settings.webui.session_lifetime_h,
+            sessions=SessionStore(settings.state),
+            is_required=is_required,
+        ),
         Middleware(VisitorCookieMiddleware),
         Middleware(LanguageRedirect),
     ]

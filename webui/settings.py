@@ -72,6 +72,8 @@ class WebuiSettings:
     """The `webui` section of cluster.yaml."""
     users_file: Path | None = None
     """File of the users who may log in. None: no login is required."""
+    state: Path | None = None
+    """Folder for the secret of the logins and for ended sessions, shared by all copies of the page."""
     controller_url: str = "http://controller:8081"
     prometheus_url: str = "http://prometheus:9090"
     locust_url: str = "http://loadtest:8089/locust"
@@ -82,6 +84,8 @@ class WebuiSettings:
         default_factory=lambda: EndpointAddress("Fallback", "http://gateway:8079/v1", "auto")
     )
     """`primary` and `fallback` are the endpoints of the Fallback tab. Their keys stay on the server."""
+    page_key: str = field(default="", repr=False)
+    """Shows the gateway's internal port that a request comes from the page. Empty: there is no such key."""
 
     @property
     def max_body_bytes(self) -> int:
@@ -142,15 +146,27 @@ def read_settings(environ: Mapping[str, str]) -> WebuiSettings:
         config=Path(config) if config else None,
         webui=default.webui,
         users_file=default.users_file,
+        state=Path(state) if (state := environ.get("MANYEYES_STATE", "").strip()) else None,
         controller_url=text("MANYEYES_CONTROLLER_URL", default.controller_url).rstrip("/"),
         prometheus_url=text("MANYEYES_PROMETHEUS_URL", default.prometheus_url).rstrip("/"),
         locust_url=text("MANYEYES_LOCUST_URL", default.locust_url).rstrip("/"),
         primary=address("Primary"),
         fallback=address("Fallback"),
+        page_key=_read_page_key(environ.get("MANYEYES_PAGE_KEY_FILE", "").strip(), problems),
     )
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
+
+
+def _read_page_key(file: str, problems: list[str]) -> str:
+    try:
+        return Path(file).read_text(encoding="ascii").strip() if file else ""
+    except FileNotFoundError:  # on Kubernetes the Secret is optional
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"MANYEYES_PAGE_KEY_FILE: {file} cannot be read ({type(error).__name__})")
+        return ""
 
 
 def _of_cluster(cluster: Cluster, users_file: Path) -> WebuiSettings:
@@ -167,13 +183,16 @@ def _of_cluster(cluster: Cluster, users_file: Path) -> WebuiSettings:
 class PageTexts:
     title: str
     greeting: str
+    host_names: tuple[str, ...] = ()
 
 
 def current_page_texts(begin: WebuiSettings, environ: Mapping[str, str]) -> Callable[[], PageTexts]:
-    """Returns a function that reads the current title and greeting."""
+    """Returns a function that reads the current title, greeting and host names."""
 
     def read() -> PageTexts:
         current = read_settings(environ)
-        return PageTexts(current.title, current.greeting)
+        return PageTexts(current.title, current.greeting, current.webui.host_names)
 
-    return ReloadedFile(begin.config, PageTexts(begin.title, begin.greeting), read, lambda _error: None)
+    return ReloadedFile(
+        begin.config, PageTexts(begin.title, begin.greeting, begin.webui.host_names), read, lambda _error: None
+    )

@@ -2,10 +2,12 @@
 
 import logging
 from dataclasses import dataclass
-
-import openai
+from typing import TYPE_CHECKING
 
 from webui.i18n import N_, _
+
+if TYPE_CHECKING:
+    import openai
 
 RETRY = N_("Press retry.")
 
@@ -29,6 +31,8 @@ def answer_cut_error() -> UserError:
 
 def explain_error(error: Exception, gateway_url: str, begun: bool = False) -> UserError:
     """Converts the error of a gateway request to a UserError. `begun`: part of the answer has arrived."""
+    import openai  # decoder processes import this module, and openai needs 60 MB
+
     match error:
         case openai.APIConnectionError() if begun:  # the OpenAI client also raises this for a broken stream
             return answer_cut_error()
@@ -56,7 +60,7 @@ def gateway_unreachable_error(gateway_url: str) -> UserError:
     )
 
 
-def _refusal_error(error: openai.APIStatusError) -> UserError:
+def _refusal_error(error: "openai.APIStatusError") -> UserError:
     message = _sentence(_message(error))
     match error.status_code:
         case 400 | 422:
@@ -78,7 +82,7 @@ def _refusal_error(error: openai.APIStatusError) -> UserError:
     )
 
 
-def _message(error: openai.APIStatusError) -> str:
+def _message(error: "openai.APIStatusError") -> str:
     """Returns the message of OpenAI's error object. The client has already removed the outer "error" key."""
     message = error.body.get("message") if isinstance(error.body, dict) else None
     if isinstance(message, str):
@@ -91,7 +95,7 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", "。")) else f"{text}."
 
 
-def _retry_time(error: openai.APIStatusError) -> str:
+def _retry_time(error: "openai.APIStatusError") -> str:
     seconds = error.response.headers.get("retry-after", "")
     return _("in {seconds} s", seconds=seconds) if seconds.isdecimal() and seconds != "0" else _("in a moment")
 

@@ -16,11 +16,10 @@ from loadtest.gateway_client import GatewayClient
 from loadtest.http_client import parse_target as address_of
 from loadtest.virtual_user import RequestSettings
 from manyeyes.cli import gateway_client as own_gateway
-from manyeyes.cli import host_info, secrets
+from manyeyes.cli import host_info, secrets, started_services
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import print_error
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import load
 
 DOCKER_S = 60.0
 
@@ -143,7 +142,7 @@ class ChaosTarget:
 
 def find_target(config: Path, key: str, model: str, confirmed: bool) -> ChaosTarget:
     """Raises UnfitTarget, ConfigError, and GatewayUnusable if the gateway does not answer."""
-    cluster = load(config)
+    cluster = started_services.configuration(config)
     containers = ClusterContainers(cluster.name)
     if not host_info.docker().server or "gateway" not in {part.service for part in containers.parts()}:
         raise UnfitTarget(f"the cluster '{cluster.name}' does not run. Start it with `make up`.")

@@ -5,6 +5,7 @@ and timer lag of each process, once a second.
 """
 
 import itertools
+import os
 import resource
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from loadtest import users
 from loadtest.run_spec import RunSpec
 from loadtest.statistics import STANDARD_OBJECTIVE, Sample, Window, figures
 from loadtest.virtual_user import VirtualUser
+from loadtest.web_access import check_access
 
 LAG_EVERY_S = 0.05
 
@@ -144,6 +146,12 @@ def add_arguments(parser: LocustArgumentParser, order: RunSpec) -> None:
     parser.add_argument("--api-key", default="", is_secret=True, help="required if the gateway checks API keys")
 
 
+def read_page_key() -> str:
+    """The key of the gateway's internal port; empty outside of the cluster."""
+    file = os.environ.get("MANYEYES_PAGE_KEY_FILE", "")
+    return Path(file).read_text(encoding="ascii").strip() if file else ""
+
+
 def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
     """The user class for Locust's web page. Each user reads the fields of the page when it starts."""
     user_index = itertools.count()
@@ -155,14 +163,16 @@ def web_user(order: RunSpec, reporter: SampleReporter) -> type[User]:
             options = self.environment.parsed_options
             assert options is not None
             settings = order.request_settings()
-            chosen = RunSpec(self.environment.host or order.url, options.model, options.scenario, "").request_settings()
+            # Not the host that the page's form has: it could name any server.
+            chosen = RunSpec(order.url, options.model, options.scenario, "").request_settings()
             number = next(user_index)
             self.seed = int(options.seed)
             self.scenario = users.mix(options.scenario).of(number)
             key = options.api_key or settings.key
+            page_key = read_page_key() if chosen.to == settings.to else ""
             self.virtual_user = VirtualUser(
                 number,
-                type(settings)(to=chosen.to, model=options.model, key=key, trusted=settings.trusted),
+                type(settings)(to=chosen.to, model=options.model, key=key, trusted=settings.trusted, page_key=page_key),
                 reporter.sample,
                 gevent.sleep,
             )
@@ -197,6 +207,7 @@ def extend_web_ui(environment: Environment, writer: ResultWriter) -> None:
         return response
 
     web.app.after_request(add_rows)
+    web.app.before_request(lambda: check_access(request))
 
 
 def rows(writer: ResultWriter) -> list[dict[str, Any]]:

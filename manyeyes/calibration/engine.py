@@ -32,7 +32,6 @@ class TimedAnswer:
     ended_s: float
     prompt_tokens: int
     answer_tokens: int
-    cached_tokens: int
 
     @property
     def first_s(self) -> float:
@@ -147,14 +146,12 @@ class MeasuredEngine:
             raise CannotMeasure(f"{self.url} answered {result.status}: {_message(result.raw)}")
         if stream.failed:
             raise CannotMeasure(f"{self.url} did not complete its answer: {stream.failed}. See the engine's log.")
-        details = stream.usage.get("prompt_tokens_details") or {}
         return TimedAnswer(
             started_s=result.began,
             tokens_s=tuple(stream.tokens_s),
             ended_s=result.ended,
             prompt_tokens=int(stream.usage.get("prompt_tokens", 0)),
             answer_tokens=stream.tokens,
-            cached_tokens=int(details.get("cached_tokens") or 0),
         )
 
     def _get(self, path: str) -> bytes:

@@ -166,9 +166,11 @@ class MeasurementSeries:
     def prefixes(self) -> None:
         text = self._unique_text(300)
         self.engine.ask(text, 1)
+        hits_before = self.engine.metric("prefix_cache_hits_total")
         second = self.engine.ask(text, 1)
-        self.prefix_cache = second.cached_tokens > 0
-        self._record("prefix", {"tokens": second.prompt_tokens, "cached": second.cached_tokens}, [second.first_s])
+        hits = self.engine.metric("prefix_cache_hits_total") - hits_before
+        self.prefix_cache = hits > 0
+        self._record("prefix", {"tokens": second.prompt_tokens, "cached": hits}, [second.first_s])
 
     def _evict_encoded(self) -> None:
         """Sends enough new images to evict all others from the vision encoder's cache (one batch of tokens)."""

@@ -188,9 +188,9 @@ def logs(
 def locust(config: Config = DEFAULT_CONFIG) -> None:
     """Start Locust's page, at /locust/ of the running cluster."""
     from manyeyes.cli.compose import Compose
-    from manyeyes.config.loader import load
+    from manyeyes.cli.started_services import configuration
 
-    compose = Compose(load(config).name)
+    compose = Compose(configuration(config).name)
     compose.require_running()
     compose("--profile", "loadtest", "up", "--detach", "--wait", "--no-recreate", "loadtest")
 
@@ -220,7 +220,7 @@ def images(config: Config = DEFAULT_CONFIG, flavour: FlavourOption = None) -> No
     from manyeyes.config.loader import load
 
     cluster, _ = plan(load(config), flavour or "", docker_install.ensure())
-    provide(cluster, pull=False)
+    provide(cluster, pull=False, config=config)
 
 
 @app.command(rich_help_panel=HOST)
@@ -298,7 +298,9 @@ def kubernetes(
 ) -> None:
     """Write the Kustomize files for Kubernetes (docs/beyond-one-box.md)."""
     from manyeyes.cli.config_commands import render_kubernetes
+    from manyeyes.cli.secrets import ensure_page_key
 
+    ensure_page_key()
     render_kubernetes(config, out)
 
 
@@ -308,7 +310,9 @@ def swarm(
 ) -> None:
     """Write the stacks for `docker stack deploy` (docs/beyond-one-box.md)."""
     from manyeyes.cli.config_commands import render_swarm
+    from manyeyes.cli.secrets import ensure_page_key
 
+    ensure_page_key()
     render_swarm(config, out)
 
 

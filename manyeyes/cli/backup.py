@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -18,14 +17,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
 from manyeyes.atomic_write import atomic_copy, atomic_write
-from manyeyes.cli import docker_install, env_file, started_services
-from manyeyes.cli.compose import LABEL, Compose
+from manyeyes.cli import docker_install, env_file, secrets, started_services
+from manyeyes.cli.compose import Compose
 from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.invocation import next_command
 from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
+from manyeyes.cli.volume_copies import Volumes
 from manyeyes.config import checkout
 from manyeyes.config.checkout import ROOT, secrets_folder, secrets_group
 from manyeyes.config.cluster import Cluster
@@ -135,75 +135,6 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-COPY_S = 1800.0
-
-
-class Volumes:
-    """Copies the volumes of one project. `image` is a local image that contains tar."""
-
-    def __init__(self, project: str, image: str) -> None:
-        self.project = project
-        self._image = image
-
-    def exists(self, volume: str) -> bool:
-        with docker_client() as client:
-            try:
-                client.api.inspect_volume(self.name(volume))
-            except NotFound:
-                return False
-        return True
-
-    def name(self, volume: str) -> str:
-        return f"{self.project}_{volume}"
-
-    def save(self, volume: str, file: Path) -> None:
-        """Writes the volume's content to `file`. Raises CliError."""
-        with file.open("wb") as output:
-            self._tar(volume, ":ro", ["-C", "/volume", "-cf", "-", "."], stdout=output)
-
-    def put(self, volume: str, file: Path) -> None:
-        """Replaces the volume's content; creates the volume if needed, with Compose's labels. Raises CliError."""
-        if not self.exists(volume):
-            labels = {f"{LABEL}.project": self.project, f"{LABEL}.volume": volume}
-            with docker_client() as client:
-                client.api.create_volume(self.name(volume), labels=labels)
-        empty_then_unpack = "find /volume -mindepth 1 -delete && exec tar -C /volume --numeric-owner -xpf -"
-        with file.open("rb") as content:
-            self._run(volume, "", ["/bin/sh", "-c", empty_then_unpack], stdin=content)
-
-    def _tar(self, volume: str, mount_options: str, arguments: list[str], **streams: object) -> None:
-        self._run(volume, mount_options, ["tar", "--numeric-owner", *arguments], **streams)
-
-    def _run(self, volume: str, mount_options: str, command: list[str], **streams: object) -> None:
-        """Runs the command as root with few capabilities, because a volume's files belong to the users of its
-        containers."""
-        entrypoint, *arguments = command
-        capabilities = ["CHOWN", "DAC_OVERRIDE", "FOWNER"]
-        docker_command = [
-            "docker",
-            "run",
-            "--rm",
-            "--interactive",
-            "--network=none",
-            "--user=0:0",
-            "--read-only",
-            "--cap-drop=ALL",
-        ]
-        docker_command += [f"--cap-add={name}" for name in capabilities]
-        docker_command += [
-            f"--volume={self.name(volume)}:/volume{mount_options}",
-            f"--entrypoint={entrypoint}",
-            self._image,
-            *arguments,
-        ]
-        result = subprocess.run(docker_command, stderr=subprocess.PIPE, timeout=COPY_S, check=False, **streams)  # type: ignore[call-overload]
-        if result.returncode:
-            message = result.stderr.decode(errors="replace").strip()
-            raise CliError(
-                f"the volume {self.name(volume)} could not be copied: {message.splitlines()[-1] if message else '?'}"
-            )
-
-
 VOLUMES = ("state", "grafana")
 SKIPPED_SECRETS = (".gitignore", "README.md", ".gitkeep")
 
@@ -284,8 +215,9 @@ def _files(config: Path, config_file: Path, cluster: Cluster, folder: Path) -> d
         paths["config/users.yaml"] = users
     if secrets_folder().is_dir():
         for path in sorted(secrets_folder().iterdir()):
-            if path.is_file() and path.name not in SKIPPED_SECRETS:
+            if path.name not in SKIPPED_SECRETS:
                 paths[f"secrets/{path.name}"] = path
+    _reject_incomplete(cluster, paths)
     if operator_lines := env_file.own_lines():
         env = folder / "env"
         env.write_text(operator_lines)
@@ -297,6 +229,26 @@ def _files(config: Path, config_file: Path, cluster: Cluster, folder: Path) -> d
         return {name: ArchiveMember(path, path.stat().st_mode & 0o777) for name, path in paths.items()}
     except OSError as error:
         raise CliError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _reject_incomplete(cluster: Cluster, paths: Mapping[str, Path]) -> None:
+    """Raises CliError for an entry of the secrets folder that a restore would refuse, and for a missing file."""
+    problems = [
+        f"{path}: a backup has only files with plain names. Move it out of the secrets folder, or rename it."
+        for name, path in paths.items()
+        if not path.is_file() or not MEMBER.match(name)
+    ]
+    certificates = secrets.list_certificate_files(cluster)
+    if not any(f"secrets/{name}" in paths for name in certificates.values()):
+        certificates = {}  # `make up` creates the pair
+    needed = secrets.list_pool_secrets(cluster) | secrets.list_alerting_secrets(cluster) | certificates
+    problems += [
+        f"{setting}: secrets/{name} is missing, so a restored cluster would not start. Put the file there."
+        for setting, name in needed.items()
+        if f"secrets/{name}" not in paths
+    ]
+    if problems:
+        raise CliError(*problems)
 
 
 def _volumes(cluster: Cluster, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -11,7 +11,7 @@ from manyeyes.cli import docker_install, host_info
 from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError
-from manyeyes.config.checkout import ROOT, secrets_group
+from manyeyes.config.checkout import PAGE_KEY, ROOT, secrets_folder, secrets_group
 from manyeyes.observability.log_lines import format_sentence, read_line
 
 LABEL = "com.docker.compose"
@@ -38,12 +38,19 @@ class Compose:
             "MANYEYES_PROJECT": project,
             "MANYEYES_SECRETS_GROUP": str(secrets_group()),
         }
+        if (page_key := secrets_folder() / PAGE_KEY).is_file():
+            self.environment["MANYEYES_PAGE_KEY"] = str(page_key.absolute())
 
     @classmethod
     def of_started(cls, project: str) -> "Compose":
-        """Uses the files from which this host's cluster was started, or the committed files if none were rendered."""
+        """Uses the files from which this host's cluster was started, or the committed files if none, or not all, were
+        rendered."""
         compose = cls(project)
-        return compose if (ROOT / compose.rendered).exists() else cls(project, Path("compose/rendered/default"))
+        return (
+            compose
+            if (ROOT / compose.rendered / "monitoring.yaml").exists()
+            else cls(project, Path("compose/rendered/default"))
+        )
 
     def __call__(
         self, *arguments: str, timeout_s: float | None = None, on_line: Callable[[str], None] | None = None

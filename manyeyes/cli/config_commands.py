@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
-
-from manyeyes.cli.terminal import print_line
+from manyeyes.cli import started_services
+from manyeyes.cli.invocation import next_command
+from manyeyes.cli.terminal import CliError, print_line, print_warning
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster, json_schema, markdown
 from manyeyes.config.credentials import (
@@ -27,7 +27,7 @@ from manyeyes.config.credentials import (
     set_password,
 )
 from manyeyes.config.loader import ConfigError, keys_path, load, users_path
-from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, load_inventory, place_engines
 from manyeyes.render.kubernetes.kustomize import tree
 from manyeyes.render.multi_node_clusters import clusters
 from manyeyes.render.rendered_file import write_files
@@ -66,7 +66,7 @@ def _problems(path: Path) -> Iterator[ConfigError | KeysError | UsersError]:
 
 def make_user(config: Path, name: str) -> None:
     """Adds a user. A generated password is printed to standard output, and all other text to standard error."""
-    path = users_path(config, load(config))
+    path = users_path(config, started_services.configuration(config))
     typed = getpass.getpass("Password (empty: generate a password): ") if sys.stdin.isatty() else ""
     password = typed or secrets.token_urlsafe(12)
     is_first = not path.exists()
@@ -84,7 +84,7 @@ def make_user(config: Path, name: str) -> None:
 
 def make_key(config: Path, name: str, requests_per_minute: int | None, in_flight: int | None) -> None:
     """Creates an API key. The key is printed to standard output, and all other text to standard error."""
-    cluster = load(config)
+    cluster = started_services.configuration(config)
     path = keys_path(config, cluster)
     was_required = cluster.gateway.requires_key(load_keys(path))
     print(add_key(path, name, requests_per_minute, in_flight), flush=True)
@@ -98,7 +98,7 @@ def make_key(config: Path, name: str, requests_per_minute: int | None, in_flight
 
 
 def list_keys(config: Path) -> None:
-    path = keys_path(config, load(config))
+    path = keys_path(config, started_services.configuration(config))
     keys = load_keys(path).keys
     print(f"{path}: {len(keys) or 'no'} key{'' if len(keys) == 1 else 's'}")
     for key in keys:
@@ -127,18 +127,30 @@ def render_compose(config: Path, inventory_file: Path | None, out: Path) -> None
     """Writes the files of Compose and the gateway for the host in `inventory_file`. Default: two GPUs of 24 GiB."""
     inventory = DEFAULT_INVENTORY
     if inventory_file:
-        inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
+        inventory = load_inventory(inventory_file)
     _write(render(place_engines(load(config), inventory), inventory, config, out), out)
 
 
 def render_kubernetes(config: Path, out: Path) -> None:
     cluster = load(config)
-    files = tree(cluster, load_keys(keys_path(config, cluster)), os.path.relpath(Path.cwd(), out))
+    keys = load_keys(keys_path(config, cluster))
+    if cluster.kubernetes.hostnames and not cluster.gateway.requires_key(keys):
+        print_warning(
+            f"no key is required from those who reach {', '.join(cluster.kubernetes.hostnames)}: "
+            f"create one ({next_command('key', 'NAME', config=config)}), then run this again"
+        )
+    files = tree(cluster, keys, os.path.relpath(Path.cwd(), out))
     _write(files, out, KUBERNETES_BY_HAND)
 
 
 def render_swarm(config: Path, out: Path) -> None:
     cluster = load(config)
+    if not cluster.gateway.is_open:
+        raise CliError(
+            "gateway.host: expected 0.0.0.0, because a Swarm publishes gateway.port on every manager, "
+            f"got {cluster.gateway.host}. Set it in {config}; clients then need a key ({next_command('key', 'NAME', config=config)}), "
+            "unless gateway.anonymous is true."
+        )
     _write(swarm_stacks(cluster, load_keys(keys_path(config, cluster)), out), out)
 
 

@@ -10,14 +10,14 @@ from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError, print_ok, print_warning, step
 from manyeyes.config.checkout import ROOT
 
-OLDEST_ENGINE = (25, 0)
-"""The oldest version whose health checks have a start_interval."""
+OLDEST_ENGINE = (26, 0)
+"""The oldest version that mounts a folder of a volume (`subpath`)."""
 NO_ENGINE = re.compile(
     r"cannot connect to the docker daemon|is the docker daemon running|connection refused|no such file", re.IGNORECASE
 )
 """Messages of Docker's client if no engine runs."""
-OLDEST_COMPOSE = (2, 24)
-"""The oldest version whose `include` accepts an env_file and variables in paths."""
+OLDEST_COMPOSE = (2, 27)
+"""The oldest version that is known to pass `subpath` of a volume to Docker."""
 
 
 def ensure() -> Docker:

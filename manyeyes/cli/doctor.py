@@ -1,19 +1,31 @@
 """`make doctor`: checks whether this host fulfils the requirements (needed X, found Y). It changes nothing."""
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manyeyes.cli import docker_install, env_file, gpu_discovery, host_info, secrets
+from manyeyes.cli import (
+    docker_install,
+    env_file,
+    gpu_discovery,
+    host_info,
+    network_access,
+    secrets,
+    started_services,
+)
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.invocation import next_command
+from manyeyes.cli.required_images import BUILT, SOURCES
 from manyeyes.cli.terminal import EXIT_UNUSABLE, CliError, print_error, print_line
-from manyeyes.config.checkout import ROOT, secrets_folder
+from manyeyes.config.checkout import PAGE_KEY, ROOT, secrets_folder
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.credentials import load_keys
+from manyeyes.config.credentials import load_keys, load_users
+from manyeyes.config.documents import FileProblems
 from manyeyes.config.gateway import Images
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
@@ -47,8 +59,7 @@ class Check:
 
 def doctor(config: Path, flavour: str) -> int:
     """Prints all checks and returns the exit code: 2 if the cluster cannot run on this host."""
-    cluster = load(config)
-    load_keys(keys_path(config, cluster))
+    cluster = started_services.configuration(config)
     docker = host_info.docker()
     print_line(f"ManyEyes, {config}, {host_info.system()}")
     try:
@@ -58,7 +69,8 @@ def doctor(config: Path, flavour: str) -> int:
             print_error(problem)
         return EXIT_UNUSABLE
     is_running = bool(docker.server) and Compose(cluster.name).runs()
-    return 0 if show(run_checks(cluster, docker, inventory, is_running, config)) else EXIT_UNUSABLE
+    checks = [*_contents(cluster, config), *run_checks(cluster, docker, inventory, is_running, config)]
+    return 0 if show(checks) else EXIT_UNUSABLE
 
 
 def run_checks(
@@ -75,10 +87,11 @@ def run_checks(
         *checks,
         *_memory(placed, is_running),
         *_disk(placed, docker),
+        *_vllm_cpu(placed),
         *_ports(placed, is_running),
         *_paths(placed),
         *_secrets(placed),
-        *_admin_key(),
+        *_own_keys(),
         *_certificate(placed),
         *(_configuration_files(cluster, config) if config else ()),
         *_readable(
@@ -191,6 +204,12 @@ def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
     yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
 
 
+def _vllm_cpu(cluster: PlacedCluster) -> Iterator[Check]:
+    image = cluster.images.vllm_cpu
+    if image == BUILT.vllm_cpu and any(engine.flavour == "cpu" for engine in cluster.started_engines):
+        yield Check("vLLM for CPUs", "an image", f"{image}: {SOURCES[image]}")
+
+
 def _ports(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
     ports = [("gateway.port", str(cluster.gateway.host), cluster.gateway.port)]
     if cluster.monitoring.enabled:
@@ -227,14 +246,33 @@ def _secrets(cluster: PlacedCluster) -> Iterator[Check]:
         yield Check(setting, f"secrets/{name}", found, remedy)
 
 
-def _admin_key() -> Iterator[Check]:
-    found, remedy = secrets.state(secrets.ADMIN_KEY)
-    if found == "missing":
-        found, remedy = "`make up` creates it", ""
-    yield Check("admin key", f"secrets/{secrets.ADMIN_KEY}", found, remedy)
+def _own_keys() -> Iterator[Check]:
+    for title, name in (("admin key", secrets.ADMIN_KEY), ("page key", PAGE_KEY)):
+        found, remedy = secrets.state(name)
+        if found == "missing":
+            found, remedy = "`make up` creates it", ""
+        yield Check(title, f"secrets/{name}", found, remedy)
+
+
+def _contents(cluster: Cluster, config: Path) -> Iterator[Check]:
+    """The files that an operator writes and that have problems."""
+    remedy = f"`{next_command('check-config', config=config)}` lists the problems"
+    readers: list[tuple[str, Path, Callable[[Path], object]]] = [
+        ("configuration", config, load),
+        ("API keys", keys_path(config, cluster), load_keys),
+        ("users of the page", users_path(config, cluster), load_users),
+    ]
+    for name, path, read in readers:
+        try:
+            read(path)
+        except FileProblems as error:
+            yield Check(name, f"a valid {path}", f"{len(error.problems)} problem(s)", remedy)
 
 
 def _configuration_files(cluster: Cluster, config: Path) -> Iterator[Check]:
+    with contextlib.suppress(FileProblems):  # reported by _contents
+        access = network_access.describe_access(cluster, load_keys(keys_path(config, cluster)), config)
+        yield Check("reachable from", "this host, or a key", access)
     files = {"API keys": keys_path(config, cluster), "users of the page": users_path(config, cluster)}
     for name, path in files.items():
         if path.exists():

@@ -13,15 +13,21 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from manyeyes.cli import secrets
+from manyeyes.cli import secrets, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import CliError, print_line, print_warning, step
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import fingerprint_of_file, load
+from manyeyes.config.loader import fingerprint_of_file
 
 URL_IN_GATEWAY = "http://127.0.0.1:8079"
-"""The web page's port in the gateway's container. It requires no key."""
+"""The web page's port in the gateway's container."""
+SEND_CHAT = (
+    'printf "X-ManyEyes-Page-Key: %s" "$(cat /run/secrets/manyeyes/page.key 2>/dev/null)" | '
+    'curl -sS --max-time {timeout} -H @- -H "X-ManyEyes-Key: -" -H "Content-Type: application/json" -d "$1" '
+    '-w "\\n%{{http_code}}|%header{{x-manyeyes-engine}}|%{{time_total}}" {url}/v1/chat/completions'
+)
+"""The page's key is read from a file in the container, so that it is not visible in a process list."""
 HEALTHZ_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 120
 
@@ -47,18 +53,13 @@ def healthz(cluster: Cluster) -> dict[str, Any]:
 
 
 def send_chat(compose: Compose, body: str) -> tuple[int, str, float, str]:
-    """Sends a chat request from the gateway's container, where no key is required.
+    """Sends a chat request from the gateway's container, with the page's key.
 
     Returns (status, engine, seconds, response body). The status is 0 if there was no response.
     """
-    curl = ["curl", "-sS", "--max-time", str(ANSWER_TIMEOUT_S), "-H", "Content-Type: application/json", "-d", body]
-    write_out = [
-        "-w",
-        "\\n%{http_code}|%header{x-manyeyes-engine}|%{time_total}",
-        f"{URL_IN_GATEWAY}/v1/chat/completions",
-    ]
+    command = SEND_CHAT.format(timeout=ANSWER_TIMEOUT_S, url=URL_IN_GATEWAY)
     try:
-        output = compose("exec", "-T", "gateway", *curl, *write_out, timeout_s=ANSWER_TIMEOUT_S + 30)
+        output = compose("exec", "-T", "gateway", "sh", "-c", command, "sh", body, timeout_s=ANSWER_TIMEOUT_S + 30)
     except CommandFailed as error:
         return 0, "", 0.0, error.last_line
     text, _, summary = output.rstrip().rpartition("\n")
@@ -155,7 +156,7 @@ def print_pending_changes(compose: Compose, cluster: Cluster) -> None:
 def scale(config: Path, engines: str, pool: str) -> int:
     """Runs manyeyes/controller/autoscaling/set_replicas.py. Returns its exit code: 0 success, 1 timeout, 2 rejected.
     Raises CliError."""
-    compose = Compose(load(config).name)
+    compose = Compose(started_services.configuration(config).name)
     compose.require_running()
     try:
         compose("exec", "-T", "controller", *SET_REPLICAS, engines, "--pool", pool, on_line=print_line)

@@ -223,6 +223,17 @@ def addresses() -> list[str]:
     return [word for word in words if re.fullmatch(r"[0-9a-f:.]+", word)]
 
 
+def bridge_addresses() -> list[str]:
+    """Returns this host's addresses in Docker's bridge networks; empty if `ip` is missing."""
+    lines = _output(["ip", "-4", "-oneline", "address"]).splitlines()
+    fields = [line.split() for line in lines]
+    return [
+        words[3].partition("/")[0]
+        for words in fields
+        if len(words) > 3 and re.match(r"docker\d+$|br-[0-9a-f]{12}$", words[1])
+    ]
+
+
 def system() -> str:
     """Returns the name of the operating system, such as Debian 12 or Ubuntu 24.04."""
     return os_release().get("PRETTY_NAME", platform.platform())

@@ -4,15 +4,18 @@ import re
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from docker.errors import ImageNotFound
 
 from manyeyes.cli.docker_api import PULL_S, PullFailed, docker_client, pull_image
+from manyeyes.cli.image_digests import ImageDigests
 from manyeyes.cli.process import CommandFailed, stop_all
 from manyeyes.cli.required_images import (
     BASES,
     BUILT,
     INPUTS_LABEL,
+    SOURCES,
     RequiredImage,
     build_base,
     build_python,
@@ -30,8 +33,9 @@ NO_SUCH_IMAGE = re.compile(
 class Registries:
     """Pulls images and remembers unreachable registries, so that only the first image waits for a timeout."""
 
-    def __init__(self, may_pull: bool) -> None:
+    def __init__(self, may_pull: bool, digests: ImageDigests) -> None:
         self._may_pull = may_pull
+        self._digests = digests
         self._unreachable: dict[str, str] = {}
         """{registry: reason why no more images are pulled from it}"""
         self._unreachable_for_optional: dict[str, str] = {}
@@ -46,8 +50,9 @@ class Registries:
         if host in unreachable:
             self._reasons[reference] = unreachable[host]
             return False
-        reason = _pull(reference)
+        reason = _pull(self._digests.pinned(reference))
         if reason is None:
+            self._digests.accept_pulled(reference)
             return True
         self._reasons[reference] = reason
         if not NO_SUCH_IMAGE.search(reason):
@@ -97,19 +102,22 @@ class ImageReport:
     missing: list[str] = field(default_factory=list)
 
 
-def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
-    """Provides all required images. `pull=False` builds the missing ones. Raises CliError before the first build."""
-    report = ImageReport()
+def provide(cluster: PlacedCluster, pull: bool = True, config: Path | None = None) -> ImageReport:
+    """Provides all required images. `pull=False` builds the missing ones. Raises CliError before the first build.
+
+    With `config`, digests of pulled images are recorded next to it, and checked.
+    """
+    report, digests = ImageReport(), ImageDigests(config)
     missing = []
     for image in required_images(cluster):
-        if _is_present(image):
+        if _is_present(image, digests):
             report.present.append(image.reference)
         else:
             missing.append(image)
     if report.present:
         print_ok(f"{len(report.present)} images present")
     to_build = [image for image in missing if image.inputs and image.can_be_built]
-    registries = Registries(pull)
+    registries = Registries(pull, digests)
     # First the images that cannot be built: if a pull fails, the command fails early.
     not_buildable = [image for image in missing if image not in to_build]
     for image in sorted(
@@ -125,7 +133,9 @@ def provide(cluster: PlacedCluster, pull: bool = True) -> ImageReport:
         _reject_if_not_buildable(image, registries, pull)
         to_build.append(image)
     if to_build:
-        _build(_with_bases(cluster, to_build, registries, report), report)
+        _build(_with_bases(cluster, to_build, registries, report, digests), report)
+        for reference in report.built:
+            digests.forget(reference)
     for reference in report.missing:
         print_warning(f"the cluster starts without {reference}, which could not be pulled")
     return report
@@ -157,12 +167,14 @@ def _reject_if_not_buildable(image: RequiredImage, registries: Registries, pull:
         )
 
 
-def _is_present(image: RequiredImage) -> bool:
+def _is_present(image: RequiredImage, digests: ImageDigests) -> bool:
     with docker_client() as client:
         try:
-            labels = client.images.get(image.reference).labels
+            local_image = client.images.get(image.reference)
         except ImageNotFound:
             return False
+    digests.check(image.reference, local_image)
+    labels = local_image.labels
     if not image.inputs or labels.get(INPUTS_LABEL) == image.inputs:
         return True
     if INPUTS_LABEL in labels or COMPOSE_LABEL in labels:
@@ -172,13 +184,17 @@ def _is_present(image: RequiredImage) -> bool:
 
 
 def _with_bases(
-    cluster: PlacedCluster, images: list[RequiredImage], registries: Registries, report: ImageReport
+    cluster: PlacedCluster,
+    images: list[RequiredImage],
+    registries: Registries,
+    report: ImageReport,
+    digests: ImageDigests,
 ) -> list[RequiredImage]:
     """Returns the images and the missing base images of their builds."""
     python = cluster.images.python
     by_reference = {image.reference: image for image in images}
     required = {reference for image in images for reference in image.base_images}
-    if python in required and not _is_present(RequiredImage(python)):
+    if python in required and not _is_present(RequiredImage(python), digests):
         if registries.pull(python):
             report.pulled.append(python)
         else:
@@ -188,7 +204,11 @@ def _with_bases(
             by_reference[python] = RequiredImage(python, lambda: build_python(python), (BASES["bookworm"],))
             required.add(BASES["bookworm"])
     for suite, reference in BASES.items():
-        if reference in required and reference not in by_reference and not _is_present(RequiredImage(reference)):
+        if (
+            reference in required
+            and reference not in by_reference
+            and not _is_present(RequiredImage(reference), digests)
+        ):
             by_reference[reference] = RequiredImage(reference, partial(build_base, suite, reference))
     return list(by_reference.values())
 
@@ -202,6 +222,9 @@ def _build(images: list[RequiredImage], report: ImageReport) -> None:
             stop_all()  # otherwise the thread pool would wait for builds that are no longer needed
             raise
         current.outcome = f"built {', '.join(_short_name(image.reference) for image in images)}"
+    for image in images:
+        if source := SOURCES.get(image.reference):
+            print_ok(f"{image.reference} has {source}")
 
 
 def _build_in_order(

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from manyeyes.config.checkout import ROOT
@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 class CommandFailed(Exception):
-    """A program exited with a code other than 0; `output` is its output."""
+    """A program exited with a code other than 0; `output` is its standard output and error."""
 
     def __init__(self, command: list[str], status: int, output: str) -> None:
         self.command, self.status, self.output = command, status, output
@@ -35,13 +35,13 @@ def run(
     on_line: Callable[[str], None] | None = None,
     cwd: Path = ROOT,
 ) -> str:
-    """Runs `command` and returns its standard output and error. Raises CommandFailed, FileNotFoundError,
-    TimeoutError."""
+    """Runs `command` and returns its standard output only, because warnings on standard error would make JSON
+    unreadable. `on_line` and CommandFailed get both. Raises CommandFailed, FileNotFoundError, TimeoutError."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         cwd=cwd,
@@ -60,29 +60,43 @@ def run(
     if timer:
         timer.start()
     lines: list[str] = []
+    output: list[str] = []
+    assert process.stdout
+    assert process.stderr
+
+    def take(line: str) -> None:
+        lines.append(line)
+        if on_line:
+            on_line(line.rstrip())
+
+    def read_errors(errors: Iterable[str]) -> None:
+        with contextlib.suppress(ValueError):  # closed, because the main thread was interrupted
+            for line in errors:
+                take(line)
+
+    errors = threading.Thread(target=read_errors, args=(process.stderr,), daemon=True)
+    errors.start()
     try:
-        assert process.stdout
         for line in process.stdout:
-            lines.append(line)
-            if on_line:
-                on_line(line.rstrip())
+            output.append(line)
+            take(line)
         process.wait()
+        errors.join()
     except BaseException:
         _stop(process)
         raise
     finally:
         if timer:
             timer.cancel()
-        if process.stdout:
-            process.stdout.close()
+        process.stdout.close()
+        process.stderr.close()
         with _lock:
             _running.discard(process)
-    output = "".join(lines)
     if timed_out.is_set():
         raise TimeoutError(f"{' '.join(command)} took longer than {timeout_s:g} s")
     if process.returncode:
-        raise CommandFailed(command, process.returncode, output)
-    return output
+        raise CommandFailed(command, process.returncode, "".join(lines))
+    return "".join(output)
 
 
 def succeeds(command: list[str], timeout_s: float = 20) -> bool:

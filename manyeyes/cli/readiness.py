@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from manyeyes.cli import gateway_client, secrets, start_failure
+from manyeyes.cli import gateway_client, network_access, secrets, start_failure
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_restart import DRAINING, SERVING
 from manyeyes.cli.invocation import next_command
@@ -141,6 +141,8 @@ def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafan
     key_required = cluster.gateway.requires_key(keys)
     print_line()
     print_line(f"  Web page      {base_url}/" + ("   (any name, a key as the password)" if key_required else ""))
+    for url in network_access.public_urls(cluster):
+        print_line(f"  For others    {url}/")
     print_line(f"  API           {base_url}/v1   (OpenAI's; {_describe_keys(keys, key_required, config)})")
     for pool in cluster.served_pools:
         print_line(f"  Model         {pool.name}   ({_describe_pool(cluster, pool)})")
@@ -161,6 +163,12 @@ def print_next_steps(cluster: PlacedCluster, keys: ApiKeys, config: Path, grafan
     print_line(f'    -d \'{{"model": "{_first_pool(cluster).name}",')
     print_line('         "messages": [{"role": "user", "content": "Hello"}]}\'')
     print_line()
+    if not cluster.gateway.is_open:
+        print_line(f"  Only this host can connect. To open it ({network_access.PAST_UFW}):")
+        for step in network_access.steps_to_open(config):
+            print_line(f"    {step}")
+    for warning in network_access.exposure_warnings(cluster, keys, config):
+        print_warning(warning)
     if any(pool.is_tiny and not _is_emulated(cluster, pool) for pool in cluster.served_pools):
         print_warning("the tiny model has random weights: vLLM is real, but its answers are random words")
     if any(_is_emulated(cluster, pool) for pool in cluster.served_pools):

@@ -18,8 +18,18 @@ from manyeyes.config.placement import PlacedCluster
 INPUTS_LABEL = "manyeyes.inputs"
 BASES = {"bookworm": "debian:bookworm-slim", "sid": "debian:sid-slim"}
 TORCH_WHEEL = "torch==2.13.0+cpu"
+VLLM_CPU_DOCKERFILE, VLLM_CUDA_DOCKERFILE = "docker/vllm-cpu/Dockerfile", "docker/vllm-cuda/Dockerfile"
 BUILT = Images()
 """The images that can be built, with the versions that this project pins. Another name or tag means another version."""
+SOURCES = {
+    BUILT.vllm_cpu: "PyPI's package vllm-cpu, which is not a package of the vLLM project",
+    BUILT.vllm_cuda: "PyPI's package vllm of the vLLM project",
+    **dict.fromkeys(
+        (BUILT.nginx, BUILT.prometheus, BUILT.alertmanager, BUILT.node_exporter, BUILT.nginx_exporter, BUILT.python),
+        "Debian's packages",
+    ),
+}
+"""{image: whose software it contains if it was built on this host}. Images of this repository are not listed."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +74,7 @@ def required_images(cluster: PlacedCluster) -> list[RequiredImage]:
     if "emulated" in flavours:
         required.append(_repository_image(images.emulator, "docker/emulator/Dockerfile", images.python, BUILT.emulator))
     if "cpu" in flavours:
-        required.append(
-            RequiredImage(
-                images.vllm_cpu,
-                lambda: _build_vllm_cpu(images.vllm_cpu, images.python),
-                (images.python,),
-                buildable_reference=BUILT.vllm_cpu,
-            )
-        )
+        required.append(_vllm_cpu_image(images.vllm_cpu, images.python))
     if "cuda" in flavours:
         required.append(
             RequiredImage(
@@ -126,6 +129,18 @@ def _repository_image(reference: str, dockerfile: str, python: str, buildable_re
     )
 
 
+def _vllm_cpu_image(reference: str, python: str) -> RequiredImage:
+    """The image that is built from PyPI's vllm-cpu has its own name, and no registry has it."""
+    digest = sources_digest(ROOT / VLLM_CPU_DOCKERFILE, python)
+    return RequiredImage(
+        reference,
+        lambda: _build_vllm_cpu(reference, python, digest),
+        (python,),
+        inputs=digest if reference == BUILT.vllm_cpu else "",
+        buildable_reference=BUILT.vllm_cpu,
+    )
+
+
 def sources_digest(dockerfile: Path, python: str) -> str:
     """Returns a digest of the Dockerfile and of all files that its COPY lines name."""
     text = dockerfile.read_text(encoding="utf-8")
@@ -172,7 +187,7 @@ def build_python(reference: str) -> None:
     run(["docker", "build", "-t", reference, "--build-arg", f"BASE={BASES['bookworm']}", *context, "docker/python"])
 
 
-def _build_vllm_cpu(reference: str, python: str) -> None:
+def _build_vllm_cpu(reference: str, python: str, digest: str) -> None:
     wheels = ROOT / "build" / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     if not list(wheels.glob("torch-*.whl")):
@@ -180,23 +195,14 @@ def _build_vllm_cpu(reference: str, python: str) -> None:
         with contextlib.suppress(CommandFailed, TimeoutError):
             pip = [sys.executable, "-m", "pip"]
             run([*pip, "download", "-q", "--no-deps", "-d", str(wheels), TORCH_WHEEL], timeout_s=600)
-    context = ["--build-context", f"wheels={wheels}"]
-    run(
-        [
-            "docker",
-            "build",
-            "-t",
-            reference,
-            "--build-arg",
-            f"BASE={python}",
-            *context,
-            *_ca_secret_options(),
-            "docker/vllm-cpu",
-        ]
-    )
+    context = ["--build-context", f"wheels={wheels}", "--label", f"{INPUTS_LABEL}={digest}"]
+    _build_vllm(reference, VLLM_CPU_DOCKERFILE, python, *context)
 
 
 def _build_vllm_cuda(reference: str, python: str) -> None:
-    run(
-        ["docker", "build", "-t", reference, "--build-arg", f"BASE={python}", *_ca_secret_options(), "docker/vllm-cuda"]
-    )
+    _build_vllm(reference, VLLM_CUDA_DOCKERFILE, python)
+
+
+def _build_vllm(reference: str, dockerfile: str, python: str, *options: str) -> None:
+    arguments = ["--build-arg", f"BASE={python}", *options, *_ca_secret_options()]
+    run(["docker", "build", "-t", reference, "-f", dockerfile, *arguments, "."])

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from manyeyes.cli import gateway_client, started_services
 from manyeyes.cli.compose import Compose
 from manyeyes.cli.engine_containers import EngineContainers, restart_times
@@ -24,7 +22,7 @@ from manyeyes.cli.terminal import CliError, Step, print_line, print_ok, print_wa
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.loader import load
-from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
+from manyeyes.config.placement import PlacedCluster, load_inventory, place_engines
 from manyeyes.render.compose_engines import engines_yaml
 from manyeyes.render.compose_env import compose_settings
 from manyeyes.render.rendered_file import write_files
@@ -66,30 +64,33 @@ def restart_rolling(config: Path, pool: str) -> None:
 
 def running_cluster(config: Path) -> tuple[PlacedCluster, Compose]:
     """Returns the running cluster, and renders the files of its engines again for this host. Raises CliError."""
-    configured = load(config)
+    file = started_services.usable_file(config)
+    configured = load(file)
     compose = Compose(configured.name)
     compose.require_running()
     inventory_file = ROOT / compose.rendered / "inventory.yaml"
     if not inventory_file.exists():
         raise CliError("this cluster was not started by `make up`. Run `make up` first.")
-    inventory = Inventory.model_validate(yaml.safe_load(inventory_file.read_text(encoding="utf-8")))
+    inventory = load_inventory(inventory_file)
     cluster = place_engines(configured, inventory)
     if compose.subnet() != str(cluster.network.subnet):
         raise CliError(
             f"network.subnet is {cluster.network.subnet}, but the cluster runs in another network. Run `make up`."
         )
-    render_engines(cluster, ROOT / compose.rendered)
+    render_engines(cluster, ROOT / compose.rendered, file.read_text(encoding="utf-8"))
     return cluster, compose
 
 
-def render_engines(cluster: PlacedCluster, folder: Path) -> None:
-    """Renders the files of engines only. Other changes are not rendered, because they wait for `make up`."""
+def render_engines(cluster: PlacedCluster, folder: Path, configuration: str) -> None:
+    """Renders the files of engines only, and stores the text of their configuration. Other changes are not rendered,
+    because they wait for `make up`."""
     files = {
         str(path.relative_to(folder)): path.read_text(encoding="utf-8")
         for path in folder.rglob("*")
         if path.is_file() and path.name != started_services.NAME
     }
     files["engines.yaml"] = engines_yaml(cluster)
+    files[started_services.CONFIGURATION] = configuration
     images = {f"{name}=": value for name, value in compose_settings(cluster).items() if name in IMAGES_OF_ENGINES}
     lines = files["compose.env"].splitlines()
     files["compose.env"] = "".join(

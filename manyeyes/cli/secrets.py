@@ -13,24 +13,23 @@ from manyeyes.cli.invocation import next_command
 from manyeyes.cli.process import CommandFailed, run
 from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config import checkout
-from manyeyes.config.checkout import from_checkout, secrets_folder, secrets_group
+from manyeyes.config.checkout import PAGE_KEY, from_checkout, secrets_folder, secrets_group
 from manyeyes.config.cluster import Cluster
 from manyeyes.config.fields import parse_address
-from manyeyes.config.placement import PlacedCluster
 
 GATEWAY_USER = 101
 """User and group of nginx in its image. Compose adds the group of the secrets folder."""
 
 
-def list_pool_secrets(cluster: PlacedCluster) -> dict[str, str]:
+def list_pool_secrets(cluster: Cluster) -> dict[str, str]:
     """Returns {setting: file} of remote pools and endpoints, with file names inside the secrets folder."""
     files: dict[str, str] = {}
-    for pool in cluster.served_pools:
+    for pool in cluster.pools:
         if pool.remote and pool.remote.key_file:
             files[f"pools[{pool.name}].remote.key_file"] = pool.remote.key_file
         if pool.remote and pool.remote.ca_file:
             files[f"pools[{pool.name}].remote.ca_file"] = pool.remote.ca_file
-    for engine in cluster.engines:
+    for engine in cluster.listed_engines:
         for name in engine.endpoint.secret_files if engine.endpoint else ():
             files[f"engines[{engine.name}].endpoint ({name})"] = name
     return files
@@ -47,6 +46,13 @@ def list_alerting_secrets(cluster: Cluster) -> dict[str, str]:
         for number, email in enumerate(alerting.emails, start=1)
     ]
     return {f"monitoring.alerting.{place}": name for place, name in files if name}
+
+
+def identify_alerting_files(cluster: Cluster) -> str:
+    """Returns a text that changes when a file of Alertmanager's receivers is replaced: its mount shows the old file
+    until the container is recreated. Empty without such files."""
+    paths = [secrets_folder() / name for name in list_alerting_secrets(cluster).values()]
+    return " ".join(f"{path.name}:{path.stat().st_ino}" for path in paths if path.exists())
 
 
 def list_certificate_files(cluster: Cluster) -> dict[str, str]:
@@ -89,21 +95,34 @@ ADMIN_KEY = "admin.key"
 
 def ensure_admin_key(config: Path) -> None:
     """Creates the admin key if it does not exist."""
-    path = secrets_folder() / ADMIN_KEY
-    if path.exists():
+    if not _create_key(ADMIN_KEY, "me-admin-"):
         return
+    print_ok(f"created {ADMIN_KEY} in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
+
+
+def ensure_page_key() -> None:
+    """Creates the key that opens the gateway's internal port to the page, if it does not exist."""
+    _create_key(PAGE_KEY, "me-page-")
+
+
+def _create_key(name: str, prefix: str) -> bool:
+    """Returns whether a new key was created."""
+    path = secrets_folder() / name
+    if path.exists():
+        return False
     try:
         # The file is private from the moment it exists.
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(f"me-admin-{randomness.token_urlsafe(32)}\n")
+            file.write(f"{prefix}{randomness.token_urlsafe(32)}\n")
         with contextlib.suppress(PermissionError):  # the folder has another group: doctor reports how to fix it
             os.chown(path, -1, secrets_group())
         path.chmod(0o640)
     except OSError as error:
-        # The cluster serves requests without it; only changes through the API are rejected.
-        print_warning(f"the admin key could not be created in {secrets_folder()}: {error}")
-        return
-    print_ok(f"created {ADMIN_KEY} in the secrets folder; `{next_command('admin-key', config=config)}` prints it")
+        # The cluster serves requests without it: without the admin key, changes through the API are rejected; without
+        # the page key, the page works if no API key is required.
+        print_warning(f"{name} could not be created in {secrets_folder()}: {error}")
+        return False
+    return True
 
 
 def read_admin_key() -> str:

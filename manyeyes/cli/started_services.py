@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from manyeyes.atomic_write import atomic_write
-from manyeyes.cli.terminal import print_warning
+from manyeyes.cli.invocation import next_command
 from manyeyes.config import documents
 from manyeyes.config.checkout import ROOT
 from manyeyes.config.cluster import Cluster
@@ -44,9 +44,13 @@ def usable_file(config: Path) -> Path:
     except ConfigError as error:
         for folder in sorted((ROOT / "compose/rendered").glob("host-*")):
             if (folder / CONFIGURATION).exists() and _is_rendered_from(folder, config):
-                for problem in error.problems:
-                    print_warning(f"{config}: {problem}")
-                print_warning(f"{config} is invalid: using the configuration with which the cluster was started")
+                count = f"{len(error.problems)} problem{'' if len(error.problems) == 1 else 's'}"
+                # Not to standard output, which may be a key or a log that another program reads.
+                print(
+                    f"{config} has {count} and is ignored: using the configuration with which the cluster was started. "
+                    f"`{next_command('check-config', config=config)}` lists the problems.",
+                    file=sys.stderr,
+                )
                 return folder / CONFIGURATION
         raise
     return config

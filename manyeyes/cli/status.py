@@ -21,7 +21,6 @@ from manyeyes.cli.process import CommandFailed
 from manyeyes.cli.terminal import CliError, columns, print_line, print_ok, print_warning
 from manyeyes.config.checkout import ROOT, from_checkout
 from manyeyes.config.cluster import Cluster
-from manyeyes.config.loader import load
 from manyeyes.monitoring import cluster_status
 from manyeyes.monitoring.prometheus_client import PrometheusClient, PrometheusError
 from manyeyes.monitoring.report.figures import query_report_data
@@ -136,7 +135,7 @@ def report(config: Path, hours: float, out: str, controller_url: str = "", prome
     """Writes the report and returns its path. Raises CliError."""
     if not 0 < hours <= 24 * 366:
         raise CliError(f"HOURS: expected a number above 0 and at most a year (8784), got {hours:g}")
-    cluster = load(config)
+    cluster = started_services.configuration(config)
     prometheus = prometheus_of(cluster, prometheus_url)
     if prometheus is None:
         raise CliError(NO_PROMETHEUS.format(config=config))

@@ -50,6 +50,7 @@ def up(config: Path, flavour: str) -> None:
     print_line(f"ManyEyes, {config}")
     docker = docker_install.ensure()
     cluster, inventory = plan(configured, flavour, docker)
+    secrets.ensure_page_key()
     compose = Compose(cluster.name)
     was_running = compose.runs()
     for file in (keys_path(config, configured), users_path(config, configured)):
@@ -63,10 +64,12 @@ def up(config: Path, flavour: str) -> None:
         )
     doctor.fail_on_blockers(doctor.run_checks(configured, docker, inventory, was_running, config))
     _print_placement(cluster)
-    image_report = images.provide(cluster)
+    image_report = images.provide(cluster, config=config)
     secrets.ensure_certificate(cluster)
     secrets.ensure_admin_key(config)
-    files = render(cluster, inventory, config, compose.rendered, mounted_files_digest())
+    files = render(
+        cluster, inventory, config, compose.rendered, mounted_files_digest(), secrets.identify_alerting_files(cluster)
+    )
     files[started_services.CONFIGURATION] = config.read_text(encoding="utf-8")
     write_files(files, ROOT / compose.rendered, unchanged=frozenset({started_services.NAME}))
     try:

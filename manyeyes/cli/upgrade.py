@@ -35,6 +35,7 @@ def upgrade(config: Path, image: str) -> None:
     """
     if not image:
         raise CliError("no image was given. Name it, for example: vllm/vllm-openai:v0.33.0")
+    load(config)  # the upgrade changes this file, so a problem in it is reported first
     cluster, compose = running_cluster(config)
     flavours = sorted({engine.flavour for engine in cluster.started_engines})
     if len(flavours) != 1:
@@ -50,7 +51,7 @@ def upgrade(config: Path, image: str) -> None:
     names = _without_drained(cluster, compose)
     print_line(f"ManyEyes, {config}: {len(names)} engine{'s' if len(names) > 1 else ''}, one after the other")
     print_line(f"  from {old_image}\n  to   {image}")
-    images.provide(cluster.model_copy(update={"images": parse(text, config).images}))
+    images.provide(cluster.model_copy(update={"images": parse(text, config).images}), config=config)
     _write(config, text)
     try:
         cluster, compose = running_cluster(config)

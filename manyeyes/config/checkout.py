@@ -64,6 +64,10 @@ def grant_container_access(path: Path, is_new: bool = False) -> None:
         path.chmod(0o640)
 
 
+PAGE_KEY = "page.key"
+"""File of the secrets folder with the key that opens the gateway's internal port to the page."""
+
+
 def secrets_folder() -> Path:
     """Returns SECRETS_DIR, or secrets/ in this checkout."""
     return ROOT / (os.environ.get("SECRETS_DIR") or "secrets")

@@ -39,7 +39,7 @@ class ApiKey(Section):
     requests_per_minute: int | None = Field(None, ge=1, le=1_000_000)
     """Maximum requests per minute; they may arrive in one burst. null: no limit."""
     in_flight: int | None = Field(None, ge=1, le=65_535)
-    """Maximum concurrent requests. null: no limit."""
+    """Maximum concurrent answers: each request counts n x prompts. null: no limit."""
 
 
 class ApiKeys(Section):

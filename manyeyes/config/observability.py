@@ -71,13 +71,13 @@ class Webhook(Section):
 class Email(Section):
     """Email through an SMTP server."""
 
-    to: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")]
+    to: Annotated[str, StringConstraints(pattern=r"^[^@\s{}]+@[^@\s{}]+$")]
     """Address of the recipient."""
-    sender: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")]
+    sender: Annotated[str, StringConstraints(pattern=r"^[^@\s{}]+@[^@\s{}]+$")]
     """Address of the sender."""
     server: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$"), IsAddress]
     """The SMTP server, for example mail.example.com:587."""
-    user: str | None = None
+    user: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f{}]+$")] | None = None
     """User name at the SMTP server. null: no login."""
     password_file: FileName | None = None
     """A file in the secrets folder that contains the password."""
@@ -119,7 +119,7 @@ class Monitoring(Section):
     """Whether NVIDIA's DCGM exporter runs, with rules and alerts for its metrics. null: only if engines run on GPUs."""
     alerting: Alerting = Alerting()
     """Receivers of alerts."""
-    runbooks: str = Field("docs/runbooks", min_length=1)
+    runbooks: str = Field("docs/runbooks", pattern=r"^[^\x00-\x1f\x7f{}]+$")
     """Location of the runbooks that alerts link to: a folder or a URL such as
     https://git.example.com/manyeyes/docs/runbooks."""
     certificate_days: int = Field(14, ge=1, le=365)

@@ -1,8 +1,12 @@
 """Places engines on the GPUs of a host: turns `engines: auto` into a list of engines. Pure."""
 
-from pydantic import Field
+from pathlib import Path
 
+from pydantic import Field, ValidationError
+
+from manyeyes.config import documents
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.documents import DocumentError
 from manyeyes.config.engines import Engine
 from manyeyes.config.fields import Section
 from manyeyes.config.pools import Flavour, Pool, Route
@@ -38,6 +42,24 @@ DEFAULT_INVENTORY = Inventory(flavour="cuda", gpus=(HostGpu(index=0), HostGpu(in
 
 class PlacementError(ValueError):
     """The engines of this configuration cannot be placed on this host. The message says what to do."""
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Reads the inventory of a host. Raises PlacementError."""
+    try:
+        return parse_inventory(documents.read_text(path))
+    except (OSError, DocumentError) as error:
+        raise PlacementError(f"the inventory {path} cannot be read: {error}") from error
+
+
+def parse_inventory(text: str) -> Inventory:
+    """Same as load_inventory(), from text. Raises PlacementError, and no other exception for any text."""
+    try:
+        return Inventory.model_validate(documents.parse(text))
+    except (ValidationError, DocumentError) as error:
+        raise PlacementError(
+            f"the inventory of this host, which `make up` writes, cannot be read: {' '.join(str(error).split())}"
+        ) from error
 
 
 class PlacedCluster(Cluster):

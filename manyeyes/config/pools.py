@@ -64,6 +64,9 @@ class Media(Section):
     """Images and video frames with more pixels are rejected with 400 before they are decoded. It must not be below
     max_pixels. A decoded pixel uses 3 to 8 bytes of host memory, and a file of 20 KB can contain 100 million pixels of
     one colour."""
+    max_request_pixels: int = Field(200_000_000, ge=1_000_000, le=10_000_000_000)
+    """A request is rejected with 400 if its images have more pixels together, before they are decoded. It must not be
+    below max_decoded_pixels."""
     allowed_domains: tuple[Host, ...] = ()
     """Hosts from which engines may fetch images by URL. Empty: only `data:` URLs are accepted, and nothing is
     fetched."""
@@ -142,9 +145,9 @@ class Pool(Section):
 
     name: Name
     """Model name that clients send in `model`."""
-    model: Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$")]
+    model: Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f$]*|[A-Za-z0-9@][A-Za-z0-9._/:@+-]{0,199})$")]
     """A Hugging Face id, an absolute path of a folder on this host, or `tiny` (random weights, for tests)."""
-    revision: str | None = None
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")] | None = None
     """Branch, tag or commit of the model. null: the newest."""
     aliases: tuple[ModelAlias, ...] = ()
     """Additional model names for this pool."""

@@ -228,6 +228,11 @@ def media_limits_make_sense(cluster: Cluster) -> Iterator[str]:
                 f"pools[{pool.name}].media.max_decoded_pixels {media.max_decoded_pixels} is below max_pixels "
                 f"{media.max_pixels}; larger images are rejected before they are scaled down"
             )
+        if media.max_request_pixels < media.max_decoded_pixels:
+            yield (
+                f"pools[{pool.name}].media.max_request_pixels {media.max_request_pixels} is below max_decoded_pixels "
+                f"{media.max_decoded_pixels}; a request with one image of that size would be rejected"
+            )
 
 
 def fallbacks_accept_as_many_media(cluster: Cluster) -> Iterator[str]:

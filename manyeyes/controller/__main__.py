@@ -20,8 +20,9 @@ from manyeyes.controller.config_sync.config_files import InvalidConfiguration
 from manyeyes.controller.config_sync.config_watcher import ConfigWatcher
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.config_sync.nginx_publisher import GenerationStore, NginxPublisher, ReadOnlyPublisher
+from manyeyes.controller.disk_writer import DiskWriter
 from manyeyes.controller.membership import dns, pool_renames
-from manyeyes.controller.membership.fleet import Fleet
+from manyeyes.controller.membership.fleet import FLUSH_TIMEOUT_S, Fleet
 from manyeyes.controller.membership.service_discovery import ServiceDiscovery
 from manyeyes.controller.registry import registrations
 from manyeyes.controller.registry.app import BEARER, mount_registry
@@ -79,8 +80,8 @@ async def _or_cannot_listen(
         yield
 
 
-async def run(settings: ControllerSettings) -> None:
-    """Runs the controller until SIGTERM or SIGINT. Raises InvalidConfiguration or ListenError."""
+async def run(settings: ControllerSettings, stop: asyncio.Event) -> None:
+    """Runs the controller until `stop` is set. Raises InvalidConfiguration or ListenError."""
     state_store = StateStore(settings.state)
     configuration = ConfigWatcher(settings.config, settings.inventory, state_store)
     registered, left_out = registrations.load_registrations(state_store, configuration.plan.cluster)
@@ -107,6 +108,7 @@ async def run(settings: ControllerSettings) -> None:
     app = create_app(fleet, requests, lambda: metrics.record_certificate(effective.cluster, settings.secrets))
     app.include_router(api.configuration_router(configuration))
     mount_registry(app, fleet, effective, state_store, settings)
+    state_store.writer = DiskWriter()  # from here on the event loop answers DNS
     listening = _bound(settings.host, settings.http_port)
     server = QuietServer(
         uvicorn.Config(
@@ -119,9 +121,6 @@ async def run(settings: ControllerSettings) -> None:
             timeout_graceful_shutdown=2,
         )
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: setattr(server, "should_exit", True))
     async with (
         _or_cannot_listen(
             "DNS",
@@ -133,7 +132,9 @@ async def run(settings: ControllerSettings) -> None:
             "the gateway's log",
             settings.internal_host,
             settings.syslog_port,
-            access_log_receiver.receive_access_log(requests, settings.internal_host, settings.syslog_port),
+            access_log_receiver.receive_access_log(
+                requests, settings.internal_host, settings.syslog_port, settings.log_senders
+            ),
         ),
         collect_container_stats(effective, settings.containers),
         run_autoscaler(fleet, effective, requests, state_store, settings.containers, settings.state / "load") as scaler,
@@ -152,19 +153,29 @@ async def run(settings: ControllerSettings) -> None:
             "controller_started", engines=list(fleet.members), pools=[p.name for p in cluster.served_pools]
         )
         serving = asyncio.create_task(server.serve(sockets=[listening]))
-        done, _ = await asyncio.wait({*loops, serving}, return_when=asyncio.FIRST_COMPLETED)
-        for each in loops:
+        stopping = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({*loops, serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (*loops, stopping):
             each.cancel()
         server.should_exit = True
         await serving
+        await state_store.flush(FLUSH_TIMEOUT_S)
         for task in done:
             task.result()
+
+
+async def run_until_signal() -> None:
+    """Runs the controller until SIGTERM or SIGINT. Raises InvalidConfiguration or ListenError."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(ControllerSettings(), stop)
 
 
 def main() -> int:
     structlog_setup.configure_structlog("controller")
     try:
-        uvloop.run(run(ControllerSettings()))
+        uvloop.run(run_until_signal())
     except InvalidConfiguration as error:
         print(error, file=sys.stderr)
         return 2

@@ -103,9 +103,7 @@ CONTAINER_MEMORY_LIMIT = Gauge(
     "manyeyes_container_memory_limit_bytes", "Memory at which the container is killed.", ["service"]
 )
 CONTAINER_RESTARTS = Gauge(
-    "manyeyes_container_restarts",
-    "How often Docker restarted an engine's container after it exited.",
-    ["service"],
+    "manyeyes_container_restarts", "How often Docker restarted an engine's container after it exited.", ["service"]
 )
 
 # Membership
@@ -160,16 +158,18 @@ REFUSED = Counter(
     "Requests that the gateway refused without sending them to an engine, by status.",
     ["status"],
 )
+AT_FAULT = Counter(
+    "manyeyes_requests_at_fault_total", "Requests refused with 422: engines failed on them.", ["pool", "code"]
+)
 BYTES_IN = Counter("manyeyes_request_bytes_total", "Bytes of requests, with headers.", ["pool"])
 BYTES_OUT = Counter("manyeyes_response_bytes_total", "Bytes of responses, with headers.", ["pool"])
 KEY_REQUESTS = Counter(
     "manyeyes_key_requests_total", "Requests by the name of the client's API key.", ["key", "status_class"]
 )
-UNREADABLE = Counter("manyeyes_request_log_unreadable_total", "Log datagrams that contain no valid request.")
+UNREADABLE = Counter("manyeyes_request_log_unreadable_total", "Log datagrams without a valid request or sender.")
 DROPPED = Counter(
     "manyeyes_request_log_dropped_total", "Log datagrams that the kernel dropped because the receive buffer was full."
 )
-
 SPANS = Counter("manyeyes_spans_total", "Spans of the gateway, by outcome: sent, dropped.", ["outcome"])
 
 # Service level objectives (pools[].slo), for rules and alerts

@@ -43,5 +43,8 @@ class ControllerSettings(BaseSettings):
     dns_port: int = Field(5353, validation_alias="MANYEYES_CONTROLLER_DNS_PORT")
     syslog_port: int = Field(5140, validation_alias="MANYEYES_CONTROLLER_SYSLOG_PORT")
     """UDP, for the gateway's request log."""
+    log_senders: str = ""
+    """Host name of the gateway. Only its addresses may send the request log. Empty: any address may, where the network
+    allows only the gateway (Kubernetes)."""
     containers: str = "http://containers:2375"
     """URL of the filter in front of Docker's socket: see manyeyes/render/docker_socket_filter.py."""

@@ -4,8 +4,11 @@ After a kill -9 or a power cut, a document has either its old or its new content
 the reason is logged. On a full or missing disk the change is not persisted, but the service continues.
 """
 
+import asyncio
 import contextlib
+import copy
 import re
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 from manyeyes.atomic_write import atomic_write, sync_folder
 from manyeyes.config import documents
 from manyeyes.config.documents import DocumentError
+from manyeyes.controller.disk_writer import DiskWriter
 
 log = structlog.get_logger()
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
@@ -26,6 +30,8 @@ class StateStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.writer: DiskWriter | None = None
+        """While it is set, `write_later` does not wait for the disk."""
 
     def read(self, name: str) -> Any:
         """Reads the document; None when there is none. A corrupt document is renamed."""
@@ -59,6 +65,21 @@ class StateStore:
             log.error("state_write_failed", document=name, error=str(error))
             return False
         return True
+
+    def write_later(self, name: str, document: Any) -> Future[bool]:
+        """Same as `write`, after all earlier calls and without waiting for the disk. `document` is copied."""
+        if self.writer is not None:
+            copied = copy.deepcopy(document)
+            return self.writer.submit(name, lambda: self.write(name, copied))
+        done: Future[bool] = Future()
+        done.set_result(self.write(name, document))
+        return done
+
+    async def flush(self, timeout_s: float) -> None:
+        """Waits until all writes are done, at most for `timeout_s`."""
+        if self.writer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.wrap_future(self.writer.submit("", lambda: True)), timeout_s)
 
     def remove(self, name: str) -> bool:
         """Deletes the document if it exists. Returns False and logs the reason when that fails."""

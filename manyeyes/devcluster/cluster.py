@@ -107,6 +107,11 @@ class LocalCluster:
         self.start(name, command, {"MANYEYES_ENGINE": name, "MANYEYES_POOL": engine["pool"]})
 
     @property
+    def page_headers(self) -> dict[str, str]:
+        """Headers that open the gateway's internal port."""
+        return {"X-ManyEyes-Page-Key": (self.folder / "secrets/page.key").read_text().strip()}
+
+    @property
     def page_url(self) -> str:
         """URL of the page without nginx, which would replace the key that a browser sends."""
         return f"http://127.0.0.1:{self.ports['webui']}"
@@ -157,6 +162,8 @@ class LocalCluster:
             "MANYEYES_CONTROLLER_URL": f"http://127.0.0.1:{self.ports['controller']}",
             "MANYEYES_WEBUI_PORT": str(self.ports[page]),
             "MANYEYES_CONFIG": str(self.folder / "cluster.yaml"),
+            "MANYEYES_PAGE_KEY_FILE": str(self.folder / "secrets/page.key"),
+            "MANYEYES_STATE": str(self.folder / "page-state"),
             "GRADIO_TEMP_DIR": str(self.folder / f"uploads-{page}"),
         }
         self.start(page, [sys.executable, "-m", "webui"], environment)
@@ -284,6 +291,8 @@ def local_cluster(
     # Many tests start and stop the same engine repeatedly, but do not test flapping.
     document.setdefault("controller", {"flap_downs": 100, "register_loopback": True} | SHORT_INTERVALS)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(document))
+    (folder / "secrets").mkdir(exist_ok=True)
+    (folder / "secrets/page.key").write_text("the-page-key-of-this-cluster\n")
     if keys:
         (folder / "api-keys.yaml").write_text(yaml.safe_dump(keys.model_dump(mode="json")))
     inventory = Inventory(flavour="emulated")

@@ -56,6 +56,7 @@ class EmulatorOptions:
     max_answers: int
     max_completion_prompts: int
     load_tracking: bool
+    prompt_tokens_details: bool
     log_requests: bool
 
 
@@ -161,6 +162,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--enable-server-load-tracking", action="store_true", help="count requests in /load; without it /load returns 0"
     )
+    p.add_argument(
+        "--enable-prompt-tokens-details",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="report the prompt tokens from the prefix cache; vLLM's default is off",
+    )
     p.add_argument("--enable-log-requests", action="store_true", help="write a log line for each request")
     p.add_argument(
         "--faults", action="store_true", help="open /emulator/faults, for every client that reaches the port"
@@ -213,6 +220,7 @@ def parse(arguments: Sequence[str]) -> EmulatorOptions:
         max_answers=int(os.environ.get("VLLM_MAX_N_SEQUENCES", "16384")),
         max_completion_prompts=int(os.environ.get("VLLM_MAX_COMPLETION_PROMPTS", "1024")),
         load_tracking=a.enable_server_load_tracking,
+        prompt_tokens_details=a.enable_prompt_tokens_details,
         log_requests=a.enable_log_requests,
     )
 

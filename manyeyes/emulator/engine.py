@@ -182,7 +182,8 @@ class EmulatedEngine:
         """`arrived`: time of the monotonic clock in seconds, before preprocessing."""
         sequence = RunningSequence(job, arrived)
         if self.options.constants is None:
-            sequence.hashes = kv_cache.block_hashes([*job.prompt, *(hash(word.strip()) for word in job.answer)])
+            answer = (hash(word.strip()) for word in job.answer)
+            sequence.hashes = kv_cache.block_hashes([*job.prompt, *answer], job.cache_salt)
         return sequence
 
     async def run(self, sequence: RunningSequence) -> AsyncGenerator[int, None]:

@@ -53,7 +53,8 @@ class CompletionHandler:
             return
         del raw  # megabytes, for as long as the answer takes
         own_id = headers.get("x-request-id") or uuid4().hex[:16]
-        reply = CompletionResponse(job, f"{'chatcmpl' if self.is_chat else 'cmpl'}-{own_id}", self.is_chat)
+        reply_id = f"{'chatcmpl' if self.is_chat else 'cmpl'}-{own_id}"
+        reply = CompletionResponse(job, reply_id, self.is_chat, self.engine.options.prompt_tokens_details)
         if self.engine.options.log_requests:
             log("request_received", request=own_id, trace=trace_of(headers.get("traceparent", "")) or None)
         work = asyncio.create_task(self.answer(reply, arrived, send))

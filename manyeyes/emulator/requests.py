@@ -61,6 +61,16 @@ def include_usage(body: dict[str, Any]) -> bool:
     return bool(stream_options and stream_options.get("include_usage"))
 
 
+def cache_salt(body: dict[str, Any]) -> str:
+    """The salt of the prefix cache; empty if the request has none. vLLM's rules."""
+    salt = body.get("cache_salt")
+    if salt is None:
+        return ""
+    if not isinstance(salt, str) or not salt or len(salt) > 128 or set(salt) & set("@/\\\0"):
+        raise wrong_value("Parameter 'cache_salt' must be a short, non-empty string.", "cache_salt", salt)
+    return salt
+
+
 def check_n(body: dict[str, Any], options: EmulatorOptions) -> None:
     """Refuses `n` other than 1. vLLM supports several answers per request; the emulator does not."""
     if (n := whole_number(body, "n", 1)) > options.max_answers:
@@ -140,6 +150,7 @@ def read_chat(body: dict[str, Any], options: EmulatorOptions) -> EngineRequest:
         finish_reason=finish_reason,
         stream=boolean(body, "stream"),
         include_usage=include_usage(body),
+        cache_salt=cache_salt(body),
     )
 
 
@@ -294,4 +305,5 @@ def read_completion(body: dict[str, Any], options: EmulatorOptions) -> EngineReq
         finish_reason=finish_reason,
         stream=boolean(body, "stream"),
         include_usage=include_usage(body),
+        cache_salt=cache_salt(body),
     )

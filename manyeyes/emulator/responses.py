@@ -78,6 +78,8 @@ class CompletionResponse:
     job: EngineRequest
     request_id: str
     chat: bool
+    has_details: bool = True
+    """Whether the usage reports the prompt tokens from the prefix cache."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, tokens: Sequence[str], finish_reason: str, cached_tokens: int) -> bytes:
@@ -128,7 +130,7 @@ class CompletionResponse:
             "prompt_tokens": self.job.prompt_tokens,
             "total_tokens": self.job.prompt_tokens + completion_tokens,
             "completion_tokens": completion_tokens,
-            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+            "prompt_tokens_details": {"cached_tokens": cached_tokens} if self.has_details else None,
         }
 
 

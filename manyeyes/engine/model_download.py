@@ -35,24 +35,38 @@ def main() -> int:
         except DownloadError as error:
             _log(str(error), "error")
             return 1
-    _change_cache_owner()
+    _prepare_caches()
     return 0
 
 
-def _change_cache_owner() -> None:
-    """Makes the engines' user the owner of the cache volume, which belongs to root when it is new.
+def _prepare_caches() -> None:
+    """Creates a folder in $CACHE_DIR for each engine in $CACHE_OWNERS, {engine: "user:group"}, and deletes those of
+    other engines.
 
-    If the cache is a folder of this host, ENGINE_USER is not set, and the folder is not changed.
+    An engine mounts only its own folder, because it executes what is in it. `locks` is for engines that share a GPU.
     """
-    cache, user = os.environ.get("CACHE_DIR", ""), os.environ.get("ENGINE_USER", "")
-    if not user:
+    if not (cache := os.environ.get("CACHE_DIR")):
         return
-    owner, group = (int(part) for part in user.split(":"))
-    if Path(cache).stat().st_uid == owner:
+    engines, locks = Path(cache, "engines"), Path(cache, "locks")
+    owners: dict[str, str] = json.loads(os.environ["CACHE_OWNERS"])
+    for folder in (engines, locks):
+        folder.mkdir(exist_ok=True)
+    locks.chmod(0o777)
+    for path in engines.iterdir():
+        if path.name not in owners:
+            shutil.rmtree(path)
+    for name, owner in owners.items():
+        (engines / name).mkdir(exist_ok=True)
+        user, group = (int(part) for part in owner.split(":"))
+        _change_owner(engines / name, user, group)
+
+
+def _change_owner(cache: Path, user: int, group: int) -> None:
+    if cache.stat().st_uid == user:
         return
     for folder, folders, files in os.walk(cache):
         for name in (".", *folders, *files):
-            os.chown(Path(folder, name), owner, group, follow_symlinks=False)
+            os.chown(Path(folder, name), user, group, follow_symlinks=False)
 
 
 class DownloadError(Exception):

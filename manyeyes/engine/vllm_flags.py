@@ -89,8 +89,7 @@ def _shared(cluster: PlacedCluster, pool: Pool) -> list[str]:
         "--enable-request-id-headers",
         # /load counts all requests in the engine, including those whose images are still being prepared.
         "--enable-server-load-tracking",
-        # Answers report how many prompt tokens came from the KV cache.
-        "--enable-prompt-tokens-details",
+        *(["--enable-prompt-tokens-details"] if cluster.gateway.report_cached_tokens else []),
         # A comment every 15 s prevents proxies from closing a stream that waits for its first token.
         "--sse-keep-alive-interval=15",
     ]
@@ -212,6 +211,7 @@ def _emulated(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[str]:
         f"--shutdown-timeout={cluster.shutdown.drain_s}",
         *(["--enable-sleep-mode"] if uses_sleep_mode(pool) else []),
         "--enable-server-load-tracking",
+        *([] if cluster.gateway.report_cached_tokens else ["--no-enable-prompt-tokens-details"]),
     ]
 
 

@@ -34,6 +34,8 @@ from manyeyes.render.engine_container import (
 )
 from manyeyes.render.rendered_file import as_yaml
 
+LOCKS_DIR = "/starting"
+"""Path of the locks with which engines of one GPU start one after the other."""
 STAND_INS = "stand-ins"
 """The Compose profile of engines that run in place of another engine."""
 
@@ -110,7 +112,10 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
     is_emulated = engine.flavour == "emulated"
     service: dict[str, Any] = {
         "image": image_of(cluster, engine),
-        "command": [*serve_flags(cluster, engine), *logging_flags(cluster, engine)],
+        # Compose reads $$ as $.
+        "command": [
+            flag.replace("$", "$$") for flag in (*serve_flags(cluster, engine), *logging_flags(cluster, engine))
+        ],
         "environment": environment_of(cluster, pool, engine)
         | _host_environment(engine)
         | proxy_environment(pool, engine)
@@ -142,7 +147,7 @@ def _engine_service(cluster: PlacedCluster, engine: Engine) -> dict[str, Any]:
         service["shm_size"] = f"{shm_gb(engine):g}g"
         service["depends_on"] = {"models": {"condition": "service_completed_successfully"}}
     if _shares_a_gpu(cluster, engine):
-        locks = [f"{CACHE_DIR}/starting/{gpu.replace('/', '-')}.lock" for gpu in sorted(engine.gpus)]
+        locks = [f"{LOCKS_DIR}/{gpu.replace('/', '-')}.lock" for gpu in sorted(engine.gpus)]
         service["entrypoint"] = ["python3", f"{POD_DIR}/one_at_a_time.py", *locks, "--", "vllm", "serve"]
     if engine.flavour == "cuda":
         service["ulimits"] = {"memlock": -1, "stack": 67_108_864}
@@ -199,10 +204,13 @@ def _logs_mount() -> dict[str, Any]:
 def _engine_mounts(cluster: PlacedCluster, pool: Pool, engine: Engine) -> list[dict[str, Any]]:
     mounts = [
         _mount(cluster.models.volume, MODELS_DIR, read_only=True),
-        _mount(cluster.models.cache_volume, CACHE_DIR),
+        # Each engine executes what is in its cache, so no other engine can write to it.
+        _cache_mount(cluster, f"engines/{engine.name}", CACHE_DIR),
         _logs_mount(),
         {"type": "bind", "source": "./manyeyes/engine/pod", "target": POD_DIR, "read_only": True},
     ]
+    if _shares_a_gpu(cluster, engine):
+        mounts.append(_cache_mount(cluster, "locks", LOCKS_DIR))
     if pool.is_local:
         mounts.append(_mount(pool.model, model_path(pool), read_only=True))
     if uses_mps(cluster) and engine.gpu_fraction < 1:
@@ -215,6 +223,15 @@ def _mount(source: str, target: str, read_only: bool = False) -> dict[str, Any]:
     if source.startswith("/"):
         mount["bind"] = {"create_host_path": False}
     return mount | ({"read_only": True} if read_only else {})
+
+
+def _cache_mount(cluster: PlacedCluster, folder: str, target: str) -> dict[str, Any]:
+    """Mounts one folder of this cluster's caches; manyeyes/engine/model_download.py creates those of a volume."""
+    volume = cluster.models.cache_volume
+    if volume.startswith("/"):
+        mount = _mount("/".join(part for part in (volume, cluster.name, folder) if part), target)
+        return mount | {"bind": {"create_host_path": True}}
+    return _mount(volume, target) | ({"volume": {"subpath": folder}} if folder else {})
 
 
 def _healthcheck(engine: Engine) -> dict[str, Any]:
@@ -250,18 +267,23 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
     """
     models = models_to_download(cluster)
     flavours = {engine.flavour for engine in cluster.started_engines}
-    all_root = all(_is_root(cluster, engine) for engine in cluster.started_engines if engine.flavour != "emulated")
+    owners = {
+        engine.name: "0:0" if _is_root(cluster, engine) else USER
+        for engine in cluster.started_engines
+        if engine.flavour != "emulated"
+    }
     return {
         "image": cluster.images.vllm_cuda if "cuda" in flavours else cluster.images.vllm_cpu,
         "entrypoint": ["python3", "-m", "manyeyes.engine.model_download"],
         "working_dir": CODE_DIR,
-        # Root, because it changes the owner of the cache volume to the engines' user.
+        # Root, because it makes the engines' users the owners of their caches.
         "user": "0:0",
         "read_only": True,
         "tmpfs": ["/tmp:size=1g,mode=1777,exec"],
         "environment": {
             "HOME": "/tmp",
-            **({"CACHE_DIR": CACHE_DIR, "ENGINE_USER": USER} if not all_root else {}),
+            "CACHE_DIR": CACHE_DIR,
+            "CACHE_OWNERS": json.dumps(owners),
             "MODELS": json.dumps(models),
             "HF_HOME": MODELS_DIR,
             "HF_HUB_OFFLINE": "1" if cluster.models.offline else "0",
@@ -272,7 +294,7 @@ def _models_service(cluster: PlacedCluster) -> dict[str, Any]:
         },
         "volumes": [
             _mount(cluster.models.volume, MODELS_DIR),
-            _mount(cluster.models.cache_volume, CACHE_DIR),
+            _cache_mount(cluster, "", CACHE_DIR),
             {"type": "bind", "source": "./manyeyes/engine", "target": f"{CODE_DIR}/manyeyes/engine", "read_only": True},
             _logs_mount(),
         ],

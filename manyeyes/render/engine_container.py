@@ -14,14 +14,15 @@ from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, uses_sleep_mode
 from manyeyes.render.compose_env import logging_options
 
 USER = "10001:10001"
-"""User and group that an engine runs as. The downloader makes it the owner of the cache volume."""
+"""User and group that an engine runs as. The downloader makes it the owner of the engine's cache."""
 CACHE_DIR = "/cache"
 MPS_DIR = "/mps"
 MAX_ANSWERS = 8
 """Maximum `n` of a request. vLLM's default of 16,384 is more than any engine runs and queues: such a request would
 always get 503."""
 MAX_COMPLETION_PROMPTS = 16
-"""Maximum number of prompts in a plain completion. Each counts as one request that the engine runs or queues."""
+"""Maximum number of prompts in a plain completion, and of n x prompts. Each counts as one request that the engine runs
+or queues."""
 CODE_DIR = "/app"
 """The folder above manyeyes/ in the containers of engines and of the downloader."""
 POD_DIR = f"{CODE_DIR}/manyeyes/engine/pod"

@@ -53,7 +53,7 @@ def rules_yml(cluster: PlacedCluster) -> str:
 
 
 SECRETS = "/run/secrets/manyeyes"
-"""Path at which the service mounts the secrets folder."""
+"""Path under which Alertmanager finds the files of its receivers."""
 SEVERITIES = ("page", "ticket")
 
 
@@ -81,6 +81,23 @@ def alertmanager_yml(cluster: PlacedCluster) -> str:
         ],
     }
     return as_yaml(document)
+
+
+def alertmanager_mounts(cluster: PlacedCluster) -> str:
+    """The text of monitoring.yaml: mounts the files of the receivers, and no other file of the secrets folder."""
+    alerting = cluster.monitoring.alerting
+    files = [webhook.url_file for webhook in alerting.webhooks] + [email.password_file for email in alerting.emails]
+    mounts = [
+        {
+            "type": "bind",
+            "source": f"${{SECRETS_DIR:-./secrets}}/{name}",
+            "target": f"{SECRETS}/{name}",
+            "read_only": True,
+            "bind": {"create_host_path": False},
+        }
+        for name in dict.fromkeys(name for name in files if name)
+    ]
+    return as_yaml({"services": {"alertmanager": {"volumes": mounts}}})
 
 
 def _receiver(cluster: PlacedCluster, severity: str) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 A pool is a service. Docker's DNS lists its healthy tasks as tasks.<pool>, and the gateway queries it.
 """
 
-import hashlib
-from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from manyeyes.config.checkout import PAGE_KEY
 from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
@@ -26,37 +25,9 @@ from manyeyes.render.multi_node_clusters import EngineGroup, group_engines, mult
 from manyeyes.render.nginx.files import build_generation, gateway_files
 from manyeyes.render.nginx.naming import NginxPaths
 from manyeyes.render.rendered_file import plain_yaml
+from manyeyes.render.swarm_configs import SwarmConfigs
 
 Json = dict[str, Any]
-
-
-@dataclass
-class SwarmConfigs:
-    """The configs of one stack, collected while its services are rendered.
-
-    `repository_files`: {path: text} of the repository's files.
-    """
-
-    repository_files: dict[str, str]
-    repository_path: str
-    """Path from the stack's file to the repository."""
-    rendered: dict[str, str] = field(default_factory=dict)
-    """{path next to the stack's file: text}"""
-    configs: dict[str, Json] = field(default_factory=dict)
-
-    def add_repository_file(self, path: str, target: str) -> Json:
-        return self._config(path, f"{self.repository_path}/{path}", self.repository_files[path], target)
-
-    def add_rendered_file(self, path: str, text: str, target: str) -> Json:
-        self.rendered[path] = text
-        return self._config(path, f"./{path}", text, target)
-
-    def _config(self, path: str, file: str, text: str, target: str) -> Json:
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        key = path.replace("/", "-").replace("_", "-")
-        # Names have at most 64 characters.
-        self.configs[key] = {"file": file, "name": f"manyeyes-{key[-40:].lstrip('-.')}-{digest}"}
-        return {"source": key, "target": target, "mode": 0o444}
 
 
 HEADER = "# Made by `manyeyes swarm` from config/cluster.yaml. Do not edit: the next `manyeyes swarm` overwrites it.\n"
@@ -103,7 +74,7 @@ def stack(
     services: Json = {
         "gateway": _gateway(cluster, keys, files),
         "controller": _controller(cluster, files),
-        "webui": _webui(cluster, files),
+        "webui": _webui(cluster, keys, files),
     }
     if runs_vllm(cluster):
         services["models"] = _models(cluster, files)
@@ -115,9 +86,8 @@ def stack(
         "configs": dict(sorted(files.configs.items())),
     }
     if runs_vllm(cluster):
-        # One volume on each node.
-        document["volumes"] = {"models": None, "compile-cache": None}
-    if secrets := _secrets(cluster):
+        document["volumes"] = {"models": None, "compile-cache": {"name": "cache-{{.Service.Name}}-{{.Task.Slot}}"}}
+    if secrets := _secrets(cluster, keys):
         document["secrets"] = {_secret_name(file): {"external": True} for file in secrets}
     return {"stack.yaml": HEADER + plain_yaml(document), **files.rendered}
 
@@ -165,11 +135,8 @@ def _gateway(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json
         "stop_grace_period": f"{cluster.shutdown.finish_s}s",
         "healthcheck": _healthcheck(["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8088/live"], "10s", "3s"),
     }
-    if secrets := _secrets(cluster):
-        service["secrets"] = [
-            {"source": _secret_name(file), "target": f"{SECRETS_DIR}/{file}", "uid": "101", "mode": 0o400}
-            for file in secrets
-        ]
+    if secrets := _secrets(cluster, keys):
+        service["secrets"] = [_secret(file, "101") for file in secrets]
     service["deploy"] |= {
         # One on each manager: clients connect to the managers' addresses.
         "mode": "global",
@@ -192,6 +159,7 @@ def _controller(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
             "MANYEYES_INVENTORY": "/config/inventory.yaml",
             "MANYEYES_STATE": "/tmp/state",
             "MANYEYES_SERVICES": MEMBERS,
+            "MANYEYES_LOG_SENDERS": "tasks.gateway",
         },
         "configs": [
             files.add_rendered_file(
@@ -206,10 +174,15 @@ def _controller(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
     }
 
 
-def _webui(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
-    return _common("2G", 256) | {
+def _webui(cluster: PlacedCluster, keys: ApiKeys, files: SwarmConfigs) -> Json:
+    service = _common("2G", 256) | {
         "image": cluster.images.webui,
-        "environment": {"MANYEYES_GATEWAY_URL": "http://gateway:8079", "MANYEYES_CONFIG": "/config/cluster.yaml"},
+        "environment": {
+            "MANYEYES_GATEWAY_URL": "http://gateway:8079",
+            "MANYEYES_CONFIG": "/config/cluster.yaml",
+            "MANYEYES_PAGE_KEY_FILE": f"{SECRETS_DIR}/{PAGE_KEY}",
+            "MANYEYES_STATE": "/tmp/state",
+        },
         "configs": [
             files.add_rendered_file(
                 "controller/cluster.yaml", HEADER + multi_node_config(cluster), "/config/cluster.yaml"
@@ -221,6 +194,9 @@ def _webui(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
         "stop_grace_period": "5s",
         "healthcheck": _healthcheck(["python", "-m", "webui.healthcheck"], "60s", "10s"),
     }
+    if cluster.gateway.requires_key(keys):
+        service["secrets"] = [_secret(PAGE_KEY, "10001")]
+    return service
 
 
 def _models(cluster: PlacedCluster, files: SwarmConfigs) -> Json:
@@ -336,14 +312,19 @@ def _tmpfs(target: str, megabytes: int) -> Json:
     return {"type": "tmpfs", "target": target, "tmpfs": {"size": megabytes * 1024**2}}
 
 
-def _secrets(cluster: PlacedCluster) -> list[str]:
-    """Files of the secrets folder that the gateway reads."""
+def _secrets(cluster: PlacedCluster, keys: ApiKeys) -> list[str]:
+    """Files of the secrets folder that the gateway reads. The page's key is only needed if clients need keys."""
     tls = cluster.gateway.tls
     files = [tls.certificate, tls.key] if tls else []
+    files += [PAGE_KEY] if cluster.gateway.requires_key(keys) else []
     for pool in cluster.served_pools:
         if pool.remote:
             files += [file for file in (pool.remote.key_file, pool.remote.ca_file) if file]
     return list(dict.fromkeys(files))
+
+
+def _secret(file: str, user: str) -> Json:
+    return {"source": _secret_name(file), "target": f"{SECRETS_DIR}/{file}", "uid": user, "mode": 0o400}
 
 
 def _secret_name(file: str) -> str:

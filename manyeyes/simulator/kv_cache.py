@@ -14,9 +14,9 @@ from manyeyes.simulator.request import RunningSequence
 BLOCK = 16  # tokens; vLLM's default
 
 
-def block_hashes(tokens: list[int]) -> list[int]:
-    """One hash for each full block."""
-    hashes, previous = [], 0
+def block_hashes(tokens: list[int], salt: str = "") -> list[int]:
+    """One hash for each full block. Requests with different salts share no block."""
+    hashes, previous = [], hash(salt) if salt else 0
     for at in range(0, len(tokens) - BLOCK + 1, BLOCK):
         previous = hash((previous, *tokens[at : at + BLOCK]))
         hashes.append(previous)

@@ -113,6 +113,7 @@ class EngineRequest:
     finish_reason: str
     stream: bool
     include_usage: bool
+    cache_salt: str = ""  # the prefix cache serves only requests with the same salt
 
     @property
     def prompt_tokens(self) -> int:

@@ -45,6 +45,17 @@ function engine(address) {
     return ngx.shared.cluster.get(`engine ${address}`) || '';
 }
 
+// The state of the engine at an address, or ''.
+function state(address) {
+    for (const pool of pools()) {
+        const member = pool.engines.find((one) => one.address === address);
+        if (member) {
+            return member.state;
+        }
+    }
+    return '';
+}
+
 function up(pool) {
     return Number(ngx.shared.cluster.get(`up ${pool}`) || 0);
 }
@@ -54,4 +65,4 @@ function p95Ms(pool) {
     return Number(ngx.shared.cluster.get(`p95 ${pool}`) || 0);
 }
 
-export default { engine, p95Ms, pools, refresh, status, up };
+export default { engine, p95Ms, pools, refresh, state, status, up };

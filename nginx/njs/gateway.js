@@ -3,25 +3,77 @@
 
 import fs from 'fs';
 
+import answersInFlight from 'answers_in_flight.js';
 import retryPolicy from 'retry_policy.js';
+import lostRequests from 'lost_requests.js';
+import contentParts from 'content_parts.js';
 import autoRouting from 'auto_routing.js';
 import cluster from 'cluster.js';
 import controller from 'controller_status.js';
 import sessionAffinity from 'session_affinity.js';
 import apiKeys from 'api_keys.js';
+import bodyBudget from 'body_budget.js';
+import cacheSalt from 'cache_salt.js';
 import mediaUrls from 'media_urls.js';
 import bodyScanner from 'body_scanner.js';
+import imageSize from 'image_size.js';
 
+// A hash of all bytes of 2 MiB takes about 8 ms, so a larger request is not cached.
+const MAX_HASHED_BYTES = 2 * 1024 * 1024;
 const SECRETS = '/run/secrets/manyeyes/';
 
 // --- incoming requests ----------------------------------------------------------------------------------------------
 
-// Runs before the body is read, and only if a key is required (rendered/access.inc).
+// Returns whether the client may continue.
 function authorize(r) {
-    if (!apiKeys.isAuthorized(r)) {
-        r.headersOut['WWW-Authenticate'] = 'Bearer';
-        refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'A valid API key is required. Send it as `Authorization: Bearer KEY`.');
+    if (!authorizePort(r)) {
+        return false;
     }
+    if (apiKeys.isAuthorized(r)) {
+        if (!apiKeys.isFromStrangeSite(r)) {
+            return true;
+        }
+        refuse(r, 403, 'invalid_request_error', 'host_not_allowed',
+            `Web sites may use this gateway without a key only under a name of its own, not as ${r.variables.host.slice(0, 128)}. Use its IP address or a key, or add the name to webui.host_names in cluster.yaml.`);
+        return false;
+    }
+    r.headersOut['WWW-Authenticate'] = 'Bearer';
+    refuse(r, 401, 'invalid_request_error', 'invalid_api_key', 'A valid API key is required. Send it as `Authorization: Bearer KEY`.');
+    return false;
+}
+
+// Returns whether the client may use this port: the internal port is for the page only.
+function authorizePort(r) {
+    if (!r.variables.manyeyes_is_page || apiKeys.isFromPage(r)) {
+        return true;
+    }
+    refuse(r, 401, 'invalid_request_error', 'page_key_required', 'This port is for the web page, which sends the key in secrets/page.key. Use the public port.');
+    return false;
+}
+
+// Runs before the body is read.
+function admit(r) {
+    if (!authorize(r)) {
+        return;
+    }
+    if (r.method !== 'POST') {
+        r.headersOut.Allow = 'POST';
+        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here. Use POST.`);
+    }
+    if (!r.variables.manyeyes_hops) {
+        return refuse(r, 508, 'invalid_request_error', 'request_loop', 'This request passed three gateways. A remote pool leads back to a gateway that sent it; its operator must change the URL of that pool.');
+    }
+    const exceeded = bodyBudget.admit(r);
+    if (exceeded === 'client') {
+        refuse(r, 429, 'rate_limit_error', 'upload_limit_exceeded',
+            'The requests that this client sends at the same time are too large (gateway.max_client_bodies_mb). Retry after the time in the Retry-After header.');
+    } else if (exceeded) {
+        refuseUpload(r);
+    }
+}
+
+function refuseUpload(r) {
+    refuse(r, 503, 'server_error', 'uploads_full', 'The gateway has no space for a request of this size. Retry after the time in the Retry-After header.');
 }
 
 // The page uses the browser's login dialog and accepts the API key as the password.
@@ -36,9 +88,9 @@ function authorizePage(r) {
 // Reads the body, chooses pool and conversation, and redirects the request to the pool's location.
 // Refuses requests that no engine could answer.
 function route(r) {
-    if (r.method !== 'POST') {
-        r.headersOut.Allow = 'POST';
-        return refuse(r, 405, 'invalid_request_error', 'method_not_allowed', `${r.method} is not allowed here. Use POST.`);
+    r.variables.manyeyes_body_read = '1';
+    if (lostRequests.hasLength(apiKeys.clientId(r), r.headersIn['Content-Length'], ngx.shared.lost_requests)) {
+        return routeSuspect(r);
     }
     // All three variants return the whole body. The first two need no promise; the last copies a large body once less.
     const length = Number(r.headersIn['Content-Length']);
@@ -49,10 +101,24 @@ function route(r) {
 }
 
 async function routeLarge(r) {
-    routeBody(r, bodyScanner.read, await r.readRequestArrayBuffer());
+    const body = await r.readRequestArrayBuffer();
+    bodyBudget.correct(r, body.byteLength);
+    routeBody(r, bodyScanner.read, body);
 }
 
-function routeBody(r, read, body) {
+// For a request that is as long as one that ended an engine.
+async function routeSuspect(r) {
+    const body = await r.readRequestArrayBuffer();
+    bodyBudget.correct(r, body.byteLength);
+    const digest = await lostRequests.digest(body);
+    const record = lostRequests.judge(apiKeys.clientId(r), digest, ngx.shared.lost_requests);
+    if (record.losses) {
+        r.variables.manyeyes_lost_digest = digest;
+    }
+    routeBody(r, bodyScanner.read, body, record);
+}
+
+function routeBody(r, read, body, record) {
     const v = r.variables;
     let facts;
     try {
@@ -61,7 +127,7 @@ function routeBody(r, read, body) {
         if (!(e instanceof bodyScanner.Refusal)) {
             throw e;
         }
-        return refuse(r, 400, 'invalid_request_error', e.code, e.message);
+        return refuse(r, 400, 'invalid_request_error', e.code, e.message, e.place);
     }
     if (!facts.model) {
         return refuse(r, 400, 'invalid_request_error', 'missing_model', `The request has no \`model\`. ${availableModels()}`);
@@ -80,6 +146,17 @@ function routeBody(r, read, body) {
         return refuse(r, 400, 'invalid_request_error', 'media_url_not_allowed',
             `Images and videos must be data: URLs${here.domains.length ? ` or URLs of ${here.domains.join(', ')}` : ''}, got '${link.slice(0, 128)}'.`);
     }
+    const tooLarge = imageSize.excess(facts.sizes, here);
+    if (tooLarge) {
+        return refuse(r, 400, 'invalid_request_error', 'image_too_large', tooLarge.message, tooLarge.place);
+    }
+    const tooMany = answersInFlight.refusal(facts, here.limits, Number(v.manyeyes_in_flight_limit));
+    if (tooMany) {
+        return refuse(r, 400, 'invalid_request_error', 'too_many_answers', tooMany, facts.answers > 1 ? 'n' : 'prompt');
+    }
+    if (!answersInFlight.admit(r, facts.prompts * facts.answers)) {
+        return error(r, 429);
+    }
     const explicit = r.headersIn['X-Conversation-Id'] || facts.cacheKey;
     const conversation = sessionAffinity.identify(facts, apiKeys.clientId(r), explicit, ngx.shared.conversations);
     v.manyeyes_conversation = conversation.id;
@@ -90,10 +167,25 @@ function routeBody(r, read, body) {
         v.manyeyes_picture = sessionAffinity.imageId(facts);
     }
     v.manyeyes_asked_pool = v.manyeyes_pool = v.manyeyes_pools = pool;
+    if (record && record.isRefused) {
+        return refuse(r, 422, 'invalid_request_error', 'request_ended_engines',
+            `The request is refused until ${new Date(record.untilMs).toISOString().slice(11, 19)} UTC: engines of '${pool}' ended while they processed it. Send fewer or smaller images and videos, or less text.`);
+    }
+    const salt = cacheSalt.of(r, facts.cacheSalt);
+    if (salt) {
+        v.manyeyes_cache_salt = salt;
+        if (!facts.marked && facts.cacheSalt === undefined && !v.request_body_file) {
+            v.manyeyes_inserted_salt = salt;
+        }
+    }
     if (facts.marked) {
+        v.manyeyes_marked = '1';
+    }
+    if (salt || facts.marked) {
         v.manyeyes_way = '@rewritten-';
     }
-    r.internalRedirect((facts.marked ? '@rewritten-' : '@pool-') + pool + (here.cache ? cached(r, here, facts, body) : ''));
+    const variant = v.manyeyes_lost_digest ? '.once' : here.cache ? cached(r, here, facts, body) : '';
+    r.internalRedirect((salt || facts.marked ? '@rewritten-' : '@pool-') + pool + variant);
 }
 
 // nginx's map ignores case; engines do not. The files of an older controller have no `names`.
@@ -117,7 +209,7 @@ function chosenPool(r, facts) {
 
 // '.cached' if the answer to this request may be in the pool's cache.
 function cached(r, pool, facts, body) {
-    if (facts.stream || facts.temperature !== 0 || /no-cache|no-store/i.test(r.headersIn['Cache-Control'] || '')) {
+    if (facts.stream || facts.temperature !== 0 || (body.byteLength || 0) > MAX_HASHED_BYTES || /no-cache|no-store/i.test(r.headersIn['Cache-Control'] || '')) {
         r.variables.manyeyes_cache_bypass = 'BYPASS';
         return '';
     }
@@ -136,7 +228,7 @@ function availableModels() {
 function next(r) {
     const v = r.variables;
     const inTime = Number(v.request_time) < Number(v.manyeyes_total_timeout_s);
-    const hop = inTime ? retryPolicy.next(readAttempts(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next) : null;
+    const hop = inTime ? retryPolicy.next(readAttempts(v), v.manyeyes_pools.split(','), (name) => cluster.pools[name].next, v.manyeyes_lost_digest) : null;
     if (!hop) {
         return '@no_engine';
     }
@@ -152,21 +244,85 @@ function readAttempts(v) {
 }
 
 // No pool of the fallback chain answered.
-function noEngine(r) {
-    const v = r.variables;
+async function noEngine(r) {
+    const v = r.variables, attempts = readAttempts(v);
     const pool = v.manyeyes_asked_pool;
-    const outcome = retryPolicy.outcome(readAttempts(v), v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0));
+    let outcome = retryPolicy.outcome(attempts, v.manyeyes_pools.split(',').some((name) => !cluster.pools[name].host && controller.up(name) > 0), v.manyeyes_lost_digest);
+    const ended = retryPolicy.ended(attempts);
+    if (ended.length) {
+        await rememberLosses(r, ended);
+    }
+    if (outcome === 'failed' && !await isSomeSound(attempts)) {
+        outcome = 'lost';
+    }
     switch (outcome) {
     case 'busy':
         return refuse(r, 429, 'rate_limit_error', 'overloaded', `Every engine of '${pool}' is busy. Retry after the time in the Retry-After header.`);
     case 'late':
         return refuse(r, 504, 'server_error', 'engine_timeout', `The engine of '${pool}' did not answer in time.`);
+    case 'failed':
+        return refuse(r, 422, 'invalid_request_error', 'engine_cannot_process',
+            `The request cannot be processed: two attempts at '${pool}' ended with an internal error, and its engines are healthy. ${await whatToCheck(r)}`);
+    case 'unsupported':
+        return refuse(r, 422, 'invalid_request_error', 'engine_cannot_process',
+            `The request cannot be processed: the engine of '${pool}' does not support something in it. ${await whatToCheck(r)}`);
     case 'lost':
         return refuse(r, 502, 'server_error', 'engine_lost',
             `Engines of '${pool}' failed while they processed this request, so it is not retried. Send a smaller request.`);
     default:
         return refuse(r, 503, 'server_error', 'no_engine', `No engine of '${pool}' is up. See /healthz, or retry after the time in the Retry-After header.`);
     }
+}
+
+async function whatToCheck(r) {
+    let parts = '';
+    try {
+        parts = contentParts.describe(await r.readRequestArrayBuffer());
+    } catch (e) {
+        r.error(`cannot describe a request that engines cannot process: ${e}`);
+    }
+    return parts ? `Check ${parts}: each image and video must be a complete file of its type in a base64 data: URL, and each part may have only the fields of its type.` : 'Check the values of its parameters.';
+}
+
+async function rememberLosses(r, addresses) {
+    try {
+        const digest = r.variables.manyeyes_lost_digest || await lostRequests.digest(await r.readRequestArrayBuffer());
+        const client = apiKeys.clientId(r), length = r.headersIn['Content-Length'];
+        const wasAnswered = lostRequests.hasLength(client, length, ngx.shared.answered_lengths);
+        lostRequests.record(client, length, digest, addresses, ngx.shared.lost_requests, Date.now(), wasAnswered);
+    } catch (e) {
+        r.error(`cannot remember a request that ended engines: ${e}`);
+    }
+}
+
+// $manyeyes_answers: how many answers the request counted. A field of the log line, so it is evaluated once, at the end.
+function settle(r) {
+    if (r.status === 200 && r.variables.manyeyes_asked_pool) {
+        lostRequests.noteAnswer(apiKeys.clientId(r), r.headersIn['Content-Length'], ngx.shared.answered_lengths);
+    }
+    return answersInFlight.settle(r);
+}
+
+// A request in `.once` was answered: it does not end engines.
+function answered(r) {
+    if (r.variables.manyeyes_lost_digest) {
+        lostRequests.clear(apiKeys.clientId(r), r.variables.manyeyes_lost_digest, ngx.shared.lost_requests);
+    }
+}
+
+// Whether an engine that answered 500 is healthy, so that the request is at fault. A busy engine does not answer /health
+// in time. An engine that shuts down answers 500 too, but not /health with 200. An engine that cannot process images
+// fails the controller's canary request, and is suspect.
+async function isSomeSound(attempts) {
+    const failed = new Set(attempts.filter((attempt) => attempt.status === 500).map((attempt) => attempt.address));
+    const sound = await Promise.all(Array.from(failed, async (address) => {
+        try {
+            return ['', 'up', 'draining'].includes(controller.state(address)) && (await ngx.fetch(`http://${address}/health`)).status === 200;
+        } catch (e) {
+            return /timed out/.test(e.message);
+        }
+    }));
+    return sound.includes(true);
 }
 
 // --- remote pools ---------------------------------------------------------------------------------------------------
@@ -193,12 +349,18 @@ function remoteBody(r) {
 // $manyeyes_renamed_body: the request with a model name that the pool's engines accept: they started before the pool
 // was renamed.
 function renamedBody(r) {
-    return bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked);
+    return salted(r, bodyScanner.rewritten(r.requestBuffer.buffer, cluster.pools[r.variables.manyeyes_pool].asked));
 }
 
-// $manyeyes_rewritten_body: the request without the `uuid` of its media.
+// $manyeyes_rewritten_body: the request without the `uuid` of its media, with the client's salt.
 function rewrittenBody(r) {
-    return bodyScanner.rewritten(r.requestBuffer.buffer);
+    const body = r.requestBuffer;
+    return salted(r, r.variables.manyeyes_marked ? bodyScanner.rewritten(body.buffer) : body);
+}
+
+function salted(r, buffer) {
+    const salt = r.variables.manyeyes_cache_salt;
+    return salt ? cacheSalt.insert(buffer, salt) : buffer;
 }
 
 function remoteRefusesKey(r) {
@@ -229,31 +391,37 @@ function doubt(r) {
 
 // --- answers of the gateway itself ----------------------------------------------------------------------------------
 
-// Sends OpenAI's error object. `code` is for programs.
-function refuse(r, status, type, code, message) {
+// Sends OpenAI's error object. `code` is for programs; `param`: the part of the request that is wrong.
+function refuse(r, status, type, code, message, param) {
     r.headersOut['Content-Type'] = 'application/json';
+    r.variables.manyeyes_code = code;
     if (status === 429 || status === 503) {
         r.headersOut['Retry-After'] = r.variables.manyeyes_retry_after;
     }
-    r.return(status, JSON.stringify({ error: { message, type, param: null, code } }) + '\n');
+    r.return(status, JSON.stringify({ error: { message, type, param: param || null, code } }) + '\n');
 }
 
 const OWN_ERRORS = {
     404: ['not_found', 'Unknown path. The API is under /v1/: chat/completions, completions, responses, models.'],
-    408: ['request_timeout', 'The request did not arrive in time.'],
+    405: ['method_not_allowed', 'This method is not allowed here.'],
+    414: ['uri_too_long', 'The URI is too long.'],
+    505: ['version_not_supported', 'Send the request as HTTP/1.0, HTTP/1.1 or HTTP/2.'],
 };
 
 // Replaces nginx's HTML error pages.
-function error(r) {
-    const status = Number(r.variables.status) || 500;
+function error(r, known) {
+    const status = known || Number(r.variables.status) || 500;
     switch (status) {
     case 413:
         return refuse(r, 413, 'invalid_request_error', 'request_too_large',
             `The request is larger than ${r.variables.manyeyes_max_body_mb} MB (gateway.max_body_mb). Send fewer or smaller images; base64 makes them a third larger.`);
     case 429:
         return refuse(r, 429, 'rate_limit_error', 'rate_limit_exceeded',
-            `The key '${r.variables.manyeyes_key}' exceeds its limit of requests per minute or of concurrent requests. Retry after the time in the Retry-After header.`);
+            `${r.variables.manyeyes_key ? `The key '${r.variables.manyeyes_key}'` : 'This client'} exceeds its limit of requests per minute or of concurrent answers (n x prompts). Retry after the time in the Retry-After header.`);
     case 500:
+        if (r.variables.manyeyes_body_bytes && !r.variables.manyeyes_body_read) {  // nginx could not write it to /tmp
+            return refuseUpload(r);
+        }
         return refuse(r, 500, 'server_error', 'internal_error', 'The gateway failed on this request. Its log has the reason.');
     case 502: case 503: case 504:
         return noEngine(r);
@@ -318,6 +486,6 @@ function engine(r) {
 }
 
 export default {
-    authorize, authorizePage, doubt, engine, error, headersTooLarge, healthz, httpsExpected, checkCompleteness, keyHash: apiKeys.hash, models, next, noEngine, refresh: controller.refresh,
-    remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route,
+    admit, answered, authorize, authorizePage, authorizePort, doubt, engine, error, headersTooLarge, healthz, httpsExpected, checkCompleteness, keyHash: apiKeys.hash, models, next, noEngine, refresh: controller.refresh,
+    releaseBody: bodyBudget.release, remoteAuthorization, remoteBody, remoteRefusesKey, renamedBody, rewrittenBody, route, settle,
 };

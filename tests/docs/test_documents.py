@@ -88,3 +88,28 @@ def test_documents_written_by_hand_stay_short() -> None:
     by_hand = {name: words(name) for name in pages() if name.startswith("docs/") and not GENERATED.match(name)}
     assert sum(by_hand.values()) <= DOCUMENT_WORDS, by_hand
     assert words("README.md") <= README_WORDS
+
+
+def test_every_error_code_of_the_gateway_is_documented() -> None:
+    modules = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "nginx/njs").glob("*.js"))
+    refusals = re.findall(
+        r"refuse\(r, \w+, '\w+', '(\w+)'|new Refusal\([^;]*?, '(\w+)'|^    \d{3}: \['(\w+)'", modules, re.M
+    )
+    codes = {code for found in refusals for code in found if code}
+    assert len(codes) > 20
+    page = (ROOT / "docs/gateway.md").read_text(encoding="utf-8")
+    assert sorted(code for code in codes if f"`{code}`" not in page) == []
+
+
+def test_the_limits_of_a_body_are_documented_as_they_are() -> None:
+    scanner = (ROOT / "nginx/njs/body_scanner.js").read_text(encoding="utf-8")
+    steps, parts = (
+        int(re.findall(rf"const MAX_{name} = ([\d_]+)", scanner)[0].replace("_", "")) for name in ("STEPS", "PARTS")
+    )
+    page = (ROOT / "docs/gateway.md").read_text(encoding="utf-8")
+    for limit in (
+        f"{steps:,} escaped quotes",
+        f"{steps // 300 * 100:,} strings",
+        f"{parts:,} messages and content parts",
+    ):
+        assert limit in page

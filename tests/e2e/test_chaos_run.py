@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from manyeyes.cli.backup import Volumes
+from manyeyes.cli.volume_copies import Volumes
 from manyeyes.config.gateway import Images
 from manyeyes.devcluster.eventually import eventually
 from tests.e2e.host import Host

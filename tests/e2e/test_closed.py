@@ -20,7 +20,7 @@ flavour: emulated
 emulated_engines: 2
 pools:
   - {{name: big, model: org/Big-VL, media: {{allowed_domains: [pictures.example.com]}}}}
-gateway: {{port: {PORT}}}
+gateway: {{host: 0.0.0.0, anonymous: true, port: {PORT}}}
 monitoring: {{prometheus_port: {PROMETHEUS}}}
 network: {{subnet: 10.213.81.0/24, controller_ip: 10.213.81.2}}
 """

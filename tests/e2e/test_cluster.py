@@ -242,7 +242,7 @@ def test_five_pictures_in_one_chat_are_answered(client: openai.OpenAI) -> None:
 
 
 def test_more_answers_than_an_engine_gives_are_refused_and_not_called_busy(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="n must be at most 8, got 64"):
+    with pytest.raises(openai.BadRequestError, match="n is 64, the limit is 8"):
         client.chat.completions.create(model=MODEL, messages=about(text="Hi"), n=64)
 
 

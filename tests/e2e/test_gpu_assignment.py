@@ -117,18 +117,22 @@ def start(own: OwnEngine, config: Path, folder: Path) -> dict[str, str]:
         del service["depends_on"]
         service.pop("ipc", None)
         service.pop("entrypoint", None)  # of engines that share a GPU: Python, which the sleeping image has not
+        for mount in service["volumes"]:
+            mount.pop("volume", None)  # a folder of the volume, which the downloader creates
     document |= {"name": f"gpu-{example}", "services": services}
     file = folder / "engines.yaml"
     file.write_text(yaml.safe_dump(document))
-    own.docker("compose", "-f", str(file), "up", "-d")
-    found = {}
-    for name in services:
-        told = json.loads(own.docker("inspect", f"gpu-{example}-{name}-1"))[0]
-        environ = Path(f"/proc/{told['State']['Pid']}/environ").read_bytes().split(b"\0")
-        visible = [one for one in environ if one.startswith(b"NVIDIA_VISIBLE_DEVICES=")]
-        found[name] = visible[0].split(b"=")[1].decode() if visible else ""
-    own.docker("compose", "-f", str(file), "down", "-t", "0")
-    return found
+    try:
+        own.docker("compose", "-f", str(file), "up", "-d")
+        found = {}
+        for name in services:
+            told = json.loads(own.docker("inspect", f"gpu-{example}-{name}-1"))[0]
+            environ = Path(f"/proc/{told['State']['Pid']}/environ").read_bytes().split(b"\0")
+            visible = [one for one in environ if one.startswith(b"NVIDIA_VISIBLE_DEVICES=")]
+            found[name] = visible[0].split(b"=")[1].decode() if visible else ""
+        return found
+    finally:
+        own.docker("compose", "-f", str(file), "down", "-t", "0")
 
 
 @pytest.mark.parametrize(

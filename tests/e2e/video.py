@@ -4,7 +4,7 @@ import functools
 import os
 import subprocess
 
-IMAGE = os.environ.get("MANYEYES_VLLM_CPU_IMAGE", "vllm/vllm-openai-cpu:v0.32.0")
+IMAGE = os.environ.get("MANYEYES_VLLM_CPU_IMAGE", "manyeyes/vllm-cpu:0.32.0")
 PROGRAM = """
 import sys, cv2, numpy
 writer = cv2.VideoWriter("/tmp/clip.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 8, (320, 240))

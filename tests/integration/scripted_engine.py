@@ -36,6 +36,8 @@ class Endpoint:
     port: int
     does: Behaviour
     asked: list[Asked] = field(default_factory=list)
+    health: int = 200
+    """The status of /health and all other GET requests."""
 
     @property
     def address(self) -> str:
@@ -47,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
     endpoint: Endpoint
 
     def do_GET(self) -> None:
-        self.answer(200, b"{}")
+        self.answer(self.endpoint.health, b"{}")
 
     def do_POST(self) -> None:
         if self.headers.get("Transfer-Encoding"):

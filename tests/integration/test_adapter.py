@@ -17,6 +17,7 @@ from manyeyes.devcluster.ports import free_port
 from tests.integration.custom_endpoint import TEMPLATE, Foreign, foreign
 from tests.integration.documents import ADMIN_KEY
 from tests.integration.registry_client import call, refusal, registered_engines
+from tests.integration.scan.images import SMALL_URL
 
 SECRET = "sk-of-the-foreign-endpoint"
 
@@ -90,7 +91,7 @@ def client(cluster: LocalCluster) -> OpenAI:
 def test_the_openai_client_gets_an_answer_with_usage_and_the_endpoint_what_its_template_says(behaved: Any) -> None:
     cluster, endpoint = behaved
     prompt = 'He said: "}], \\"model\\": 1" {MODEL_NAME}\n\u2028 ü'
-    picture = "data:image/png;base64,QUJD"
+    picture = SMALL_URL
     content = [{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": picture}}]
     messages: Any = [{"role": "user", "content": content}]
     answer = client(cluster).chat.completions.create(
@@ -230,7 +231,7 @@ def test_a_client_that_leaves_ends_the_question_to_the_endpoint(behaved: Any) ->
     [
         ({"messages": []}, "at least one message"),
         ({"messages": [{"role": "king", "content": "x"}]}, "must have one of the roles"),
-        ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:,x"}}]}]}, "not 'video_url'"),
+        ({"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}]}]}, "not 'video_url'"),
         ({"n": 2}, "n must be 1"),
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"max_tokens": 0}, "max_tokens must be"),

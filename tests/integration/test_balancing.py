@@ -12,8 +12,9 @@ import pytest
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from tests.integration.documents import document
+from tests.integration.scan.images import data_url, png
 
-PICTURES = [f"data:image/png;base64,{'ABCDEFGH'[n] * 12_000}" for n in range(8)]
+PICTURES = [data_url(png(8, 6, bytes([n]) * 9000)) for n in range(8)]
 
 
 POOLS = document(
@@ -51,7 +52,8 @@ def answer(text: str = "Yes.") -> dict[str, Any]:
 
 def engine_of(cluster: LocalCluster, model: str, messages: list[dict[str, Any]], **headers: str) -> str:
     body = {"model": model, "messages": messages, "max_tokens": 2}
-    reply = cluster.client.post(f"{cluster.url}/v1/chat/completions", json=body, headers=headers)
+    port = cluster.ports["page" if "X-ManyEyes-Page-Key" in headers else "gateway"]
+    reply = cluster.client.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=body, headers=headers)
     assert reply.status_code == 200, reply.text
     return reply.headers["X-ManyEyes-Engine"]
 
@@ -125,10 +127,13 @@ def test_a_conversation_id_in_header_or_body_wins(cluster: LocalCluster) -> None
 
 
 def test_two_visits_of_the_page_that_begin_alike_are_two_conversations(cluster: LocalCluster) -> None:
-    begun = {page: engine_of(cluster, "chat", [user("hi")], **{"X-ManyEyes-Page": page}) for page in "abcdefghi"}
+    def at(page: str, *messages: dict[str, Any]) -> str:
+        return engine_of(cluster, "chat", list(messages), **cluster.page_headers, **{"X-ManyEyes-Page": page})
+
+    begun = {page: at(page, user("hi")) for page in "abcdefghi"}
     assert len(set(begun.values())) == 3
     for page, engine in begun.items():
-        assert engine_of(cluster, "chat", [user("hi"), answer(), user("more")], **{"X-ManyEyes-Page": page}) == engine
+        assert at(page, user("hi"), answer(), user("more")) == engine
 
 
 def test_the_same_picture_goes_to_the_same_engine_where_a_pool_asks_for_it(cluster: LocalCluster) -> None:
@@ -140,7 +145,7 @@ def test_the_same_picture_goes_to_the_same_engine_where_a_pool_asks_for_it(clust
     for picture in PICTURES:
         seen = {cluster.ask("docs", messages=about(picture, n)).headers["X-ManyEyes-Engine"] for n in range(4)}
         assert len(seen) == 1, seen
-        chosen[picture[-1]] = seen.pop()
+        chosen[picture] = seen.pop()
     assert len(set(chosen.values())) == 3
 
 

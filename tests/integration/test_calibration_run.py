@@ -1,6 +1,7 @@
 """`manyeyes calibrate` on an emulated engine, whose true numbers are known; and on what cannot be measured."""
 
 import http.server
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,16 @@ from tests.integration.test_emulator import emulator
 
 def test_a_profile_is_written_that_can_be_loaded_and_names_its_device(tmp_path: Path) -> None:
     out = tmp_path / "found.yaml"
-    with emulator(tmp_path, "--start-seconds", "0", "--speed", "8", constant=False) as engine:
+    # As with gateway.report_cached_tokens: false, the default, under which calibrate must still see the cache.
+    flags = ("--start-seconds", "0", "--speed", "8", "--no-enable-prompt-tokens-details")
+    with emulator(tmp_path, *flags, constant=False) as engine:
         quick = ["--repeats", "1", "--together", "4", "--batched-tokens", "2048"]
         assert main(["--url", engine.url, "--out", str(out), "--device", "a test", *quick]) == 0
     assert profile.load_profile(str(out)).tokens_per_word > 0
     assert "a test, measured on" in out.read_text()
-    assert out.with_suffix(".jsonl").read_text()
+    measured = [json.loads(line) for line in out.with_suffix(".jsonl").read_text().splitlines()]
+    (prefix,) = (line for line in measured if line.get("series") == "prefix")
+    assert 0 < prefix["cached"] < prefix["tokens"]
 
 
 class NotVllm(http.server.BaseHTTPRequestHandler):

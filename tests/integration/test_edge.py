@@ -19,6 +19,7 @@ from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.certificate import certificate
 from tests.integration.documents import document
+from tests.integration.scan.images import data_url, png
 
 
 def key(name: str, **limits: int) -> ApiKey:
@@ -81,7 +82,7 @@ def test_models_are_listed_as_openai_does_and_an_unknown_one_is_404_with_those_t
 
 
 def test_a_bad_request_that_an_engine_refuses_comes_through_unchanged(open_to_all: LocalCluster) -> None:
-    reply = ask_about(open_to_all, "big", "data:image/png;base64,aGVsbG8=")
+    reply = ask_about(open_to_all, "big", data_url(png(1000, 1)))
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "BadRequestError")
 
 
@@ -167,8 +168,8 @@ def test_the_page_asks_for_a_key_as_browsers_do(locked: LocalCluster) -> None:
 def test_the_page_asks_for_its_visitor_by_the_name_of_the_key(locked: LocalCluster) -> None:
     url = f"http://127.0.0.1:{locked.ports['page']}/v1/chat/completions"
     body = {"model": "big", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
-    assert locked.client.post(url, json=body, headers={"X-ManyEyes-Key": "alice"}).status_code == 200
-    assert locked.client.post(url, json=body).status_code == 200
+    own = locked.page_headers
+    assert locked.client.post(url, json=body, headers=own | {"X-ManyEyes-Key": "alice"}).status_code == 200
     # From outside the header says nothing.
     for headers in ({"X-ManyEyes-Key": "alice"}, {"Authorization": "Bearer name:alice"}):
         assert httpx.post(f"{locked.url}/v1/chat/completions", json=body, headers=headers).status_code == 401
@@ -178,6 +179,26 @@ def test_keys_are_let_in_beside_everybody_where_the_operator_says_so(tmp_path: P
     with local_cluster(tmp_path, pools(anonymous=True), keys=ApiKeys(keys=(key("alice"),))) as running:
         running.answers_from("big", {"big-0"})
         assert ask(running, "alice").status_code == 200
+
+
+def test_a_web_site_under_a_strange_name_of_this_address_needs_a_key(tmp_path: Path) -> None:
+    open_pools = pools(anonymous=True) | {"webui": {"host_names": ["eyes.example.com"]}}
+    with local_cluster(tmp_path, open_pools, keys=ApiKeys(keys=(key("alice"),))) as running:
+        running.answers_from("big", {"big-0"})
+        body = {"model": "big", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+
+        def status(host: str, **headers: str) -> int:
+            url = f"{running.url}/v1/chat/completions"
+            return running.client.post(url, json=body, headers={"Host": host} | headers).status_code
+
+        site = {"Origin": "http://evil.example"}
+        own = ("localhost:8080", "127.0.0.1", "[::1]:8080", "gpu", "gpu.lan", "box.home.arpa", "Eyes.Example.com:8080")
+        assert {status(host, **site) for host in own} == {200}
+        strange = ("evil.example", "127.0.0.1.evil.example", "eyes.example.com.evil.example", "gpu.lan.evil.example:80")
+        assert {status(host, **site) for host in strange} == {403}
+        # With a key, or not from a browser.
+        assert status("evil.example", **site, Authorization="Bearer secret-alice") == 200
+        assert status("evil.example") == 200
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------

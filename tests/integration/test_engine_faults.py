@@ -118,6 +118,22 @@ def test_500s_behind_a_healthy_face_take_it_out_within_5_s_and_back_when_they_en
         within(5, ended_s, lambda: rotation(running) == BOTH, "500s ended, in rotation")
 
 
+def test_500s_of_every_engine_are_not_blamed_on_the_requests_for_long(tmp_path: Path) -> None:
+    with two_engines(tmp_path) as running, users(running, "big", 4) as seen:
+        running.answers_from("big", BOTH)
+
+        def refused() -> int:
+            return sum(count for (status, _), count in list(seen.items()) if status == 503)
+
+        before = refused()
+        for name in BOTH:
+            fault(running, name, kind="errors", status=500)
+        eventually(lambda: refused() > before, 60, 0.1, "the pool has no engine")
+        told = sentences(running)
+        for name in BOTH:
+            assert any(one.startswith(f"{name} is down: a canary request failed: status 500") for one in told), told
+
+
 def test_hung_behind_a_healthy_face_it_is_asked_about_a_picture_and_out(tmp_path: Path) -> None:
     """vLLM answers /health with 200 while its GPU work stands still. Settings a tenth of what ships."""
     with two_engines(tmp_path, stalled_after_s=2, canary_timeout_s=1, load_interval_s=1) as running:

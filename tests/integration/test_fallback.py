@@ -1,6 +1,8 @@
 """When a pool cannot answer: the next one of its chain does, and a request that kills engines is not handed on for ever."""
 
+import base64
 import contextlib
+import itertools
 import json
 import threading
 import time
@@ -11,9 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+from manyeyes.controller.health.probe import WARM_UP_PNG
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.documents import document
+from tests.integration.membership import controller, sentences
+from tests.integration.scan.images import png
 from tests.integration.scripted_engine import Asked, Behaviour, Endpoint, Handler, answers, dies, endpoint
 
 FAILS = answers(500)
@@ -48,8 +53,24 @@ def start(cluster: LocalCluster) -> Iterator[Any]:
     cluster.all_down({"late-a", "late-b", "late-c"})
 
 
+PNG = "data:image/png;base64," + base64.b64encode(WARM_UP_PNG).decode()
+ABOUT_IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG}}]}
+BODY_NUMBERS = itertools.count()
+
+
 def ask(cluster: LocalCluster, **more: Any) -> httpx.Response:
-    return cluster.ask("first", **more)
+    """A request that no test sent before: the gateway remembers requests that ended engines."""
+    return cluster.ask("first", **({"user": f"user-{next(BODY_NUMBERS)}"} | more))
+
+
+def code(reply: httpx.Response) -> str:
+    return str(reply.json()["error"]["code"])
+
+
+def canaries_passed(cluster: LocalCluster, engine: str) -> float:
+    name = f'manyeyes_canary_requests_total{{engine="{engine}",pool="first",result="passed"}} '
+    lines = controller(cluster, "/metrics").text.splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 def served_by(reply: httpx.Response) -> tuple[str, ...]:
@@ -92,10 +113,47 @@ def test_engines_that_refuse_before_the_first_byte_are_passed_over_to_the_fallba
     assert [len(one.asked) for one in made.values()] == [1, 1], "each engine of the pool is asked once"
 
 
-def test_a_500_is_tried_once_more_and_then_the_clients_to_see(cluster: LocalCluster, start: Any) -> None:
+def test_a_500_of_two_healthy_engines_is_the_clients_mistake(cluster: LocalCluster, start: Any) -> None:
     made = start(late_a=FAILS, late_b=FAILS)
     reply = ask(cluster)
-    assert (reply.status_code, count(made)) == (500, 2)
+    assert (reply.status_code, code(reply), count(made)) == (422, "engine_cannot_process", 2)
+    assert "'first'" in reply.json()["error"]["message"]
+    assert "messages[0].content[0] (image_url)" in ask(cluster, messages=[ABOUT_IMAGE]).json()["error"]["message"]
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_500_of_the_only_engine_is_tried_once_more_and_then_the_clients_mistake(
+    cluster: LocalCluster, start: Any
+) -> None:
+    made = start(late_a=FAILS, late_c=answers())
+    reply = ask(cluster)
+    assert (reply.status_code, code(reply), len(made["late-a"].asked)) == (422, "engine_cannot_process", 2)
+
+
+def test_a_501_is_the_clients_mistake_and_never_tried_again(cluster: LocalCluster, start: Any) -> None:
+    made = start(late_a=answers(501), late_b=answers(501))
+    reply = ask(cluster)
+    assert (reply.status_code, code(reply), count(made)) == (422, "engine_cannot_process", 1)
+
+
+def test_requests_at_fault_do_not_make_engines_suspect(cluster: LocalCluster, start: Any) -> None:
+    start(late_a=FAILS, late_b=FAILS)
+    before = len(sentences(cluster))
+    verified = canaries_passed(cluster, "late-a")
+    assert {ask(cluster).status_code for _ in range(6)} == {422}
+    eventually(lambda: canaries_passed(cluster, "late-a") > verified, 20, 0.1, "a canary request verifies the engine")
+    assert not [one for one in sentences(cluster)[before:] if "suspect" in one]
+    cluster.all_up({"late-a", "late-b"})
+
+
+def test_a_500_of_engines_that_are_not_healthy_is_not_the_clients_mistake(cluster: LocalCluster, start: Any) -> None:
+    def fails_and_shuts_down(handler: Handler, asked: Asked) -> None:
+        handler.endpoint.health = 503
+        answers(500)(handler, asked)
+
+    start(late_a=fails_and_shuts_down, late_b=fails_and_shuts_down)
+    reply = ask(cluster)
+    assert (reply.status_code, code(reply)) == (502, "engine_lost")
 
 
 def test_a_request_that_kills_engines_is_handed_on_once_and_no_more(cluster: LocalCluster, start: Any) -> None:
@@ -123,6 +181,38 @@ def test_what_one_engine_fails_another_answers_and_the_client_sees_nothing(
     made = start(late_a=broken, late_b=answers())
     assert [ask(cluster).status_code for _ in range(4)] == [200] * 4
     assert made["late-a"].asked
+
+
+def test_a_request_that_ended_two_engines_reaches_no_engine_for_ten_minutes(cluster: LocalCluster, start: Any) -> None:
+    made = start(late_a=dies, late_b=dies, late_c=dies)
+    assert code(ask(cluster, user="bomb")) == "engine_lost"
+    asked = count(made)
+    reply = ask(cluster, user="bomb")
+    assert (reply.status_code, code(reply), count(made)) == (422, "request_ended_engines", asked)
+    assert "UTC" in reply.json()["error"]["message"]
+    assert code(ask(cluster, user="another bomb")) == "engine_lost", "another request of the same length is not refused"
+
+
+def test_an_answer_clears_a_request_that_lost_an_engine(cluster: LocalCluster, start: Any) -> None:
+    deaths = itertools.count()
+
+    def dies_every_other_time(handler: Handler, asked: Asked) -> None:
+        (dies if next(deaths) % 2 == 0 else answers())(handler, asked)
+
+    made = start(late_a=dies_every_other_time)
+    assert [ask(cluster, user="innocent").status_code for _ in range(4)] == [200] * 4
+    assert len(made["late-a"].asked) == 8
+
+
+def test_large_requests_are_recognized_too(cluster: LocalCluster, start: Any) -> None:
+    start(late_a=dies, late_b=dies, late_c=dies)
+    url = "data:image/jpeg;base64," + base64.b64encode(png(8, 6) + bytes(4_500_000)).decode()
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    message = {"role": "user", "content": content}
+    assert code(ask(cluster, user="large", messages=[message])) == "engine_lost"
+    assert code(ask(cluster, user="large", messages=[message])) == "request_ended_engines"
+    content[0]["image_url"] = {"url": url[:-1_000_000] + "B" + url[-999_999:]}
+    assert code(ask(cluster, user="large", messages=[message])) == "engine_lost", "one byte differs"
 
 
 def test_a_single_engine_that_dies_is_asked_no_more_than_twice(cluster: LocalCluster, start: Any) -> None:
@@ -189,6 +279,19 @@ def test_a_client_that_goes_away_closes_the_engines_connection(cluster: LocalClu
     eventually(lambda: gone, 10, 0.1, "the engine sees the client leave")
 
 
+def test_a_request_that_is_sent_all_the_time_is_not_refused_because_engines_ended(
+    cluster: LocalCluster, start: Any
+) -> None:
+    made = start(late_a=answers(), late_b=answers(), late_c=answers())
+    assert ask(cluster, user="monitor").status_code == 200
+    for engine in made.values():
+        engine.does = dies
+    assert code(ask(cluster, user="monitor")) == "engine_lost"
+    for engine in made.values():
+        engine.does = answers()
+    assert ask(cluster, user="monitor").status_code == 200
+
+
 def test_nothing_left_in_the_chain_is_503_with_retry_after(tmp_path: Path) -> None:
     with local_cluster(
         tmp_path, document({pool: [f"late-{pool}"] for pool in ("first", "second", "third")}, CHAIN)
@@ -197,3 +300,21 @@ def test_nothing_left_in_the_chain_is_503_with_retry_after(tmp_path: Path) -> No
         reply = ask(cluster)
         assert (reply.json()["error"]["code"], reply.headers["Retry-After"]) == ("no_engine", "5")
         assert cluster.healthz()["status"] != "ok"
+
+
+def test_a_request_that_ends_one_engine_and_later_another_is_refused_then(tmp_path: Path) -> None:
+    full = answers(503)
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(local_cluster(tmp_path, document({"first": ["late-a", "late-b"]})))
+        first, second = (
+            stack.enter_context(endpoint(running.ports[name], does))
+            for name, does in (("late-a", dies), ("late-b", full))
+        )
+        running.all_up({"late-a", "late-b"})
+        # With a full engine beside it, the request gets no answer.
+        eventually(lambda: ask(running, user="bomb").status_code == 429 and first.asked, 10, 0.1, "an engine ends")
+        first.does, second.does = full, dies
+        eventually(lambda: code(ask(running, user="bomb")) == "engine_lost", 10, 0.1, "another engine ends")
+        asked = len(first.asked) + len(second.asked)
+        assert code(ask(running, user="bomb")) == "request_ended_engines"
+        assert len(first.asked) + len(second.asked) == asked

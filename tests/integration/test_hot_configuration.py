@@ -248,7 +248,7 @@ def test_files_that_nginx_refuses_are_told_with_its_reason_and_taken_over_once_w
     cluster.restart_nginx()
     steadily(lambda: cluster.ask("big").status_code == 200, "the gateway is back")
     assert cluster.configuration()["gateway"]["active"] == before
-    (cluster.folder / "secrets").mkdir()
+    (cluster.folder / "secrets").mkdir(exist_ok=True)
     crt, _ = certificate(cluster.folder / "secrets")
     crt.rename(cluster.folder / "secrets/far.crt")
     in_force(cluster)

@@ -1,4 +1,4 @@
-"""Locust's page at /locust/: behind the gateway's key, under its own path, with first tokens in a table beside Locust's."""
+"""Locust's page at /locust/: behind the admin key, under its own path, with first tokens in a table beside Locust's."""
 
 import hashlib
 import os
@@ -15,6 +15,9 @@ from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.devcluster.cluster import ROOT, LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.ports import free_port
+from tests.integration.documents import with_admin_key
+from tests.integration.raw_tcp_engine import raw_engine
+from tests.integration.registry_client import AUTHORIZED
 
 KEY = "sk-load"
 ALICE = ApiKey(name="alice", sha256=hashlib.sha256(KEY.encode()).hexdigest())
@@ -34,13 +37,16 @@ class Page:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """Locust as its container runs it, asking through the gateway's port for the page."""
-    folder = tmp_path_factory.mktemp("local_cluster")
+    folder = with_admin_key(tmp_path_factory.mktemp("local_cluster"))
     document = {"pools": [{"name": "big", "model": "org/Big-VL"}], "engines": [{"name": "gpu-0", "pool": "big"}]}
-    with local_cluster(folder, document, keys=ApiKeys(keys=(ALICE,))) as running, httpx.Client(timeout=30) as client:
+    client = httpx.Client(timeout=30, headers=AUTHORIZED)
+    with local_cluster(folder, document, keys=ApiKeys(keys=(ALICE,))) as running, client:
         running.all_up({"gpu-0"})
         port = free_port()
         inside = f"http://127.0.0.1:{running.ports['page']}"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "MANYEYES_GATEWAY_URL": inside, "MANYEYES_MODEL": "big"}
+        environment["MANYEYES_CONTROLLER_URL"] = f"http://127.0.0.1:{running.ports['controller']}"
+        environment["MANYEYES_PAGE_KEY_FILE"] = str(folder / "secrets/page.key")
         words = ["-m", "locust", "-f", "loadtest/locustfile.py", "--web-base-path", "/locust", "--host", inside]
         with (folder / "locust.log").open("w") as log:
             locust = subprocess.Popen(
@@ -84,11 +90,63 @@ def test_a_test_started_on_the_page_shows_first_tokens_and_engines(page: Page) -
     assert rows[0]["engines"].startswith("gpu-0")
 
 
-def test_the_gateway_wants_a_key_for_it_and_says_when_it_does_not_run(page: Page) -> None:
-    outside = f"{page.cluster.url}/locust/"
-    assert page.client.get(outside).status_code == 401
-    known = page.client.get(outside, auth=("any", KEY))
-    assert known.status_code == 503
-    assert "manyeyes locust" in known.text
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Authorization": f"Bearer {KEY}"}, {"Authorization": "Bearer \u00e9"}, {"Authorization": "Basic Og=="}],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/swarm"),
+        ("GET", "/swarm"),
+        ("POST", "/stop"),
+        ("POST", "/stats/reset"),
+        ("GET", "/"),
+        ("GET", "/logs"),
+    ],
+)
+def test_without_the_admin_key_nothing_is_started_stopped_or_shown(
+    page: Page, headers: dict[str, str], method: str, path: str
+) -> None:
+    """An API key is none: its limits would not apply to the load."""
+    encoded = {name.encode(): value.encode() for name, value in headers.items()}
+    form = {"user_count": "4", "spawn_rate": "4"} if method == "POST" else None
+    with httpx.Client(timeout=30) as stranger:
+        refused = stranger.request(method, f"{page.url}{path}", data=form, headers=encoded)
+    assert refused.status_code == 401, refused.text
+    assert refused.headers["WWW-Authenticate"].startswith("Basic realm=")
+
+
+def test_the_page_of_the_cluster_reads_the_figures_without_the_key_and_nobody_does_from_outside(page: Page) -> None:
+    with httpx.Client(timeout=30) as client:
+        assert client.get(f"{page.url}/stats/requests").status_code == 200
+        assert client.get(f"{page.url}/stats/requests", headers={"X-ManyEyes-Outside": "1"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+def test_another_sites_request_is_refused_although_the_browser_sends_the_key(
+    page: Page, headers: dict[str, str]
+) -> None:
+    form = {"user_count": "4", "spawn_rate": "4"}
+    assert page.client.post(f"{page.url}/swarm", data=form, headers=headers).status_code == 403
+
+
+def test_load_goes_to_the_gateway_whatever_host_the_form_names(page: Page) -> None:
+    with raw_engine(0) as stranger:
+        form = {"user_count": "4", "spawn_rate": "4", "scenario": "text", "model": "big"}
+        form["host"] = f"http://127.0.0.1:{stranger.port}"
+        assert page.client.post(f"{page.url}/swarm", data=form).json()["success"] is True
+        rows = eventually(lambda: [row for row in page.rows() if row["answers"] > 3], 40, 0.5, "people are answered")
+        assert page.client.post(f"{page.url}/stop").status_code == 200
+        assert rows[0]["engines"].startswith("gpu-0")
+        assert stranger.asked == 0
+
+
+def test_the_gateway_says_when_it_does_not_run(page: Page) -> None:
+    missing = page.client.get(f"{page.cluster.url}/locust/")
+    assert missing.status_code == 503
+    assert "manyeyes locust" in missing.text
     moved = page.client.get(f"{page.cluster.url}/locust")
     assert (moved.status_code, moved.headers["location"]) == (301, "/locust/")

@@ -229,4 +229,10 @@ def test_an_engine_is_drained_and_resumed_with_the_key_and_not_without(client: C
 def test_a_load_test_that_does_not_run_is_told(client: Client) -> None:
     assert client.predict(api_name="/load_stats") == {"state": "absent"}
     with pytest.raises(AppError, match="manyeyes locust"):
-        client.predict(10, api_name="/load_start")
+        client.predict(10, ADMIN_KEY, api_name="/load_start")
+
+
+def test_a_load_test_starts_and_stops_with_the_admin_key_only(client: Client) -> None:
+    for call in ((10, "", "/load_start"), ("", "/load_stop")):
+        with pytest.raises(AppError, match="requires the admin key"):
+            client.predict(*call[:-1], api_name=call[-1])

@@ -1,6 +1,7 @@
 """The page with a users file, behind the real nginx: browsers and gradio_client log in, the API under /v1 asks for no password."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -37,7 +38,16 @@ def test_a_browser_is_led_to_the_login_and_from_there_to_the_page(cluster: Local
         assert "gradio_config" not in browser.get("/gradio_api/info").text
         page = browser.post("/login", data={"username": "alice", "password": PASSWORD})
         assert "gradio_config" in page.text
+        cookie = browser.cookies["manyeyes-login"]
         assert 'name="password"' in browser.get("/logout").text
+    with httpx.Client(base_url=cluster.url, cookies={"manyeyes-login": cookie}) as stolen:
+        assert stolen.get("/config").status_code == 401
+
+
+def test_a_required_login_without_users_lets_nobody_in(tmp_path: Path) -> None:
+    with page_stand(tmp_path, login=True) as cluster:
+        assert httpx.get(f"{cluster.url}/config").status_code == 401
+        assert "manyeyes user NAME" in httpx.get(f"{cluster.url}/login", headers={"Accept": "text/html"}).text
 
 
 def test_the_api_and_the_health_of_the_cluster_ask_for_no_password(cluster: LocalCluster) -> None:

@@ -17,6 +17,7 @@ from webui.cluster.gateway_client import GatewayClient
 from webui.settings import WebuiSettings
 
 ALICE = ApiKey(name="alice", sha256=hashlib.sha256(b"secret").hexdigest(), requests_per_minute=3)
+BOB = ApiKey(name="bob", sha256=hashlib.sha256(b"other").hexdigest())
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         "engines": [{"name": "big-0", "pool": "big"}, {"name": "small-0", "pool": "small"}],
         "auto": [{"pool": "small", "min_images": 1}, {"pool": "big"}],
     }
-    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=ApiKeys(keys=(ALICE,))) as running:
+    with local_cluster(tmp_path_factory.mktemp("local_cluster"), document, keys=ApiKeys(keys=(ALICE, BOB))) as running:
         running.all_up({"big-0", "small-0"})
         eventually(lambda: ask(running).failure is None, 20, 0.2, "the page is answered")
         yield running
 
 
 def pages_gateway(cluster: LocalCluster) -> GatewayClient:
-    return GatewayClient(WebuiSettings(gateway_url=f"http://127.0.0.1:{cluster.ports['page']}"))
+    (page_key,) = cluster.page_headers.values()
+    return GatewayClient(WebuiSettings(gateway_url=f"http://127.0.0.1:{cluster.ports['page']}", page_key=page_key))
 
 
-def ask(cluster: LocalCluster, key: str = "", model: str = "big") -> StreamedAnswer:
+def ask(cluster: LocalCluster, key: str = "bob", model: str = "big") -> StreamedAnswer:
     async def asking() -> StreamedAnswer:
         answer = StreamedAnswer(started_s=time.monotonic())
         messages = [{"role": "user", "content": "Hello"}]
@@ -66,4 +68,10 @@ def test_a_visitors_requests_count_for_the_visitors_key(cluster: LocalCluster) -
     assert answers[-1].failure is not None
     assert "'alice'" in answers[-1].failure.summary
     eventually(lambda: '"key":"alice"' in cluster.log("access"), 5, 0.1, "the log names the visitor's key")
-    assert ask(cluster).failure is None, "a visitor without a key has no limit"
+    assert ask(cluster).failure is None, "another key has no limit"
+
+
+def test_a_request_that_names_no_key_is_refused(cluster: LocalCluster) -> None:
+    failure = ask(cluster, "").failure
+    assert failure is not None
+    assert "key" in failure.summary

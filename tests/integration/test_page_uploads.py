@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import io
 import os
+import re
 import secrets
+import socket
 import struct
 import threading
 import zlib
@@ -22,11 +24,13 @@ from manyeyes.devcluster.cluster import LocalCluster
 from manyeyes.devcluster.eventually import eventually
 from tests.browser.concurrent_users import Page
 from tests.browser.webui_cluster import page_stand
+from tests.unit.test_webui_decoders import OVER_LIMITS, pdf_bomb
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    with page_stand(tmp_path_factory.mktemp("stand")) as running:
+    folder = tmp_path_factory.mktemp("stand")
+    with page_stand(folder, host_names=["gpu.corp.example"], upload_mb_per_visitor=20, decode_timeout_s=2) as running:
         yield running
 
 
@@ -118,6 +122,12 @@ def test_gradios_older_address_of_a_file_is_closed_in_both_spellings(two: tuple[
             f"/gradio_api/file/{path}",
             f"/gradio_api/file/{path.lstrip('/')}",
             f"/gradio_api/%66ile/{path}",
+            f"/gradio_api//file={path}",
+            f"//gradio_api/file={path}",
+            f"/file={path}",
+            f"/gradio_api/file={path.lstrip('/')}",
+            "/gradio_api/file=https://example.com/x.png",
+            f"/gradio_api/proxy={path}",
         ):
             assert browser.client.get(f"{prefix}{spelling}").status_code == 404
     assert one.read(path) == 200
@@ -148,6 +158,109 @@ def test_a_page_of_another_origin_reads_nothing_and_asks_nothing(cluster: LocalC
             "Sec-Fetch-Dest": "document",
         }
         assert client.get("/", headers=navigates).status_code == 200
+
+
+def test_an_upload_is_its_owners_in_every_spelling_and_method(two: tuple[Browser, Browser]) -> None:
+    one, other = two
+    path = one.upload()
+    folder, name = path.rpartition("/")[::2]
+    for spelling in (
+        path, f"/{path}", f"{folder}//{name}", f"{folder}/./{name}", f"{folder}/../{folder.rpartition('/')[2]}/{name}",
+        f"/proc/self/root{path}", f"/proc/self/cwd{path}", path.replace("/", "%2F"), f"{path}/", f"x{path}",
+        f"/gradio_api/file={path}", "/etc/passwd", "/proc/self/environ",
+    ):  # fmt: skip
+        for headers in ({}, {"Range": "bytes=0-5"}):
+            for method in ("GET", "HEAD"):
+                found = other.client.request(method, f"/gradio_api/file={spelling}", headers=headers)
+                assert found.status_code in (400, 403, 404), (method, spelling)
+    assert one.client.head(f"/gradio_api/file={path}").status_code == 200
+    assert one.client.get(f"/gradio_api/file={path}", headers={"Range": "bytes=0-5"}).status_code == 206
+
+
+@pytest.mark.parametrize("prefix", ["", "/zh"])
+def test_descriptions_and_tools_of_gradio_are_closed_under_every_language(cluster: LocalCluster, prefix: str) -> None:
+    for path in ("openapi.json", "gradio_api/openapi.json", "monitoring", "gradio_api/runs", "gradio_api/queue/status"):
+        assert httpx.get(f"{cluster.url}{prefix}/{path}", trust_env=False).status_code == 404
+    assert httpx.post(f"{cluster.url}{prefix}/gradio_api/component_server", json={}).status_code == 404
+
+
+def test_a_strangers_name_for_this_address_gets_nothing(cluster: LocalCluster) -> None:
+    for host, status in (("evil.example:8080", 403), ("gpu.corp.example:8080", 200), ("gpu:8080", 200)):
+        own = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        for path in ("/", "/config", "/zh/config"):
+            assert httpx.get(f"{cluster.url}{path}", headers=own, trust_env=False).status_code == status
+    refused = httpx.get(cluster.url, headers={"Host": "evil.example"}, trust_env=False)
+    assert "webui.host_names" in refused.text
+
+
+def test_a_visitor_who_fills_the_quota_is_refused_with_a_sentence_and_others_are_not(
+    two: tuple[Browser, Browser],
+) -> None:
+    one, other = two
+    big = secrets.token_bytes(1024) + bytes(9 << 20)
+
+    def send(browser: Browser) -> httpx.Response:
+        return browser.client.post("/gradio_api/upload", files={"files": ("a.png", secrets.token_bytes(8) + big)})
+
+    found = [send(one) for _ in range(4)]
+    assert [each.status_code for each in found] == [200, 200, 413, 413]
+    assert "would exceed 20 MB" in found[-1].text
+    assert other.read(other.upload()) == 200
+    assert len({each.json()[0] for each in found[:2]}) == 2
+
+
+def test_an_upload_that_ends_early_or_names_no_field_leaves_nothing(cluster: LocalCluster) -> None:
+    folder = cluster.folder / "uploads-webui"
+    before = set(folder.rglob("*"))
+    part = b'--x\r\nContent-Disposition: form-data; name="%b"; filename="a.png"\r\n\r\n' + b"a" * 300_000
+    head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(("127.0.0.1", cluster.ports["webui"])) as line:
+        line.sendall(head + b"Content-Length: 9000000\r\n\r\n" + part % b"files")
+        eventually(lambda: set(folder.rglob("*")) > before, 20, 0.05, "a part of it was received")
+    eventually(lambda: set(folder.rglob("*")) == before, 20, 0.05, "it is deleted")
+    with httpx.Client(base_url=cluster.url, trust_env=False) as client:
+        told = client.post("/gradio_api/upload", files={"other": ("a.png", b"x" * 300_000)})
+        assert told.json() == []
+        eventually(lambda: set(folder.rglob("*")) == before, 20, 0.05, "it is deleted after the answer")
+    # nginx sends a length if it has received the whole body, so the page is asked directly.
+    with httpx.Client(base_url=f"http://localhost:{cluster.ports['webui']}", trust_env=False) as client:
+        chunks = client.post(
+            "/gradio_api/upload", content=iter([part]), headers={"Content-Type": "multipart/form-data; boundary=x"}
+        )
+        assert chunks.status_code == 411
+        assert set(folder.rglob("*")) == before
+
+
+def test_a_pdf_that_takes_days_costs_its_sender_a_sentence(cluster: LocalCluster, two: tuple[Browser, Browser]) -> None:
+    async def ask() -> tuple[str, str]:
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=300, trust_env=False) as client:
+            sent = await client.post("/gradio_api/upload", files={"files": ("bomb.pdf", pdf_bomb())})
+            named = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
+            hostile = called(client, "documents", [[named], "x", "qwen3-vl-8b", "", 8, 8])
+            return await asyncio.gather(hostile, called(client, "models", []))
+
+    hostile, models = asyncio.run(ask())
+    assert re.search(OVER_LIMITS, hostile)
+    assert "qwen3-vl-8b" in models
+
+
+def test_a_call_with_too_few_arguments_is_told_so_and_logged_without_them(cluster: LocalCluster) -> None:
+    with httpx.Client(base_url=cluster.url, timeout=60, trust_env=False) as client:
+        for name, data in (
+            ("fallback", ["PROMPT-SECRET", "Primary as configured", "http://172.18.0.1:1/v1", "m", "sk-SECRET"]),
+            ("drain", ["ADMIN-SECRET"]),
+            ("chat", [{"a": "sk-SECRET"}]),
+            ("chat_markdown", [{"role": "sk-SECRET"}, 3]),
+            ("estimate", ["sk-SECRET", {"path": "sk-SECRET"}, "sk-SECRET", "sk-SECRET", []]),
+            ("compare", "sk-SECRET"),
+        ):
+            joined = client.post(f"/gradio_api/call/{name}", json={"data": data})
+            if joined.status_code == 200:
+                told = client.get(f"/gradio_api/call/{name}/{joined.json()['event_id']}")
+                assert "event: error" in told.text, told.text
+        for name in ("predict", "chat"):
+            client.post(f"/gradio_api/run/{name}", json={"data": ["sk-SECRET"], "fn_index": 3})
+    assert "SECRET" not in cluster.log("webui")
 
 
 def bomb(width: int, height: int) -> bytes:

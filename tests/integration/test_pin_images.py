@@ -135,7 +135,7 @@ def test_an_image_that_is_pinned_and_cannot_be_pulled_is_not_replaced_by_one_bui
 ) -> None:
     pinned = "nginx:1.30@sha256:" + "0" * 64
     monkeypatch.setattr("manyeyes.cli.images.required_images", lambda cluster: [RequiredImage(pinned, lambda: None)])
-    monkeypatch.setattr("manyeyes.cli.images._is_present", lambda image: False)
+    monkeypatch.setattr("manyeyes.cli.images._is_present", lambda image, digests: False)
     monkeypatch.setattr("manyeyes.cli.images._pull", lambda reference: "")
     with pytest.raises(CliError, match="an image built here has another digest"):
         provide(place_engines(load(Path("config/cluster.yaml")), DEFAULT_INVENTORY))

@@ -210,7 +210,7 @@ GOOD = {"name": "new", "pool": "big", "address": "127.0.0.1:9"}
         (GOOD | {"address": "[::1]:80"}, (422, "invalid_request"), "an address such as host:8000"),
         (GOOD | {"address": "169.254.169.254:80"}, (403, "address_not_allowed"), "metadata"),
         (GOOD | {"address": "0.0.0.0:8000"}, (403, "address_not_allowed"), "is not the address of a single host"),
-        (GOOD | {"address": "10.213.77.2:8081"}, (403, "address_not_allowed"), "own controller"),
+        (GOOD | {"address": "10.213.77.2:8081"}, (403, "address_not_allowed"), "part of this cluster"),
         (GOOD | {"address": "gateway:8080"}, (403, "address_not_allowed"), "part of this cluster"),
         (GOOD | {"address": "no.such.host.invalid:80"}, (422, "address_unknown"), "cannot resolve"),
         ({"name": "new", "pool": "big", "url": "ftp://127.0.0.1/"}, (422, "invalid_url"), "begin with http://"),

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
+from manyeyes.devcluster.eventually import eventually
 from manyeyes.devcluster.ports import free_port
 from tests.integration.certificate import certificate
+from tests.integration.scan.images import data_url, png
 from tests.integration.scripted_engine import Endpoint, answers, endpoint
 
 KEY = "sk-of-the-endpoint"
@@ -49,7 +52,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalC
 
 def test_the_endpoint_is_asked_under_its_path_with_its_key_and_its_name_of_the_model(elsewhere: Any) -> None:
     cluster, secure, _ = elsewhere
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 700_000}}
+    picture = {"type": "image_url", "image_url": {"url": data_url(png(8, 6, b"x" * 2_000_000))}}
     headers = {"Authorization": "Bearer the-clients-own", "Cookie": "a=b", "X-Secret": "s"}
     body = {"messages": [{"role": "user", "content": [picture]}], "model": "cloud", "metadata": {"model": "cloud"}}
     reply = cluster.client.post(f"{cluster.url}/v1/chat/completions", json=body, headers=headers)
@@ -61,6 +64,34 @@ def test_the_endpoint_is_asked_under_its_path_with_its_key_and_its_name_of_the_m
     assert asked.headers["Host"].startswith("127.0.0.1:")
     assert not {"Cookie", "X-Secret", "X-Conversation-Id"} & set(asked.headers)
     assert (reply.headers["X-ManyEyes-Pool"], reply.headers["X-ManyEyes-Engine"]) == ("cloud", "127.0.0.1")
+
+
+def test_a_request_counts_the_gateways_it_passed_and_the_third_is_the_last(elsewhere: Any) -> None:
+    cluster, secure, _ = elsewhere
+
+    def ask(hops: dict[str, str]) -> Any:
+        body = {"model": "cloud", "messages": [{"role": "user", "content": "Hello"}]}
+        return cluster.client.post(f"{cluster.url}/v1/chat/completions", json=body, headers=hops)
+
+    for came, goes in (({}, "1"), ({"X-ManyEyes-Hops": "1"}, "2"), ({"X-ManyEyes-Hops": "2"}, "3")):
+        assert ask(came).status_code == 200
+        assert secure.asked[-1].headers["X-ManyEyes-Hops"] == goes
+    asked = len(secure.asked)
+    for refused in ("3", "99", "-1", "x"):
+        reply = ask({"X-ManyEyes-Hops": refused})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (508, "request_loop")
+    assert len(secure.asked) == asked
+
+
+def test_a_pool_that_leads_back_to_its_own_gateway_ends_with_an_error_instead_of_a_loop(tmp_path: Path) -> None:
+    document = {"pools": [{"name": "a", "model": "org/A"}], "engines": [{"name": "late-0", "pool": "a"}]}
+    with local_cluster(tmp_path, document) as running:
+        loop = {"name": "loop", "model": "loop", "remote": {"url": f"{running.url}/v1"}}
+        changed = {**document, "pools": [*document["pools"], loop]}
+        (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(changed))
+        eventually(lambda: running.ask("loop").status_code != 404, 60)
+        reply = running.ask("loop")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (508, "request_loop")
 
 
 def test_an_empty_pool_falls_back_to_the_endpoint_under_any_of_its_names(elsewhere: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from manyeyes.config.credentials import ApiKey, ApiKeys, KeysError, parse_keys
@@ -19,7 +21,7 @@ from manyeyes.config.placement import Inventory, PlacedCluster, place_engines
 from manyeyes.controller.registry.schemas import NewPool
 from manyeyes.devcluster.cluster import ROOT, modules_folder, nginx_binary, own_user
 from manyeyes.render.nginx.files import build_generation, gateway_files
-from manyeyes.render.nginx.naming import NginxPaths
+from manyeyes.render.nginx.naming import CONTAINER_PATHS, NginxPaths
 from manyeyes.render.nginx.pools import as_map, quoted
 from tests.placed import placed
 
@@ -83,7 +85,7 @@ class Judge:
             file.write_text(text)
 
     def says(self, cluster: PlacedCluster, keys: ApiKeys = ApiKeys()) -> str:  # noqa: B008
-        """Empty when nginx accepts what is rendered for the cluster."""
+        """Empty when nginx accepts what is rendered for the cluster, without a warning."""
         # A port of 0 is none to nginx, so nothing here can be taken by somebody else.
         places = NginxPaths(
             controller="127.0.0.1", listen=f"unix:{self.folder}/tmp/listen", outside_resolver="127.0.0.1"
@@ -95,7 +97,7 @@ class Judge:
             (rendered / name).write_text(text)
         command = [nginx_binary(), "-t", "-q", "-p", f"{self.folder}/", "-c", "nginx.conf", "-g", own_user()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        return "" if done.returncode == 0 else done.stderr
+        return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,25 @@ def test_a_text_that_nginx_could_misread_is_refused_by_name_or_means_itself(ngin
     if place not in ("webui.title", "pools[].media.allowed_domains"):
         structural = set('"\\;{}$\n\r\0')
         assert not [text for text in taken if structural & set(text) and not text.startswith("/")], taken
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_any_text_at_all_is_refused_or_nginx_accepts_what_is_rendered(nginx: Judge, place: str) -> None:
+    judged: set[str] = set()
+
+    @settings(max_examples=200, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(st.text(max_size=12), st.from_regex(r"[a-z][-a-z0-9.$;{}\"'\\\\ ]{0,8}", fullmatch=True)))
+    def run(text: str) -> None:
+        try:
+            described = laid_out(PLACES[place](text))
+        except ConfigError:
+            return
+        name, _ = build_generation(gateway_files(described, ApiKeys(), CONTAINER_PATHS))
+        if name not in judged and len(judged) < 40:
+            judged.add(name)
+            assert nginx.says(described) == "", text
+
+    run()
 
 
 @pytest.mark.parametrize("name", ["default", "hostnames", "include", "volatile", "constructor", "Default", "a" * 128])

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from manyeyes.devcluster.cluster import LocalCluster, local_cluster
 from manyeyes.devcluster.eventually import eventually
 from tests.integration.documents import document
@@ -92,3 +94,23 @@ def test_whatever_comes_it_counts_and_goes_on(tmp_path: Path) -> None:
         assert told["manyeyes_request_log_dropped_total"] == 0
         assert get(running, "/live").status_code == 200
         assert "Traceback" not in running.log("controller")
+
+
+def test_lines_that_a_neighbour_of_the_gateway_invents_count_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANYEYES_LOG_SENDERS", "127.0.0.1")
+    with controller(tmp_path) as running:
+        before = metrics(running)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as engine:
+            engine.bind(("127.0.0.2", 0))
+            for _ in range(200):
+                lost = line(running, "big-0", status=502, attempt_status="502", header_s="-", connect_s="0.000")
+                engine.sendto(lost, ("127.0.0.1", running.ports["syslog"]))
+        unreadable = "manyeyes_request_log_unreadable_total"
+        eventually(lambda: metrics(running)[unreadable] - before[unreadable] == 200, 30)
+        send(running, line(running, "big-0"))
+        served = 'manyeyes_requests_total{cache="",engine="big-0",fallback="",pool="big",status="200"}'
+        eventually(lambda: metrics(running)[served] > before[served], 30)
+        after = metrics(running)
+        assert not [series for series in after if "502" in series and after[series] > before.get(series, 0)]

@@ -18,8 +18,8 @@ def command(out: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "loadtest.scaling_report", "--out", str(out), *arguments]
 
 
-def done(out: Path, *arguments: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(out, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
+def done(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(out, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=180)
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:
@@ -59,10 +59,10 @@ def test_wrong_words_are_one_line(tmp_path: Path) -> None:
         (("--slo=p95",), "SLO: expected"),
         (("--on=compose", "--url=http://127.0.0.1:9"), "does not answer"),
     ):
-        ended = done(tmp_path / "x", *arguments, timeout_s=30)
+        ended = done(tmp_path / "x", *arguments)
         assert (ended.returncode, said in ended.stdout) == (2, True), ended.stdout
         assert len(ended.stdout.strip().splitlines()) == 1
-    assert done(tmp_path / "x", "--counts=0,1", timeout_s=30).returncode == 2
+    assert done(tmp_path / "x", "--counts=0,1").returncode == 2
 
 
 def test_a_command_that_cannot_scale_ends_the_proof_with_its_last_line(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ engines:
   - {{name: emu-2, pool: big, flavour: emulated}}
   - {{name: one, pool: some, flavour: emulated}}
   - {{name: two, pool: some, flavour: emulated}}
-gateway: {{host: {ADDRESS}, port: {PORT}}}
+gateway: {{host: {ADDRESS}, anonymous: true, port: {PORT}}}
 controller: {{register_private: true}}
 monitoring: {{enabled: false}}
 network: {{subnet: 10.213.83.0/24, controller_ip: 10.213.83.2}}

@@ -94,7 +94,7 @@ def engines_up(pool: str) -> int:
 
 def rendered() -> Path:
     document = yaml.safe_load((ROOT / "config/cluster.yaml").read_text())
-    document["gateway"] = {**document.get("gateway", {}), "port": PORT}
+    document["gateway"] = {**document.get("gateway", {}), "port": PORT, "host": "0.0.0.0", "anonymous": True}
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "cluster.yaml").write_text(yaml.safe_dump(document))
     subprocess.run(

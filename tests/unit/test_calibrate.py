@@ -124,7 +124,7 @@ def test_measurements_that_tell_too_little_are_refused(rows: list[list[float]], 
 
 def test_the_time_between_tokens_counts_only_while_all_are_answered() -> None:
     def answer(*times: float) -> TimedAnswer:
-        return TimedAnswer(0.0, times, times[-1], 1, len(times), 0)
+        return TimedAnswer(0.0, times, times[-1], 1, len(times))
 
     early = answer(*(n * 0.1 for n in range(11)))  # alone at first: a token every 0.1 s
     late = answer(*(0.6 + n * 0.05 for n in range(9)))

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from manyeyes.cli import backup, doctor, env_file, upgrade
-from manyeyes.cli.backup import ArchiveMember, Volumes, restore
+from manyeyes.cli.backup import ArchiveMember, restore
 from manyeyes.cli.host_info import Docker
+from manyeyes.cli.terminal import CliError
+from manyeyes.cli.volume_copies import Volumes
 from manyeyes.config import checkout
 from manyeyes.config.credentials import add_key, load_keys, load_users, set_password
 from manyeyes.config.loader import load
@@ -179,7 +181,7 @@ def test_a_configuration_that_is_written_anew_keeps_its_mode(
         upgrade.pin_images(config)
     assert mode(config) == 0o640
     assert never_open == [0o640]
-    assert load(config).images.vllm_cpu != placed(CLUSTER).images.vllm_cpu
+    assert load(config).images != placed(CLUSTER).images
 
 
 @pytest.fixture
@@ -268,3 +270,55 @@ def test_a_backup_of_an_older_version_is_restored_and_says_that_users_are_not_in
     (host / "users.yaml").unlink()
     restore(host / "cluster.yaml", str(archive))
     assert "did not save the users" in capsys.readouterr().out
+
+
+EVERYTHING = """
+gateway: {tls: {}}
+monitoring: {alerting: {webhooks: [{url_file: pager.url}]}}
+pools:
+  - {name: a, model: org/A}
+  - {name: b, model: m, remote: {url: "https://h.example.com/v1", key_file: b.key, ca_file: b-ca.crt}}
+engines: [{name: e, pool: a, flavour: emulated}]
+"""
+NEEDED = ("tls.crt", "tls.key", "pager.url", "b.key", "b-ca.crt")
+
+
+def test_a_backup_has_every_file_that_a_restore_needs_and_gives_all_of_them_back(host: Path) -> None:
+    (host / "cluster.yaml").write_text(EVERYTHING)
+    (host.parent / ".env").write_text("HF_TOKEN=hf_secret\n")
+    make_users(host)
+    make_keys(host)
+    folder = host.parent / "secrets"
+    for name in (*NEEDED, "admin.key", "of-a-registration.key"):
+        (folder / name).write_text(name)
+    files = {path: path.read_bytes() for path in [*host.iterdir(), *folder.iterdir(), host.parent / ".env"]}
+    archive = kept(host)
+    for path in files:
+        path.unlink()
+    restore(host / "cluster.yaml", str(archive))
+    assert {path: path.read_bytes() for path in files} == files
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_backup_that_would_lack_a_file_of_the_configuration_is_not_made(host: Path, name: str) -> None:
+    (host / "cluster.yaml").write_text(EVERYTHING)
+    for needed in set(NEEDED) - {name}:
+        (host.parent / "secrets" / needed).write_text("x")
+    with pytest.raises(CliError, match=f"secrets/{name} is missing"):
+        kept(host)
+    assert not (host.parent / "b.tar.gz").exists()
+
+
+@pytest.mark.parametrize("name", ["my key.pem", ".hidden", "-x", "folder/x.key", "link-to-nothing"])
+def test_a_backup_that_a_restore_would_refuse_or_that_would_pass_over_a_secret_is_not_made(
+    host: Path, name: str
+) -> None:
+    path = host.parent / "secrets" / name
+    path.parent.mkdir(exist_ok=True)
+    if name == "link-to-nothing":
+        path.symlink_to("nowhere")
+    else:
+        path.write_text("secret")
+    with pytest.raises(CliError, match="only files with plain names"):
+        kept(host)
+    assert not (host.parent / "b.tar.gz").exists()

@@ -68,6 +68,7 @@ def test_every_shipped_configuration_is_right(path: Path) -> None:
         (TWO + "shutdown: {drain_s: 30, grace_s: 30}", "shutdown.grace_s is 30 and must exceed shutdown.drain_s 30"),
         ("pools: [{name: a, model: m, media: {max_decoded_pixels: 10}}]", "pools[a].media.max_decoded_pixels"),
         ("pools: [{name: a, model: m, max_model_len: 9000, media: {max_pixels: 9000000, max_decoded_pixels: 8000000}}]", "pools[a].media.max_decoded_pixels 8000000 is below max_pixels 9000000"),
+        ("pools: [{name: a, model: m, media: {max_request_pixels: 40000000}}]", "pools[a].media.max_request_pixels 40000000 is below max_decoded_pixels 50000000"),
         ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {images_per_prompt: 4}}]", "pools[b].media.images_per_prompt is 4, but pools[a], which falls back to it, accepts 16; set at least 16 for b"),
         ("pools: [{name: a, model: m, fallback: b}, {name: b, model: n, media: {videos_per_prompt: 0}}]", "pools[b].media.videos_per_prompt is 0, but pools[a], which falls back to it, accepts 1; set at least 1 for b"),
         ("pools: [{name: a, model: m, media: {min_pixels: 9000, max_pixels: 2000}}]", "pools[a].media.min_pixels 9000 exceeds max_pixels 2000"),

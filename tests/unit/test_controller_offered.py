@@ -81,6 +81,7 @@ def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: Ng
     files.apply(cluster("a"))
     first = files.offered.current
     files.record_status(GenerationStatus(first))
+    files.prove()
     assert (files.is_current, files.offered.proven) == (True, first)
     files.apply(cluster("b"))
     second = files.offered.current
@@ -94,6 +95,7 @@ def test_what_nginx_runs_on_is_proven_and_what_it_refuses_is_told_once(files: Ng
         "nginx refused it and continues with the previous configuration: [emerg] no such file",
     ]
     files.record_status(GenerationStatus(second))
+    files.prove()
     assert told[-1] == "the gateway runs the active configuration again"
     assert (files.problem, files.offered.proven) == ("", second)
 

@@ -68,6 +68,31 @@ def test_what_came_of_asking_an_engine(
     assert attempt.outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("code", "statuses", "results"),
+    [
+        ("engine_cannot_process", "500, 500", ["unprocessable", "unprocessable"]),
+        ("engine_cannot_process", "502, 501", ["lost", "unprocessable"]),
+        ("engine_lost", "500, 500", ["error", "error"]),
+        ("", "500, 500", ["error", "error"]),
+    ],
+)
+def test_an_engine_that_answers_500_to_a_request_at_fault_does_not_fail(
+    code: str, statuses: str, results: list[str]
+) -> None:
+    request = told(
+        status=422,
+        code=code,
+        attempts="10.0.0.2:8000, 10.0.0.3:8000",
+        attempt_status=statuses,
+        connect_s="0.000, 0.000",
+        header_s="-, 0.010" if "502" in statuses else "0.010, 0.010",
+        response_s="0.010, 0.010",
+    )
+    assert request.code == code
+    assert [attempt.outcome.value for attempt in request.attempts] == results
+
+
 PASSES: dict[str, tuple[dict[str, Any], list[str], float | None]] = {
     "a retry on another engine is part of the wait for the first byte": (
         {"attempts": "10.0.0.2:8000, 10.0.0.3:8000", "attempt_status": "502, 200", "connect_s": "0.000, 0.000",

@@ -218,6 +218,33 @@ def test_an_engine_that_fails_requests_is_looked_at_and_one_that_answers_is_forg
     assert member.succeeded_at_s is not None
 
 
+AT_FAULT = {
+    "status": 422,
+    "code": "engine_cannot_process",
+    "attempts": "10.0.0.2:8000, 10.0.0.3:8000",
+    "attempt_status": "500, 500",
+    "connect_s": "0.000, 0.000",
+    "header_s": "0.010, 0.010",
+    "response_s": "0.010, 0.010",
+}
+
+
+def test_a_request_at_fault_is_counted_and_the_engines_are_verified_instead_of_failed(log: AccessLog) -> None:
+    assert value("manyeyes_requests_at_fault_total", pool="big", code="engine_cannot_process") == 0
+    take(log, **AT_FAULT)
+    assert value("manyeyes_requests_at_fault_total", pool="big", code="engine_cannot_process") == 1
+    assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="unprocessable") == 1
+    assert value("manyeyes_attempts_total", pool="big", engine="big-0", outcome="error") == 0
+    members = [log.fleet.members[name] for name in ("big-0", "big-1", "small-0")]
+    assert [(member.failures, member.unverified) for member in members] == [(0, True), (0, True), (0, False)]
+
+
+def test_a_request_that_ended_engines_is_counted_as_refused(log: AccessLog) -> None:
+    take(log, **NOBODY, status=422, code="request_ended_engines", pool="big")
+    assert value("manyeyes_requests_at_fault_total", pool="big", code="request_ended_engines") == 1
+    assert value("manyeyes_requests_refused_total", status="422") == 1
+
+
 def within(log: AccessLog, **changed: Any) -> float | None:
     take(log, **changed)
     return value("manyeyes_requests_within_slo_total", pool="big", engine="big-0")

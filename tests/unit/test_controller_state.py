@@ -250,6 +250,17 @@ def test_requests_that_fail_in_a_row_make_an_engine_suspect_and_a_picture_decide
     assert life.sees(ProbeResult.HEALTHY, failures=4, canary=CanaryResult.FAILED) is EngineState.DOWN
 
 
+def test_requests_that_the_gateway_found_at_fault_are_verified_by_a_picture() -> None:
+    life = up()
+    assert life.sees(ProbeResult.HEALTHY, unverified=True, times=9) is EngineState.UP
+    assert life.wants_canary(unverified=True, idle=False)
+    assert life.sees(ProbeResult.HEALTHY, canary=CanaryResult.PASSED) is EngineState.UP
+    assert not life.wants_canary(idle=False)
+    failed: dict[str, Any] = {"unverified": True, "canary": CanaryResult.FAILED}
+    assert life.sees(ProbeResult.HEALTHY, **failed) is EngineState.SUSPECT
+    assert life.sees(ProbeResult.HEALTHY, **failed) is EngineState.DOWN
+
+
 def test_an_engine_that_answers_oddly_is_suspect_serves_on_and_is_asked() -> None:
     life = up()
     odd = "it sends more than 4096 KB at /metrics"

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,40 @@ def test_a_model_that_cannot_be_brought_is_one_sentence(
     sentence = json.loads(line)["sentence"]
     assert sentence.startswith("org/A")
     assert said in sentence
+
+
+def caches(monkeypatch: pytest.MonkeyPatch, cache: Path, *engines: str) -> None:
+    owner = f"{os.getuid()}:{os.getgid()}"
+    monkeypatch.setenv("CACHE_DIR", str(cache))
+    monkeypatch.setenv("CACHE_OWNERS", json.dumps(dict.fromkeys(engines, owner)))
+    monkeypatch.setenv("MODELS", "[]")
+    monkeypatch.setattr("sys.argv", ["engine.download"])
+    assert model_download.main() == 0
+
+
+def test_every_engine_has_a_cache_that_it_finds_again_and_those_of_removed_engines_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches(monkeypatch, tmp_path, "gpu-0", "gpu-1")
+    (tmp_path / "engines/gpu-0/kernel").write_text("warm")
+    (tmp_path / "engines/gpu-1/kernel").write_text("old")
+    outside = tmp_path / "precious"
+    outside.mkdir()
+    (tmp_path / "engines/gpu-1/link").symlink_to(outside)
+    caches(monkeypatch, tmp_path, "gpu-0", "gpu-2")
+    assert sorted(path.name for path in (tmp_path / "engines").iterdir()) == ["gpu-0", "gpu-2"]
+    assert (tmp_path / "engines/gpu-0/kernel").read_text() == "warm"
+    assert outside.is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_cache_belongs_to_the_user_that_its_engine_runs_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE_OWNERS", json.dumps({"a": "10001:10001", "b": "0:0"}))
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path))
+    (tmp_path / "engines/a/old").mkdir(parents=True)
+    monkeypatch.setenv("MODELS", "[]")
+    monkeypatch.setattr("sys.argv", ["engine.download"])
+    assert model_download.main() == 0
+    owners = {path.name: path.stat().st_uid for path in (tmp_path / "engines").iterdir()}
+    assert owners == {"a": 10001, "b": 0}
+    assert (tmp_path / "engines/a/old").stat().st_uid == 10001

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import backup, env_file, process, started_services
-from manyeyes.cli.__main__ import run
+from manyeyes.cli import backup, docker_install, env_file, process, started_services
+from manyeyes.cli.__main__ import app, run
 from manyeyes.cli.compose import Compose
+from manyeyes.cli.invocation import next_command
+from manyeyes.cli.measurement_commands import PROGRAMS
 from manyeyes.cli.process import CommandFailed
 from manyeyes.config.loader import ConfigError
 
@@ -36,9 +38,12 @@ def test_a_typo_in_the_configuration_leaves_what_the_cluster_was_started_with(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert started_services.configuration(config).name == "mine"
-    said = capsys.readouterr().out
-    assert "pols is not a setting" in said
-    assert "using the configuration with which the cluster was started" in said
+    printed = capsys.readouterr()
+    assert printed.out == ""  # which may be a key
+    assert printed.err.splitlines() == [
+        f"{config} has 2 problems and is ignored: using the configuration with which the cluster was started. "
+        f"`{next_command('check-config', config=config)}` lists the problems."
+    ]
 
 
 def test_a_right_configuration_is_taken_as_it_is(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,6 +70,48 @@ def test_a_backup_beside_a_typo_holds_a_configuration_that_can_be_restored(
     archive = backup.backup(config, str(tmp_path / "b.tar.gz"))
     backup.restore(config, str(archive))
     assert config.read_text() == CLUSTER
+
+
+ON_THE_RUNNING_CLUSTER: dict[str, list[str]] = {
+    "down": [], "clean": [], "status": [], "report": [], "scale": ["2"], "drain": ["e"], "resume": ["e"],
+    "restart-rolling": [], "backup": [], "logs": [], "locust": [], "doctor": [], "key": ["bob"], "keys": [], "user": ["bob"],
+}  # fmt: skip
+OF_THE_FILE_ITSELF: dict[str, list[str]] = {
+    "up": [], "upgrade": ["v:1"], "images": [], "pin-images": [], "check-config": [], "render": [], "kubernetes": [], "swarm": [],
+}  # fmt: skip
+WITHOUT_A_CONFIGURATION = {"docker", "admin-key", "docs", "restore"}
+
+
+def test_every_command_is_in_one_of_the_tables() -> None:
+    own = {command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands}  # type: ignore[union-attr]
+    measurements = {program.command for program in PROGRAMS}
+    assert own - measurements == {*ON_THE_RUNNING_CLUSTER, *OF_THE_FILE_ITSELF, *WITHOUT_A_CONFIGURATION}
+
+
+@pytest.mark.parametrize("command", ON_THE_RUNNING_CLUSTER)
+def test_a_command_on_the_running_cluster_uses_its_configuration_while_the_file_has_a_problem(
+    command: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    docker(tmp_path, monkeypatch, ABSENT)
+    monkeypatch.setattr(docker_install, "ensure", lambda: None)
+    made(" ".join([command, *ON_THE_RUNNING_CLUSTER[command]]), config, monkeypatch)
+    printed = capsys.readouterr()
+    assert "pols is not a setting" not in printed.out + printed.err
+    if "Docker is not running" not in printed.out:  # `down` needs no configuration then
+        assert printed.err.count("is ignored: using the configuration with which the cluster was started") == 1
+    if command == "key":
+        assert len(printed.out.splitlines()) == 1
+        assert (config.parent / "api-keys.yaml").exists()
+
+
+@pytest.mark.parametrize("command", OF_THE_FILE_ITSELF)
+def test_a_command_on_the_file_itself_reports_its_problem(
+    command: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    docker(tmp_path, monkeypatch, ABSENT)
+    monkeypatch.setattr(docker_install, "ensure", lambda: None)
+    assert made(" ".join([command, *OF_THE_FILE_ITSELF[command]]), config, monkeypatch) == 2
+    assert "pols is not a setting" in capsys.readouterr().err
 
 
 def docker(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:

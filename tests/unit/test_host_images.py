@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from docker.errors import APIError, ImageNotFound
 
 from manyeyes.cli import docker_api, images, required_images, upgrade
@@ -38,6 +39,8 @@ class Docker:
         self.local: dict[str, dict[str, str]] = {name: {} for name in required_images.BASES.values()}
         self.refused: list[tuple[str, str]] = []
         self.pulled: list[str] = []
+        self.digests: dict[str, list[str]] = {}
+        self.registry_digest = "sha256:" + "a" * 64
         self.api = self.images = self
 
     def close(self) -> None:
@@ -52,7 +55,15 @@ class Docker:
     def get(self, image: str) -> SimpleNamespace:
         if image not in self.local:
             raise ImageNotFound(f"No such image: {image}")
-        return SimpleNamespace(labels=self.local[image])
+        digests = [f"any@{digest}" for digest in self.digests.get(image, [])]
+        return SimpleNamespace(labels=self.local[image], attrs={"RepoDigests": digests}, tag=self.tagged(image))
+
+    def tagged(self, image: str) -> Callable[[str, str | None], None]:
+        def tag(repository: str, name: str | None) -> None:
+            self.has(f"{repository}:{name}")
+            self.digests[f"{repository}:{name}"] = [image.partition("@")[2]]
+
+        return tag
 
     def pull(self, image: str, stream: bool, decode: bool) -> Iterator[dict[str, object]]:
         self.pulled.append(image)
@@ -61,6 +72,10 @@ class Docker:
                 if said is NOT_FOUND:  # told in the answer's status, the others in its stream
                     raise APIError("404 Client Error", explanation=said.format(image=image))
                 yield {"error": said.format(image=image)}
+                break
+        else:
+            self.has(image)
+            self.digests[image] = [image.partition("@")[2] or self.registry_digest]
         yield {"status": "Downloading", "id": "layer", "progressDetail": {"current": 1e6, "total": 2e6}}
 
     def has_built(self) -> list[str]:
@@ -237,6 +252,49 @@ def test_an_upgrade_to_an_image_that_cannot_be_had_touches_neither_engines_nor_c
 def test_the_image_for_gpus_that_is_built_here_wants_no_compiler_of_kernels() -> None:
     lines = (ROOT / "docker/vllm-cuda/Dockerfile").read_text().splitlines()
     assert "ENV VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_USE_DEEP_GEMM=0" in lines
+
+
+def test_an_image_is_pinned_at_its_first_pull_and_pulled_by_that_digest_from_then_on(
+    docker: Docker, tmp_path: Path
+) -> None:
+    config, nginx, first = tmp_path / "cluster.yaml", Images().nginx, docker.registry_digest
+    assert nginx in provide(placed(text()), config=config).pulled
+    recorded = yaml.safe_load((tmp_path / "image-digests.yaml").read_text())
+    assert recorded[nginx] == first
+    assert not [name for name in recorded if name.startswith("manyeyes/")]
+    docker.registry_digest = "sha256:" + "b" * 64  # the tag names another image now
+    del docker.local[nginx]
+    docker.pulled.clear()
+    assert nginx in provide(placed(text()), config=config).pulled
+    assert docker.pulled == [f"{nginx}@{first}"]
+    assert docker.digests[nginx] == [first]
+    assert nginx in provide(placed(text()), config=config).present
+
+
+def test_an_image_that_is_another_than_at_its_first_pull_is_refused(docker: Docker, tmp_path: Path) -> None:
+    config, nginx = tmp_path / "cluster.yaml", Images().nginx
+    provide(placed(text()), config=config)
+    docker.digests[nginx] = ["sha256:" + "b" * 64]
+    with pytest.raises(CliError, match=f"Image {nginx}: expected the digest of its first pull") as caught:
+        provide(placed(text()), config=config)
+    assert "remove its line in" in str(caught.value)
+    assert docker.has_built() == [] or nginx not in docker.has_built()
+
+
+def test_an_image_that_is_built_here_has_no_digest_to_hold_it_to(docker: Docker, tmp_path: Path) -> None:
+    config, nginx = tmp_path / "cluster.yaml", Images().nginx
+    provide(placed(text()), config=config)
+    del docker.local[nginx]
+    docker.refuses(("", NO_WAY))
+    assert nginx in provide(placed(text()), config=config).built
+    assert nginx not in yaml.safe_load((tmp_path / "image-digests.yaml").read_text() or "{}")
+
+
+@pytest.mark.parametrize("damage", ["- a\n", "nginx:1.30: yes\n", "nginx: [sha256:x]\n", "{", "\x00"])
+def test_a_damaged_file_of_digests_does_not_switch_the_check_off(docker: Docker, tmp_path: Path, damage: str) -> None:
+    (tmp_path / "image-digests.yaml").write_text(damage)
+    with pytest.raises(CliError, match=r"image-digests\.yaml: expected lines of IMAGE"):
+        provide(placed(text()), config=tmp_path / "cluster.yaml")
 
 
 POOLS = "# mine\npools:\n  - {name: a, model: m}  # the one\n"

@@ -183,6 +183,8 @@ def said(text: str, keys: ApiKeys, capsys: pytest.CaptureFixture[str]) -> str:
 def test_the_first_lines_name_the_keys_and_how_to_send_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = "pools: [{name: a, model: org/A}]\n"
     assert "any key is accepted" in said(plain, ApiKeys(), capsys)
+    refused = said(plain + "gateway: {host: 192.168.1.5}\n", ApiKeys(), capsys)
+    assert "a key is required, but there is none" in refused
     keys = ApiKeys(keys=tuple(ApiKey(name=f"k{n}", sha256=f"{n:064x}") for n in range(7)))
     text = said(plain, keys, capsys)
     assert "keys: k0, k1, k2, k3, k4 and 2 more" in text
@@ -254,7 +256,7 @@ def test_a_folder_that_takes_nothing_is_told_and_stops_nothing(
     (folder / "file").write_text("")
     monkeypatch.setenv("SECRETS_DIR", str(folder / "file"))
     secrets.ensure_admin_key(DEFAULT_CONFIG)
-    assert "the admin key could not be created" in capsys.readouterr().out
+    assert "admin.key could not be created" in capsys.readouterr().out
 
 
 def test_without_one_the_command_says_who_makes_it(folder: Path) -> None:

@@ -179,8 +179,12 @@ def test_a_rolling_restart_renders_engines_and_leaves_what_waits_for_make_up(tmp
     started_services.record(tmp_path, started_services.rendered_services(tmp_path))
     before = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     changed = f"{pools}images: {{vllm_cuda: v/v:2, nginx: nginx:9}}\ngateway: {{port: 9999}}\n"
-    render_engines(place_engines(parse(changed), DEFAULT_INVENTORY), tmp_path)
+    render_engines(place_engines(parse(changed), DEFAULT_INVENTORY), tmp_path, changed)
     after = {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
-    assert {name for name in after if after[name] != before.get(name)} == {"engines.yaml", "compose.env"}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "engines.yaml",
+        "compose.env",
+        "configuration.yaml",
+    }
     assert "image: v/v:2" in after["engines.yaml"]
     assert set(after["compose.env"].splitlines()) - set(before["compose.env"].splitlines()) == {"VLLM_CUDA_IMAGE=v/v:2"}

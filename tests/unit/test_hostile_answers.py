@@ -323,16 +323,37 @@ async def test_a_task_that_fails_is_begun_anew_and_one_that_is_cancelled_ends(mo
         await task
 
 
-def test_a_listener_that_raises_keeps_no_other_from_the_new_cluster() -> None:
-    in_force, heard = EffectiveConfig(cluster()), []
+def test_a_change_that_a_listener_cannot_take_is_undone_in_all_of_them() -> None:
+    in_force, heard = EffectiveConfig(cluster()), list[tuple[str, PlacedCluster]]()
 
-    def broken(_: PlacedCluster) -> None:
-        raise ZeroDivisionError
+    def broken(changed: PlacedCluster) -> None:
+        if len(changed.engines) > 2:
+            raise ZeroDivisionError
+
+    in_force.listen(lambda changed: heard.append(("first", changed)))
+    in_force.listen(broken)
+    in_force.listen(lambda changed: heard.append(("last", changed)))
+    second = cluster("- {name: c, pool: big, address: '127.0.0.1:11', flavour: emulated}\n")
+    with pytest.raises(ChangeRejected, match="cannot be applied: ZeroDivisionError"):
+        in_force.apply_written(second)
+    assert [name for name, _ in heard] == ["first", "last"] * 2
+    assert in_force.cluster is heard[-1][1] is heard[-2][1]
+    assert len(in_force.cluster.engines) == 2
+
+
+async def test_a_registration_that_a_listener_cannot_take_leaves_no_document(tmp_path: Path) -> None:
+    kept, in_force = StateStore(tmp_path), EffectiveConfig(cluster())
+
+    def broken(changed: PlacedCluster) -> None:
+        if len(changed.engines) > 2:
+            raise ZeroDivisionError
 
     in_force.listen(broken)
-    in_force.listen(lambda _: heard.append("second"))
-    in_force.apply_written(cluster())
-    assert heard == ["second"]
+    new = in_force.cluster.engines[0].model_copy(update={"name": "new", "address": "127.0.0.1:11"})
+    with pytest.raises(ApiError, match="cannot be applied"):
+        await RegistrationService(in_force, kept).add_engine(new)
+    assert texts(tmp_path) == {}
+    assert [engine.name for engine in in_force.cluster.engines] == ["a", "b"]
 
 
 def texts(folder: Path) -> dict[str, str]:

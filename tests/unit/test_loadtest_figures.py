@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from loadtest.__main__ import rows
 from loadtest.run_spec import STAGED, LevelSearch, SearchPlan, arrivals_in, length_s, level_at, parse_duration
 from loadtest.statistics import LatencyObjective, Sample, Window, figures, parse_slo, read_samples
 from loadtest.users import ALL, mix
@@ -63,6 +64,13 @@ def test_videos_and_engines_are_counted() -> None:
     assert seen.per_engine == {"gpu-0": 2, "gpu-1": 1}
     assert seen.balance == 2
     assert seen.cached_share == 0.5
+
+
+def test_cached_tokens_that_no_engine_reports_are_not_zero() -> None:
+    samples = [sample(1, cached_tokens=None), sample(2, cached_tokens=None)]
+    seen = figures(samples, Window(0, 10), LatencyObjective())
+    assert seen.cached_share is None
+    assert dict(rows(seen))["Prompt tokens from cache"] == "not reported (gateway.report_cached_tokens)"
 
 
 def test_samples_come_back_from_their_file_but_for_a_line_that_was_cut(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.integration.scan.reference import FORMATS
+
 SOURCE = Path(__file__).resolve().parents[2] / "manyeyes/engine/pod/media_memory.py"
 PIXELS = 1_310_720
 
@@ -40,13 +42,20 @@ class MediaConnector:
         return media_io.load_bytes(url)
 
 
+IMAGE = SimpleNamespace(ALLOWED_IMAGE_FORMATS=("IM", "PNG", "TGA"))
+
+
+def test_only_formats_that_the_gateway_reads_are_decoded(module: Any) -> None:
+    assert module.vllm_image.ALLOWED_IMAGE_FORMATS == FORMATS
+
+
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry = SimpleNamespace(register=lambda name: lambda found: found)
     decoders = {name: SimpleNamespace(check_frame_pixel_limit=None) for name in ("opencv", "torchcodec")}
     parts: dict[str, dict[str, Any]] = {
         "vllm": {},
-        "vllm.multimodal": {},
+        "vllm.multimodal": {"image": IMAGE},
         "vllm.multimodal.media": {"MEDIA_CONNECTOR_REGISTRY": registry, "MediaConnector": MediaConnector},
         "vllm.multimodal.media.base": {"MediaWithBytes": dict},
         "vllm.multimodal.media.image": {"ImageMediaIO": ImageMediaIO},

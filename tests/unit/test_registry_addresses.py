@@ -1,5 +1,6 @@
 """Addresses at which nothing may be registered, in every way they can be written."""
 
+import socket
 from ipaddress import ip_address
 
 import pytest
@@ -83,3 +84,50 @@ async def test_a_name_that_does_not_resolve_and_a_port_that_is_none_are_told() -
     assert await code("no.such.host.invalid") == "address_unknown"
     assert await code("10.0.0.7", 0) == "invalid_request"
     assert await code("10.0.0.7", 70_000) == "invalid_request"
+
+
+DOCKER = {
+    "172.18.0.7": "manyeyes-gateway-1.manyeyes_front",
+    "172.19.0.3": "manyeyes-gateway-1.manyeyes_adapter",
+    "172.18.0.6": "manyeyes-prometheus-1.manyeyes_front",
+    "172.20.0.2": "manyeyes-containers-1.manyeyes_containers",
+    "172.18.0.4": "manyeyes-webui-2.manyeyes_front",
+    "172.18.0.2": "manyeyes-alertmanager-1.manyeyes_front",
+    "10.0.1.5": "manyeyes_gateway.1.s8f7.manyeyes_cluster",
+    "10.213.77.131": "manyeyes-cpu-0-1.manyeyes_cluster",
+    "10.9.9.9": "gateway.example.com",
+    "10.9.9.8": "other-gateway-1.other_front",
+}
+"""Containers by their addresses, as Docker's DNS names them."""
+
+
+@pytest.fixture
+def dockers_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(address: tuple[str, int], flags: int) -> tuple[str, str]:
+        if address[0] not in DOCKER:
+            raise socket.gaierror(socket.EAI_NONAME, "no name")
+        return DOCKER[address[0]], "0"
+
+    resolve = socket.getaddrinfo
+    own = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("172.18.0.5", "172.19.0.2")]
+    monkeypatch.setattr(socket, "getnameinfo", name)
+    monkeypatch.setattr(socket, "gethostname", lambda: "3f2a9c")
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *more, **kinds: own if host == "3f2a9c" else resolve(host, *more, **kinds)
+    )
+
+
+@pytest.mark.usefixtures("dockers_names")
+@pytest.mark.parametrize(
+    "address",
+    ["172.18.0.7", "172.19.0.3", "172.18.0.6", "172.20.0.2", "172.18.0.4", "172.18.0.2", "10.0.1.5", "172.18.0.5", "172.19.0.2",
+     "::ffff:172.18.0.5", "::ffff:172.18.0.7"],
+)  # fmt: skip
+async def test_every_address_of_every_part_is_refused_in_whichever_network(address: str) -> None:
+    assert await code(address) == "address_not_allowed"
+
+
+@pytest.mark.usefixtures("dockers_names")
+@pytest.mark.parametrize("address", ["10.213.77.131", "10.9.9.9", "10.9.9.8", "10.9.9.7"])
+async def test_engines_and_machines_of_others_are_no_parts_whatever_their_names(address: str) -> None:
+    assert await code(address) == ""

@@ -26,9 +26,14 @@ def key(name: str, **limits: int) -> ApiKey:
         ("{}", ApiKeys(keys=(key("alice"),)), "0"),
         ("{anonymous: true}", ApiKeys(keys=(key("alice"),)), "1"),
         ("{anonymous: false}", ApiKeys(), "0"),
+        ("{host: 127.0.0.2}", ApiKeys(), "1"),
+        ("{host: 0.0.0.0}", ApiKeys(), "0"),
+        ("{host: 192.168.1.5, tls: {}}", ApiKeys(), "0"),
+        ("{host: 0.0.0.0}", ApiKeys(keys=(key("alice"),)), "0"),
+        ("{host: 0.0.0.0, anonymous: true}", ApiKeys(), "1"),
     ],
 )
-def test_strangers_are_let_in_while_there_are_no_keys_or_where_the_operator_says_so(
+def test_strangers_are_let_in_on_this_host_while_there_are_no_keys_or_where_the_operator_says_so(
     gateway: str, keys: ApiKeys, anonymous: str
 ) -> None:
     assert f'map "" $manyeyes_anonymous {{ default "{anonymous}"; }}' in keys_conf(cluster(gateway), keys)
@@ -50,7 +55,7 @@ def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
             key("dave"),
         )
     )
-    assert limits_conf(ApiKeys()).count("\n") == 1, "without keys nothing is limited"
+    assert limits_conf(cluster(), ApiKeys()).splitlines()[1:] == ["limit_conn clients 4096;"]
     text = keys_conf(cluster(), keys)
     assert text.count("limit_req_zone ") == 2
     assert "limit_req_zone $manyeyes_rate_60 zone=rate-60:1m rate=60r/m;" in text
@@ -60,11 +65,18 @@ def test_keys_of_one_limit_share_a_zone_and_those_without_are_in_none() -> None:
     assert '"bob" "bob";' in rates
     assert "carol" not in rates
     assert "dave" not in rates
-    assert limits_conf(keys).splitlines()[1:] == [
+    assert limits_conf(cluster("{max_client_requests: 5}"), keys).splitlines()[1:] == [
+        "limit_conn clients 5;",
         "limit_req zone=rate-60 burst=60 nodelay;",
         "limit_req zone=rate-5 burst=5 nodelay;",
         "limit_conn in-flight-4 4;",
     ]
+
+
+def test_a_host_named_as_one_of_nginxs_own_words_is_a_host() -> None:
+    text = keys_conf(cluster("{}\nwebui: {host_names: [default, include, eyes.example.com]}"), ApiKeys())
+    for name in ('"\\default"', '"\\include"', '"eyes.example.com"'):
+        assert f'{name} "1";' in text
 
 
 def test_a_key_named_as_one_of_nginxs_own_words_is_a_key() -> None:

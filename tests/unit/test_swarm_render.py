@@ -94,3 +94,7 @@ def test_the_gateway_asks_docker_who_is_in_a_pool() -> None:
     assert "resolver 127.0.0.11 " in pools
     assert "server tasks.qwen3-vl-8b:8000 max_conns=96 max_fails=0 resolve;" in pools
     assert "syslog:server=controller:5140" in pools
+
+
+def test_each_engine_of_a_node_has_its_own_cache_because_it_executes_what_is_in_it() -> None:
+    assert default("cpu")["volumes"]["compile-cache"] == {"name": "cache-{{.Service.Name}}-{{.Task.Slot}}"}

@@ -110,9 +110,13 @@ async def test_a_change_carries_the_typed_key_and_a_refusal_is_told_in_its_words
 
 async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST" and request.headers["authorization"] != "Bearer key":
+            return httpx.Response(401, json={"error": {"message": "This is not the admin key."}})
         if request.url.path.endswith("/swarm"):
             assert request.content == b"user_count=20&spawn_rate=2.0"
             return httpx.Response(200, json={"success": True})
+        if request.url.path.endswith("/stop"):  # Locust answers 405 to GET
+            return httpx.Response(200 if request.method == "POST" else 405, json={"success": True})
         stats = {"state": "running", "user_count": 20, "total_rps": 12.34, "fail_ratio": 0.01}
         return httpx.Response(
             200, json=stats | {"current_response_time_percentiles": {"response_time_percentile_0.95": 850}}
@@ -120,11 +124,17 @@ async def test_a_load_run_is_started_watched_and_refused_in_words() -> None:
 
     run = LocustClient("http://loadtest:8089/locust")
     answering(run, handler)
-    assert await run.start(20, 2.0) == "Starting 20 users, 2 per second."
+    assert await run.start(20, " key ", 2.0) == "Starting 20 users, 2 per second."
     shown = controller_client.load_run_html(await run.stats())
     assert "running · 20 users · 12.3 requests/s · p95 850 ms · 1.0 % failed" in shown
+    assert await run.stop("key") == "The run is stopping."
     with pytest.raises(UserError, match="1 to 500"):
-        await run.start(5000, 1)
+        await run.start(5000, "key", 1)
+    with pytest.raises(UserError, match="not the admin key"):
+        await run.start(20, "guess")
+    for attempt in (run.start(20, " "), run.stop("")):
+        with pytest.raises(UserError, match="requires the admin key"):
+            await attempt
 
 
 def test_the_estimate_warns_of_what_the_pool_does_not_take() -> None:

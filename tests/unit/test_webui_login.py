@@ -1,6 +1,7 @@
 """The page's login: what is closed, what opens it, what ends it, and who has to wait."""
 
 import asyncio
+import hmac
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from manyeyes.config.credentials import set_password
-from webui.auth.login import FREE_ATTEMPTS, LOGIN_COOKIE, LoginMiddleware, LoginThrottle, users_file
+from manyeyes.config.credentials import load_users, set_password
+from webui.auth.login import DEVICE_COOKIE, LOGIN_COOKIE, LoginMiddleware, users_file
+from webui.auth.login_throttle import FREE_ATTEMPTS, LoginThrottle
+from webui.auth.sessions import KEY_FILE, SessionStore
 
 PASSWORD = "a good password"
 HTML = {"Accept": "text/html"}
@@ -94,13 +97,26 @@ def test_a_login_ends_after_its_time_with_a_new_password_and_when_it_was_forged(
     cookie = welcome.cookies[LOGIN_COOKIE]
 
     def status(value: str) -> int:
-        [found] = ask(login, get("/", Cookie=f"{LOGIN_COOKIE}={value}"))
+        cookie = f"{LOGIN_COOKIE}={value}".encode()
+        [found] = ask(login, lambda client: client.get("/", headers={b"Cookie": cookie}))
         return found.status_code
 
     assert status(cookie) == 200
-    name, until, signature = cookie.split(".")
-    assert status(f"{name}.{int(until) + 9999}.{signature}") == 401
-    assert status("nonsense") == 401
+    name, until, session, signature = cookie.split(".")
+    hashed = load_users(path).users[0].password
+    by_hash = hmac.new(hashed.encode(), f"alice\0{until}".encode(), "sha256").hexdigest()
+    forged = [
+        f"{name}.{int(until) + 9999}.{session}.{signature}",
+        f"{name}.{until}.other.{signature}",
+        f"{name}.{until}.{by_hash}",
+        f"{name}.{until}.{session}.{by_hash}",
+        f"{name}.{until}.{session}.é",
+        f"{name}.{until}.{session}.",
+        f"{name}.nan.{session}.{signature}",
+        "é.é.é.é",
+        "nonsense",
+    ]
+    assert [status(value) for value in forged] == [401] * len(forged)
     clock.now_s += 3601
     assert status(cookie) == 401
     clock.now_s -= 3601
@@ -119,6 +135,67 @@ def test_guessing_gets_slow_for_the_address_that_guesses_and_for_no_other(path: 
         post(PASSWORD, **{"X-Forwarded-For": "10.0.0.8"}),
     )
     assert (right.status_code, other.status_code) == (429, 200)
+
+
+def test_a_guesser_locks_out_neither_other_names_at_its_address_nor_a_browser_that_was_logged_in(path: Path) -> None:
+    set_password(path, "bob", PASSWORD)
+    login = LoginMiddleware(page, users_file(path), 1, Clock())
+    [welcome] = ask(login, post(PASSWORD))
+    ask(login, *[post("no")] * FREE_ATTEMPTS)
+    returns = f"{DEVICE_COOKIE}={welcome.cookies[DEVICE_COOKIE]}"
+    guesser, bob, alice, forged = ask(
+        login,
+        post("no"),
+        post(PASSWORD, "bob"),
+        post(PASSWORD, Cookie=returns),
+        post("no", Cookie=f"{DEVICE_COOKIE}=made.up"),
+    )
+    assert [one.status_code for one in (guesser, bob, alice, forged)] == [429, 200, 200, 429]
+
+
+def test_guesses_that_arrive_together_are_counted_before_they_are_checked(path: Path) -> None:
+    login = LoginMiddleware(page, users_file(path), 1, Clock())
+
+    async def guessing() -> list[int]:
+        transport = httpx.ASGITransport(app=login)
+        async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+            form = {"username": "alice", "password": "no"}
+            found = await asyncio.gather(*(client.post("/login", data=form) for _ in range(20)))
+        return [one.status_code for one in found]
+
+    assert sorted(asyncio.run(guessing())) == [401] * FREE_ATTEMPTS + [429] * (20 - FREE_ATTEMPTS)
+
+
+def test_a_logout_ends_the_session_at_every_copy_of_the_page_and_after_a_restart(path: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+
+    def copy() -> LoginMiddleware:
+        return LoginMiddleware(page, users_file(path), 1, sessions=SessionStore(state))
+
+    one, other = copy(), copy()
+    [welcome], [second] = ask(one, post(PASSWORD)), ask(one, post(PASSWORD))
+    cookie, stays = (f"{LOGIN_COOKIE}={each.cookies[LOGIN_COOKIE]}" for each in (welcome, second))
+
+    def status(login: LoginMiddleware, cookie: str) -> int:
+        return ask(login, get("/", Cookie=cookie))[0].status_code
+
+    assert [status(login, cookie) for login in (one, other, copy())] == [200] * 3
+    ask(other, get("/logout", Cookie=cookie))
+    assert [status(login, cookie) for login in (one, other, copy())] == [401] * 3
+    assert [status(login, stays) for login in (one, other, copy())] == [200] * 3
+    assert (state / KEY_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_state_folder_a_login_works_until_the_page_stops(path: Path) -> None:
+    login = LoginMiddleware(page, users_file(path), 1, sessions=SessionStore(Path("/proc/no-such-folder")))
+    _, opened, out, closed = ask(login, post(PASSWORD), get("/"), get("/logout"), get("/"))
+    assert [one.status_code for one in (opened, out, closed)] == [200, 303, 401]
+
+
+def test_a_login_that_is_required_lets_nobody_in_without_users(tmp_path: Path) -> None:
+    login = LoginMiddleware(page, users_file(tmp_path / "users.yaml"), 1, is_required=True)
+    opened, sent, tried = ask(login, get("/config"), get("/", **HTML), post(PASSWORD))
+    assert [one.status_code for one in (opened, sent, tried)] == [401, 303, 401]
 
 
 def test_waiting_doubles_and_is_forgotten() -> None:

@@ -1,32 +1,37 @@
 """Login of the page. If a users file exists, users must log in before they see the page.
 
-The login is a signed cookie, so every replica of the page accepts it. It is signed with the hash of the user's
-password, which only the server has, so a new password invalidates it. Programs log in like gradio_client, with POST
-/login.
+The login is a signed cookie, so every replica of the page accepts it (sessions.py). The hash of the user's password is
+part of what is signed, so a new password invalidates it. Programs log in like gradio_client, with POST /login.
 """
 
 import asyncio
 import base64
-import hmac
 import html
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import gradio as gr
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from manyeyes.config.credentials import User, Users, UsersError, load_users, verify_password
 from webui import i18n, log
+from webui.auth.login_throttle import LoginThrottle
 from webui.auth.same_origin import discard_body
+from webui.auth.sessions import SessionStore
 from webui.i18n import PATHS, _, use_language
 from webui.settings import ReloadedFile
 
 LOGIN_COOKIE = "manyeyes-login"
 NAME_COOKIE = "manyeyes-user"
 """The user name, for display only. The server never trusts it."""
+DEVICE_COOKIE = "manyeyes-device"
+"""Marks a browser that a user has logged in with. It opens nothing; it only has its own count of wrong passwords."""
+DEVICE_LIFETIME_S = 90 * 24 * 3600
 MAX_FORM_BYTES = 4096
 CONCURRENT_HASHES = 2
 LOGIN_CSS = Path(__file__).parent / "login.css"
@@ -54,28 +59,36 @@ def _log_refused(error: UsersError) -> None:
 
 
 class LoginMiddleware:
+    """`is_required`: without users all visitors are refused. Otherwise the page is open to everybody until there is a user."""
+
     def __init__(
-        self, app: ASGIApp, users: Callable[[], Users], valid_h: float, now: Callable[[], float] = time.time
+        self,
+        app: ASGIApp,
+        users: Callable[[], Users],
+        valid_h: float,
+        now: Callable[[], float] = time.time,
+        sessions: SessionStore | None = None,
+        is_required: bool = False,
     ) -> None:
         self._app = app
         self._users = users
         self._valid_s = valid_h * 3600
         self._now = now
-        self._patience = LoginThrottle()
+        self._sessions = sessions or SessionStore()
+        self._is_required = is_required
+        self._throttle = LoginThrottle()
         self._hashing = asyncio.Semaphore(CONCURRENT_HASHES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         users = self._users()
-        if scope["type"] == "lifespan" or not users.users:
+        if scope["type"] == "lifespan" or not (users.users or self._is_required):
             was_login = path in _paths_ending("login")  # a bookmark from a time when a login was required
             await (RedirectResponse("/", 303) if was_login else self._app)(scope, receive, send)
             return
         request = Request(scope, receive)
         if path in _paths_ending("logout"):
-            answer: Response = RedirectResponse("/login", 303)
-            answer.delete_cookie(LOGIN_COOKIE)
-            answer.delete_cookie(NAME_COOKIE)
+            answer = self._logout(request, users)
         elif path in _paths_ending("login"):
             answer = await self._login(request, users)
         elif self.user(request, users):
@@ -88,49 +101,75 @@ class LoginMiddleware:
         await answer(scope, receive, send)
 
     def user(self, request: Request, users: Users) -> str | None:
-        """Returns the user name if the cookie is genuine and not expired."""
+        """Returns the user name if the cookie is genuine, not expired and not logged out."""
+        found = self._session(request, users)
+        return found and found[0]
+
+    def _session(self, request: Request, users: Users) -> tuple[str, str, int] | None:
+        """Returns (user name, session, end in Unix time) of a valid cookie."""
         try:
-            name, until, signature = request.cookies[LOGIN_COOKIE].split(".")
+            name, until, session, signature = request.cookies[LOGIN_COOKIE].split(".")
             user = users.find(_decode_name(name))
-            if user is None or float(until) < self._now():
+            if user is None or int(until) < self._now():
                 return None
         except (KeyError, ValueError):
             return None
-        return user.name if hmac.compare_digest(signature, _sign(user, until)) else None
+        is_genuine = self._sessions.is_signature(signature, user.name, until, session, user.password)
+        return (user.name, session, int(until)) if is_genuine and not self._sessions.is_ended(session) else None
+
+    def _logout(self, request: Request, users: Users) -> Response:
+        if found := self._session(request, users):
+            self._sessions.end(found[1], found[2])
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(LOGIN_COOKIE)
+        answer.delete_cookie(NAME_COOKIE)
+        return answer
 
     async def _login(self, request: Request, users: Users) -> Response:
         with use_language(i18n.requested_language(request)):
+            no_users = _("No user exists. The operator adds one with `manyeyes user NAME`.") if not users.users else ""
             if request.method != "POST":
-                return _login_page(request, 200)
-            address = _client_address(request)
-            if (wait_s := self._patience.wait_s(address, self._now())) > 0:
-                message = _("Too many wrong passwords. Try again in {seconds} s.", seconds=round(wait_s) + 1)
-                answer = _login_refused(request, 429, message)
-                answer.headers["Retry-After"] = str(round(wait_s) + 1)
-                return answer
+                return _login_page(request, 200, no_users)
             name, password = await _read_form(request)
+            address = client_address(request)
+            key = self._device(request, name) or f"{name[:100]} {address}"
+            wait_s = self._throttle.wait_s(key, self._now())
+            if wait_s > 0 or self._throttle.is_busy(address):
+                seconds = max(0, round(wait_s)) + 1
+                message = _("Too many wrong passwords. Try again in {seconds} s.", seconds=seconds)
+                answer = _login_refused(request, 429, message)
+                answer.headers["Retry-After"] = str(seconds)
+                return answer
+            self._throttle.failed(key, self._now())
             user = users.find(name)
-            async with self._hashing:
-                right = await asyncio.to_thread(verify_password, password, user)
+            with self._throttle.checking(address):
+                async with self._hashing:
+                    right = await asyncio.to_thread(verify_password, password, user)
             if not right or user is None:
-                self._patience.failed(address, self._now())
                 log.log_event("login_refused", address=address)
-                return _login_refused(request, 401, _("Name or password is wrong."))
-            self._patience.forget(address)
+                return _login_refused(request, 401, no_users or _("Name or password is wrong."))
+            self._throttle.forget(key)
             log.log_event("login", user=user.name)
             return self._welcome(request, user)
 
     def _welcome(self, request: Request, user: User) -> Response:
         to = PATHS[i18n.requested_language(request)]
         answer: Response = RedirectResponse(to, 303) if _accepts_html(request) else JSONResponse({"success": True})
-        until = str(int(self._now() + self._valid_s))
+        until, session, device = str(int(self._now() + self._valid_s)), secrets.token_hex(16), secrets.token_hex(16)
+        signature = self._sessions.sign(user.name, until, session, user.password)
         secure = request.headers.get("x-forwarded-proto") == "https"
-        for name, value, hidden in (
-            (LOGIN_COOKIE, f"{_encode_name(user.name)}.{until}.{_sign(user, until)}", True),
-            (NAME_COOKIE, user.name, False),
+        for name, value, hidden, lifetime_s in (
+            (LOGIN_COOKIE, f"{_encode_name(user.name)}.{until}.{session}.{signature}", True, self._valid_s),
+            (DEVICE_COOKIE, f"{device}.{self._sessions.sign('device', user.name, device)}", True, DEVICE_LIFETIME_S),
+            (NAME_COOKIE, user.name, False, self._valid_s),
         ):
-            answer.set_cookie(name, value, max_age=int(self._valid_s), httponly=hidden, samesite="lax", secure=secure)
+            answer.set_cookie(name, value, max_age=int(lifetime_s), httponly=hidden, samesite="lax", secure=secure)
         return answer
+
+    def _device(self, request: Request, name: str) -> str | None:
+        """Returns the browser's own key for the throttle if this user has logged in with it before."""
+        device, _dot, signature = request.cookies.get(DEVICE_COOKIE, "").partition(".")
+        return device if self._sessions.is_signature(signature, "device", name, device) else None
 
 
 def _require_login(request: Request) -> Response:
@@ -172,10 +211,6 @@ async def _read_form(request: Request) -> tuple[str, str]:
     return fields.get("username", [""])[0].strip(), fields.get("password", [""])[0]
 
 
-def _sign(user: User, until: str) -> str:
-    return hmac.new(user.password.encode(), f"{user.name}\0{until}".encode(), "sha256").hexdigest()
-
-
 def _encode_name(name: str) -> str:
     """Encodes the name without dots, which separate the fields, and without characters that cookies forbid."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
@@ -185,10 +220,10 @@ def _decode_name(letters: str) -> str:
     return base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)).decode()
 
 
-def _client_address(request: Request) -> str:
+def client_address(request: Request | gr.Request) -> str:
     """Returns the client address that nginx appended to X-Forwarded-For. Earlier entries can be forged."""
-    forwarded = request.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    return forwarded or (request.client.host if request.client else "")
+    forwarded = str(request.headers.get("x-forwarded-for", "")).rpartition(",")[2].strip()
+    return forwarded or (str(request.client.host) if request.client else "")
 
 
 def _accepts_html(request: Request) -> bool:
@@ -197,37 +232,3 @@ def _accepts_html(request: Request) -> bool:
 
 def _paths_ending(name: str) -> set[str]:
     return {f"{path}{name}" for path in PATHS.values()}
-
-
-FREE_ATTEMPTS = 5
-FIRST_DELAY_S = 2.0
-LONGEST_DELAY_S = 120.0
-FORGET_AFTER_S = 900.0
-MAX_ADDRESSES = 10_000
-"""Maximum number of tracked addresses. The address with the oldest failure is dropped first."""
-
-
-class LoginThrottle:
-    """Exponential back-off per address after five failed logins. It resets after 15 minutes."""
-
-    def __init__(self) -> None:
-        self._failed: dict[str, tuple[int, float]] = {}
-
-    def wait_s(self, address: str, now_s: float) -> float:
-        """Returns the seconds until the next attempt is allowed; 0 or less: it is allowed."""
-        count, last_s = self._failed.get(address, (0, 0.0))
-        if now_s - last_s > FORGET_AFTER_S:
-            self._failed.pop(address, None)
-            return 0.0
-        if count < FREE_ATTEMPTS:
-            return 0.0
-        return last_s + float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** min(16, count - FREE_ATTEMPTS))) - now_s
-
-    def failed(self, address: str, now_s: float) -> None:
-        count, _ = self._failed.pop(address, (0, 0.0))
-        self._failed[address] = count + 1, now_s
-        while len(self._failed) > MAX_ADDRESSES:
-            self._failed.pop(next(iter(self._failed)))
-
-    def forget(self, address: str) -> None:
-        self._failed.pop(address, None)

@@ -5,6 +5,7 @@ a browser, identified by a cookie (all its tabs are one owner). All programs wit
 records are in memory, like the uploads, so a restart of the page deletes both.
 """
 
+import asyncio
 import filecmp
 import hashlib
 import json
@@ -15,11 +16,14 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gradio as gr
+from gradio import route_utils
+from gradio.route_utils import GradioMultiPartParser
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -28,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from webui import samples
 from webui.auth import login
 from webui.auth.same_origin import discard_body
+from webui.auth.upload_quota import SHARED_QUOTA, QuotaExceeded, payers_of
 from webui.i18n import _
 from webui.user_error import UserError
 
@@ -68,6 +73,7 @@ def record_upload(path: Path, owner: str) -> None:
         folder = _folders.setdefault(path.resolve().parent, UploadFolder())
         folder.owners.add(owner)
         folder.fresh[owner] += 1
+    SHARED_QUOTA.charge(path.resolve().parent)
 
 
 def record_created_file(path: Path) -> None:
@@ -75,6 +81,7 @@ def record_created_file(path: Path) -> None:
     if owner := _owner.get():
         with _lock:
             _folders.setdefault(path.parent, UploadFolder()).owners.add(owner)
+        SHARED_QUOTA.charge(path.parent)
 
 
 def may_read(path: Path, owner: str | None = None) -> bool:
@@ -149,6 +156,7 @@ def resolve_upload(path: str | Path) -> Path:
 def store_upload(name: str, data: bytes) -> Path:
     """Writes `data` to the upload folder, in a folder named after its hash."""
     path = upload_folder() / hashlib.sha256(data).hexdigest() / Path(name).name
+    _check_space(len(data))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     record_created_file(path)
@@ -157,6 +165,7 @@ def store_upload(name: str, data: bytes) -> Path:
 
 def derived_path(path: Path, name: str) -> Path:
     """Returns the path of a file derived from an upload: in its folder, or for a sample in a folder per owner."""
+    _check_space(0)
     if not is_sample(path):
         return path.parent / name
     made = upload_folder() / hashlib.sha256(f"{current_owner()}\0{path}".encode()).hexdigest()
@@ -165,11 +174,18 @@ def derived_path(path: Path, name: str) -> Path:
     return made / name
 
 
+def _check_space(needed_bytes: int) -> None:
+    """Raises UserError if the current visitor has no space for another file."""
+    try:
+        with SHARED_QUOTA.reserving(needed_bytes, upload_folder()):
+            pass
+    except QuotaExceeded as error:
+        raise UserError(error.summary, error.advice) from None
+
+
 VISITOR_COOKIE = "manyeyes-visitor"
 UPLOAD_PATH = "/gradio_api/upload"
 FILE_PATH = "/gradio_api/file="
-OLD_FILE_PATH = "/gradio_api/file/"
-"""Gradio's older form of FILE_PATH, which this page does not use."""
 MAX_ANSWER_BYTES = 1024 * 1024
 """Maximum size of an upload response, which is a list of paths."""
 
@@ -197,11 +213,62 @@ class VisitorCookieMiddleware:
             await discard_body(scope, receive)
             await refusal(scope, receive, send)
         elif path.endswith(UPLOAD_PATH) and scope["method"] == "POST":
-            await self._app(scope, receive, _UploadRecorder(send, owner))
+            await self._upload(request, receive, send)
         elif VISITOR_COOKIE not in request.cookies and "text/html" in request.headers.get("accept", ""):
             await self._app(scope, receive, _with_cookie(send, request))
         else:
             await self._app(scope, receive, send)
+
+    async def _upload(self, request: Request, receive: Receive, send: Send) -> None:
+        length = request.headers.get("content-length", "")
+        refusal = PlainTextResponse("An upload must have a Content-Length.\n", 411)
+        if length.isdecimal():
+            try:
+                with ExitStack() as stack:
+                    stack.enter_context(SHARED_QUOTA.paying(payers(request)))
+                    reserving = SHARED_QUOTA.reserving(int(length), upload_folder())
+                    await asyncio.to_thread(stack.enter_context, reserving)  # it reads the whole upload folder
+                    stack.enter_context(remove_unfinished_files())
+                    await self._app(request.scope, receive, _UploadRecorder(send, owner_of(request.cookies)))
+                return
+            except QuotaExceeded as error:
+                refusal = PlainTextResponse(f"{error.summary} {error.advice}\n", error.status)
+        await discard_body(request.scope, receive)
+        await refusal(request.scope, receive, send)
+
+
+def payers(request: Request | gr.Request) -> tuple[str, str]:
+    """Returns who pays for the files of this request: see upload_quota.py."""
+    owner = owner_of(request.cookies)
+    return payers_of(owner, login.client_address(request), owner == PROGRAMS)
+
+
+_received: ContextVar[list[Path] | None] = ContextVar("received", default=None)
+
+
+class _TrackedParser(GradioMultiPartParser):
+    """Notes the file of each part. Gradio leaves it behind if the sender goes away, or names no field that it reads."""
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if (part := self._current_part.file) is not None and (received := _received.get()) is not None:
+            received.append(Path(str(part.file.name)))
+
+
+route_utils.GradioMultiPartParser = _TrackedParser  # type: ignore[misc]
+
+
+@contextmanager
+def remove_unfinished_files() -> Iterator[None]:
+    """Deletes files that Gradio received inside the block and did not move to their folders."""
+    received: list[Path] = []
+    token = _received.set(received)
+    try:
+        yield
+    finally:
+        _received.reset(token)
+        for path in received:
+            path.unlink(missing_ok=True)
 
 
 class _UploadRecorder:
@@ -225,13 +292,15 @@ class _UploadRecorder:
 
 
 def _refused_file(path: str, owner: str) -> Response | None:
-    if OLD_FILE_PATH in path:
-        return PlainTextResponse("Files are read at /gradio_api/file=PATH.\n", 404)
+    """Refuses every file but this visitor's uploads and the samples. Gradio would also fetch a URL, for anybody."""
     _, named, name = path.partition(FILE_PATH)
-    file = Path(name).resolve()
-    if named and file.is_relative_to(upload_folder()) and not may_read(file, owner):
-        return PlainTextResponse("This file was not uploaded by you.\n", 403)
-    return None
+    if not named or (os.path.normpath(name) == name and _is_servable(Path(name).resolve(), owner)):
+        return None
+    return PlainTextResponse("This file was not uploaded by you.\n", 403)
+
+
+def _is_servable(file: Path, owner: str) -> bool:
+    return (file.is_relative_to(upload_folder()) or file.is_relative_to(samples.HERE)) and may_read(file, owner)
 
 
 def _with_cookie(send: Send, request: Request) -> Send:

@@ -106,11 +106,7 @@ class ControllerClient:
         return None
 
     async def _change(self, path: str, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        if not key.strip():
-            raise UserError(
-                _("This action requires the admin key."), _("`manyeyes admin-key` prints it. Enter it above.")
-            )
-        headers = {"Authorization": f"Bearer {key.strip()}"}
+        headers = _admin_headers(key)
         try:
             response = await self._client.post(
                 f"{self._url}{path}", json=body, headers=headers, timeout=CHANGE_TIMEOUT_S
@@ -148,6 +144,13 @@ def parse_query_result(body: object) -> dict[str, float]:
     return values
 
 
+def _admin_headers(key: str) -> dict[str, str]:
+    """Raises UserError if no key was entered."""
+    if not key.strip():
+        raise UserError(_("This action requires the admin key."), _("`manyeyes admin-key` prints it. Enter it above."))
+    return {"Authorization": f"Bearer {key.strip()}"}
+
+
 def _refusal_error(response: httpx.Response) -> UserError:
     try:
         message = str(response.json()["error"]["message"])
@@ -182,14 +185,15 @@ class LocustClient:
         self._url = url
         self._client = httpx.AsyncClient(timeout=LOCUST_TIMEOUT_S, trust_env=False)
 
-    async def start(self, people: int, a_second: float = 1.0) -> str:
-        """Starts a load run. Returns the result as a sentence. Raises UserError."""
+    async def start(self, people: int, key: str, a_second: float = 1.0) -> str:
+        """Starts a load run with the admin key. Returns the result as a sentence. Raises UserError."""
         if not 1 <= people <= MAX_USERS:
             raise UserError(
                 _("A run from this page can have 1 to {limit} users.", limit=MAX_USERS),
                 _("For more, use `make loadtest`."),
             )
-        result = await self._request("POST", "/swarm", {"user_count": str(people), "spawn_rate": str(a_second)})
+        form = {"user_count": str(people), "spawn_rate": str(a_second)}
+        result = await self._request("POST", "/swarm", form, _admin_headers(key))
         if not result.get("success", True):
             raise UserError(
                 str(result.get("message") or _("The load test refused the request.")),
@@ -197,9 +201,9 @@ class LocustClient:
             )
         return _("Starting {people} users, {a_second} per second.", people=people, a_second=f"{a_second:g}")
 
-    async def stop(self) -> str:
-        """Stops the load run. Returns the result as a sentence. Raises UserError."""
-        await self._request("GET", "/stop")
+    async def stop(self, key: str) -> str:
+        """Stops the load run with the admin key. Returns the result as a sentence. Raises UserError."""
+        await self._request("POST", "/stop", headers=_admin_headers(key))
         return _("The run is stopping.")
 
     async def stats(self) -> dict[str, Any] | None:
@@ -209,12 +213,16 @@ class LocustClient:
         except UserError:
             return None
 
-    async def _request(self, method: str, path: str, form: dict[str, str] | None = None) -> dict[str, Any]:
+    async def _request(
+        self, method: str, path: str, form: dict[str, str] | None = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
         try:
-            response = await self._client.request(method, f"{self._url}{path}", data=form)
+            response = await self._client.request(method, f"{self._url}{path}", data=form, headers=headers)
+            if response.status_code in (401, 403):
+                raise _refusal_error(response)
             response.raise_for_status()
             result = response.json()
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, ValueError):  # ValueError: also a key that is not ASCII
             raise locust_absent_error() from None
         return result if isinstance(result, dict) else {}
 

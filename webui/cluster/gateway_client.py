@@ -21,6 +21,10 @@ PAGE_HEADER = "X-ManyEyes-Page"
 # Name of the user's API key, so that limits and logs apply to that user. nginx sets it on requests to the page and
 # overwrites what a browser sends. Only the gateway's port for the page trusts it.
 KEY_HEADER = "X-ManyEyes-Key"
+# Value of KEY_HEADER for requests of the page itself.
+NO_USER = "-"
+# Shows the gateway that it may trust both headers.
+PAGE_KEY_HEADER = "X-ManyEyes-Page-Key"
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,10 @@ class GatewayClient:
             max_retries=0,
         )
         # The client requires a key. Without a configured key, the page sends none: the gateway identifies it by address.
-        self._headers: dict[str, str | openai.Omit] = {} if settings.api_key else {"Authorization": openai.Omit()}
+        self._headers: dict[str, str | openai.Omit] = {
+            **({} if settings.api_key else {"Authorization": openai.Omit()}),
+            **page_headers(settings),
+        }
 
     async def aclose(self) -> None:
         await self._client.close()
@@ -54,7 +61,8 @@ class GatewayClient:
     async def models(self) -> list[str]:
         """Returns the available models, with `auto` last; empty if the request fails."""
         try:
-            response = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=self._headers)
+            own = {**self._headers, KEY_HEADER: NO_USER}
+            response = await self._client.models.list(timeout=STATUS_TIMEOUT_S, extra_headers=own)
         except openai.OpenAIError:
             return []
         return sorted((model.id for model in response.data), key=lambda name: name == AUTO)
@@ -84,6 +92,11 @@ class GatewayClient:
 
 def visitor_headers(by: Visitor) -> dict[str, str]:
     return {PAGE_HEADER: by.page} | ({KEY_HEADER: by.key} if by.key else {})
+
+
+def page_headers(settings: WebuiSettings) -> dict[str, str]:
+    """Headers for the gateway's port for the page. No other endpoint may get them."""
+    return {PAGE_KEY_HEADER: settings.page_key} if settings.page_key else {}
 
 
 def _log_answer(answer: StreamedAnswer) -> None:

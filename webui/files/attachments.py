@@ -9,7 +9,7 @@ from typing import Any
 
 from manyeyes.config.pools import Media, Pool
 from webui.auth import uploads
-from webui.files import images, videos, vision_tokens
+from webui.files import decoders, images, videos, vision_tokens
 from webui.files.videos import VideoInfo
 from webui.i18n import _, ngettext
 from webui.user_error import UserError
@@ -160,39 +160,38 @@ def _prepare(path: Path, limits: AttachmentLimits, media: Media, max_pages: int)
 
 
 def _prepare_image(path: Path, limits: AttachmentLimits, media: Media) -> PreparedAttachment:
-    with images.reserve_decoding(path):
-        shrunk = images.shrink_image(path, limits.longest)
-        if shrunk is None:
-            return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), media))
-        image, original_size = shrunk
-        suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
-        to = uploads.derived_path(path, f"{path.stem}-{limits.longest}px{suffix}")
-        to.write_bytes(images.encode_image(image, suffix))
+    suffix = ".png" if path.suffix.lower() == ".png" else ".jpg"
+    shrunk = decoders.shrink_image(path, limits.longest, suffix)
+    if shrunk is None:
+        return PreparedAttachment(path, vision_tokens.image_tokens(*images.image_size(path), media))
+    data, original_size, size = shrunk
+    to = uploads.derived_path(path, f"{path.stem}-{limits.longest}px{suffix}")
+    to.write_bytes(data)
     return PreparedAttachment(
         to,
-        vision_tokens.image_tokens(*image.size, media),
+        vision_tokens.image_tokens(*size, media),
         _(
             "{name}: {had} scaled down to {now}",
             name=path.name,
             had=_format_size(*original_size),
-            now=_format_size(*image.size),
+            now=_format_size(*size),
         ),
     )
 
 
 def _thin_video(path: Path, limits: AttachmentLimits, media: Media) -> tuple[Path, VideoInfo, int]:
     """Returns the thinned file (created once per choice of frames), the video's properties and the number of frames."""
-    clip = videos.probe_video(path)
+    clip = decoders.probe_video(path)
     max_frames = min(limits.most_frames, media.video_frames)
     count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, max_frames), clip.frames)
     to = uploads.derived_path(path, f"{path.stem}-{count}-frames-{limits.longest}px.mp4")
     if not to.exists():
-        count = videos.thin_video(path, to, clip, count, limits.longest)
+        count = decoders.thin_video(path, to, clip, count, limits.longest)
     return to, clip, count
 
 
 def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, max_pages: int) -> Iterator[PreparedAttachment]:
-    count = images.count_pages(path)
+    count = decoders.count_pages(path)
     if count > max_pages:
         raise UserError(
             _(
@@ -204,22 +203,22 @@ def _prepare_pages(path: Path, limits: AttachmentLimits, media: Media, max_pages
             _("Send fewer pages, or read the whole file in the Documents tab."),
         )
     for number in range(count):
-        page_image = images.render_page(path, number, limits.longest)
+        data, size = decoders.render_page(path, number, limits.longest)
         to = uploads.derived_path(path, f"{path.stem}-page-{number + 1}-{limits.longest}px.png")
-        to.write_bytes(images.encode_image(page_image, ".png"))
+        to.write_bytes(data)
         note = (
             _("{name}: {pages} sent as images", name=path.name, pages=format_page_count(count)) if number == 0 else ""
         )
-        yield PreparedAttachment(to, vision_tokens.image_tokens(*page_image.size, media), note)
+        yield PreparedAttachment(to, vision_tokens.image_tokens(*size, media), note)
 
 
 def _estimate_cost(path: Path, limits: AttachmentLimits, media: Media) -> AttachmentCost:
     if is_pdf(path):
-        sizes = images.page_sizes(path, limits.longest)
+        sizes = decoders.page_sizes(path, limits.longest)
         tokens = sum(vision_tokens.image_tokens(*size, media) for size in sizes)
         return AttachmentCost(path.name, tokens, format_page_count(len(sizes)), images=len(sizes))
     if mime_type(path).startswith("video/"):
-        clip = videos.probe_video(path)
+        clip = decoders.probe_video(path)
         max_frames = min(limits.most_frames, media.video_frames)
         count = min(vision_tokens.sampled_frames(clip.seconds, limits.frames_per_s, max_frames), clip.frames)
         size = vision_tokens.shrink_size(clip.width, clip.height, limits.longest)

@@ -13,7 +13,7 @@ from webui.auth import uploads
 from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.chat.streamed_answer import StreamedAnswer
-from webui.files import attachments, images
+from webui.files import attachments, decoders
 from webui.i18n import N_, _
 from webui.user_error import UserError
 
@@ -89,7 +89,7 @@ def list_pages(files: list[str]) -> list[BatchPage]:
     for name in files:
         path = uploads.resolve_upload(name)
         if attachments.is_pdf(path):
-            pages += [BatchPage(0, path, number) for number in range(images.count_pages(path))]
+            pages += [BatchPage(0, path, number) for number in range(decoders.count_pages(path))]
         elif attachments.mime_type(path).startswith("image/"):
             pages.append(BatchPage(0, path))
         else:
@@ -243,5 +243,5 @@ def _page_image(page: BatchPage, longest: int) -> Path:
         return page.file
     to = uploads.derived_path(page.file, f"{page.file.stem}-page-{page.pdf_page + 1}-{longest}px.png")
     if not to.exists():
-        to.write_bytes(images.encode_image(images.render_page(page.file, page.pdf_page, longest), ".png"))
+        to.write_bytes(decoders.render_page(page.file, page.pdf_page, longest)[0])
     return to

@@ -81,10 +81,14 @@ def _decoding(path: Path) -> Iterator[Image.Image]:
 @contextmanager
 def reserve_decoding(path: Path) -> Iterator[None]:
     """Reserves memory to decode the image and to process it inside the block."""
-    with _open_image(path) as image:
-        needed = image.width * image.height * BYTES_A_PIXEL.get(image.format or "", decoding.BYTES_A_PIXEL)
-    with decoding.SHARED_BUDGET.holding(needed):
+    with decoding.SHARED_BUDGET.holding(decoding_bytes(path)):
         yield
+
+
+def decoding_bytes(path: Path) -> int:
+    """Returns the memory needed to decode the image, from its header. Raises UserError if it has too many pixels."""
+    with _open_image(path) as image:
+        return image.width * image.height * BYTES_A_PIXEL.get(image.format or "", decoding.BYTES_A_PIXEL)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from webui.chat.chat_requester import ChatRequester, SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.chat.screenshot_agent import AgentSession, AgentStep
 from webui.chat.streamed_answer import answer_summary
-from webui.files import attachments, images
+from webui.files import attachments, decoders, images
 from webui.i18n import N_, _
 from webui.tabs import controls
 from webui.theme import hint_html
@@ -159,10 +159,8 @@ class AgentHandlers:
 def _marked_screenshot(step: AgentStep) -> str:
     """Draws the marks into a file next to the screenshot, so that both have the same owner and lifetime."""
     to = uploads.derived_path(step.file, f"{step.file.stem}-found.png")
-    with images.reserve_decoding(step.file):
-        to.write_bytes(
-            images.encode_image(screenshot_agent.draw_marks(images.read_image(step.file), step.marks), ".png")
-        )
+    screenshot = decoders.read_image(step.file)
+    to.write_bytes(images.encode_image(screenshot_agent.draw_marks(screenshot, step.marks), ".png"))
     return str(to)
 
 

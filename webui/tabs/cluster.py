@@ -61,8 +61,8 @@ def build_cluster_tab(controller: ControllerClient, run: LocustClient, calls_at_
     drain.click(events_of.drain, [engine, key], changed, **controls.IMMEDIATE_EVENT)
     resume.click(events_of.resume, [engine, key], changed, **controls.IMMEDIATE_EVENT)
     scale.click(events_of.scale, [pool, engines, key], changed, **controls.IMMEDIATE_EVENT)
-    start.click(events_of.start, [people], [load], **controls.IMMEDIATE_EVENT)
-    stop.click(events_of.stop, None, [load], **controls.IMMEDIATE_EVENT)
+    start.click(events_of.start, [people, key], [load], **controls.IMMEDIATE_EVENT)
+    stop.click(events_of.stop, [key], [load], **controls.IMMEDIATE_EVENT)
     events_of.mount_api(calls_at_once)
     return timer
 
@@ -99,11 +99,11 @@ class ClusterHandlers:
             return alert_html(_("Choose a pool first.")), gr.skip(), gr.skip()
         return await self._changed(self._controller.scale(pool, int(engines or 0), key))
 
-    async def start(self, people: float) -> str:
-        return await _result_html(self._run.start(int(people), max(1.0, people / 10)))
+    async def start(self, people: float, key: str) -> str:
+        return await _result_html(self._run.start(int(people), key, max(1.0, people / 10)))
 
-    async def stop(self) -> str:
-        return await _result_html(self._run.stop())
+    async def stop(self, key: str) -> str:
+        return await _result_html(self._run.stop(key))
 
     def mount_api(self, calls_at_once: int) -> None:
         async def cluster() -> dict[str, Any]:

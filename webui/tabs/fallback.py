@@ -14,7 +14,7 @@ from webui.chat.chat_requester import SamplingSettings
 from webui.chat.completion_stream import Visitor
 from webui.cluster import endpoint_client
 from webui.cluster.endpoint_client import EndpointStatus
-from webui.cluster.gateway_client import visitor_headers
+from webui.cluster.gateway_client import page_headers, visitor_headers
 from webui.i18n import N_, _
 from webui.settings import EndpointAddress, WebuiSettings
 from webui.tabs import controls
@@ -185,7 +185,8 @@ class FallbackHandlers:
 
     def _headers(self, request: gr.Request) -> dict[str, dict[str, Any]]:
         """Returns the headers by base_url. Only the gateway gets the identity of the user."""
-        return {self._gateway.base_url: visitor_headers(controls.own_conversation(request))}
+        own = visitor_headers(controls.own_conversation(request)) | page_headers(self._settings)
+        return {self._gateway.base_url: own}
 
 
 def _answer_update(attempts: list[endpoint_client.FallbackAttempt]) -> Any:

@@ -17,6 +17,7 @@ from manyeyes.controller.bounded import BoundedResponse, RequestFailed, bounded_
 from manyeyes.controller.health.states import EngineState, ProbeResult
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
+from manyeyes.controller.supervision import record_failure
 
 
 class ActuatorError(Exception):
@@ -222,8 +223,6 @@ class HungRestarts:
                     await self.tick()
                 except ActuatorError as error:
                     log.warning("hung_engine_restarts_failed", reason=str(error))
-                except Exception:
-                    log.exception("hung_engine_restarts_failed")
         finally:
             for task in self._restarts.values():
                 task.cancel()
@@ -270,5 +269,7 @@ class HungRestarts:
             self.fleet.emit_event(
                 f"{engine.name} could not be restarted: {error}", engine=engine.name, pool=engine.pool
             )
+        except Exception:
+            record_failure("hung_restarts", engine=engine.name)
         finally:
             self._restarts.pop(engine.name, None)

@@ -10,7 +10,7 @@ from manyeyes.config.pools import Pool
 from manyeyes.controller.autoscaling.autoscaler import Autoscaler
 from manyeyes.controller.autoscaling.policy import ScalingDecision
 from manyeyes.controller.autoscaling.reconcile import LifecycleStage
-from manyeyes.controller.registry.middleware import error_responses
+from manyeyes.controller.registry.middleware import error_responses, not_persisted
 from manyeyes.openai_error import ApiError
 
 
@@ -62,7 +62,7 @@ class PoolScalingResponse(BaseModel):
 
 
 def routes(scaler: Autoscaler) -> APIRouter:
-    router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=error_responses(401, 403, 404, 409, 422))
+    router = APIRouter(prefix="/api/pools", tags=["scaling"], responses=error_responses(401, 403, 404, 409, 422, 507))
 
     @router.get("/{pool}/scaling")
     async def scaling(pool: str) -> PoolScalingResponse:
@@ -74,7 +74,8 @@ def routes(scaler: Autoscaler) -> APIRouter:
         """Sets the count by hand. It survives restarts of the controller and takes effect within seconds."""
         target = _find_pool(scaler, pool)
         _check_count(scaler, target, request.engines)
-        scaler.fix(target.name, _all_engines_without_policy(scaler, target, request.engines))
+        if not await scaler.fix(target.name, _all_engines_without_policy(scaler, target, request.engines)):
+            raise not_persisted()
         scaler.fleet.emit_event(
             f"{target.name} is set to {request.engines} engines by hand"
             if request.engines is not None

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
-import structlog
 
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.controller import metrics
@@ -23,10 +22,9 @@ from manyeyes.controller.autoscaling.store import LoadRecorder
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.state_store import StateStore
-from manyeyes.controller.supervision import record_failure
+from manyeyes.controller.supervision import keep_running, record_failure
 from manyeyes.controller.telemetry.access_log_receiver import AccessLog
 
-log = structlog.get_logger()
 LOAD_KINDS = ("in_flight", "serving", "queue_time_s", "p95_s", "gpu")
 
 
@@ -58,30 +56,30 @@ class Autoscaler:
         self.apply(fleet.cluster)
 
     async def run(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
-                try:
-                    await self.tick()
-                except Exception:
-                    # This is a bug. Serving does not depend on scaling, and the next pass may succeed.
-                    log.exception("scaling_failed")
-        finally:
-            self.lifecycle.close()
+        while True:
+            await asyncio.sleep(self.fleet.cluster.controller.scaling_interval_s)
+            await self.tick()
 
     def can_move(self, pool: str) -> bool:
         """Whether an actuator can start and stop the pool's engines. Raises KeyError for an unknown pool."""
         return self.lifecycle.actuator(self.fleet.cluster.pool(pool)) is not None
 
-    def fix(self, pool: str, count: int | None) -> None:
-        """Sets the count by hand; None removes it. Raises KeyError for an unknown pool."""
-        scaling = self.pools[pool]
-        scaling.fixed = count
+    async def fix(self, pool: str, count: int | None) -> bool:
+        """Sets the count by hand; None removes it. Raises KeyError for an unknown pool.
+
+        Returns False, and changes nothing, when the count cannot be persisted.
+        """
+        scaling, fixed = self.pools[pool], self.lifecycle.memory.fixed
+        before = dict(fixed)
         if count is None:
-            self.lifecycle.memory.fixed.pop(pool, None)
+            fixed.pop(pool, None)
         else:
-            self.lifecycle.memory.fixed[pool] = count
-        self.lifecycle.save()
+            fixed[pool] = count
+        if not await asyncio.wrap_future(self.lifecycle.save()):
+            self.lifecycle.memory.fixed = before
+            return False
+        scaling.fixed = count
+        return True
 
     async def tick(self) -> None:
         """One pass: measures all pools, makes one decision for each, and carries it out."""
@@ -233,12 +231,14 @@ async def run_autoscaler(
         record = LoadRecorder(records) if cluster.controller.record_load else None
         scaler = Autoscaler(fleet, requests, state_store, client, containers, record)
         effective.listen(scaler.apply)
-        loops = [asyncio.create_task(scaler.run())]
+        loops = [asyncio.create_task(keep_running("scaling", scaler.run))]
         if containers:
-            loops.append(asyncio.create_task(HungRestarts(fleet, containers, scaler.lifecycle.is_moving).run()))
+            restarts = HungRestarts(fleet, containers, scaler.lifecycle.is_moving)
+            loops.append(asyncio.create_task(keep_running("hung_restarts", restarts.run)))
         try:
             yield scaler
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            scaler.lifecycle.close()

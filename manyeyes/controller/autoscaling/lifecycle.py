@@ -9,9 +9,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 
 import httpx
-import structlog
 
 from manyeyes.config.pools import Pool
 from manyeyes.config.scaling import Scaling
@@ -25,8 +25,8 @@ from manyeyes.controller.health import state_machine, states
 from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.membership.membership_store import FleetMember
 from manyeyes.controller.state_store import StateStore
+from manyeyes.controller.supervision import record_failure
 
-log = structlog.get_logger()
 SETTLE_S = 3.0
 """After this time the gateway has queried DNS again and sends no more requests to a drained engine."""
 FAILED_PAUSE_S = 60.0
@@ -292,7 +292,7 @@ class EngineLifecycle:
             self.fleet.emit_event(f"{name} could not be started or stopped: {error}", engine=name, pool=pool)
         except Exception:
             self._failed_at_s[name] = self.clock()
-            log.exception("scaling_failed", engine=name)
+            record_failure("scaling", engine=name)
         finally:
             self._moving.pop(name, None)
             self._moves[name] += 1
@@ -309,5 +309,5 @@ class EngineLifecycle:
             self.memory.stopped.discard(name)
             self.save()
 
-    def save(self) -> None:
-        self.state_store.write(store.DOCUMENT, self.memory.document())
+    def save(self) -> Future[bool]:
+        return self.state_store.write_later(store.DOCUMENT, self.memory.document())

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from manyeyes.config import documents
+from manyeyes.config.documents import DocumentError
 from manyeyes.config.loader import ConfigError, load
-from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacementError, place_engines
+from manyeyes.config.placement import DEFAULT_INVENTORY, PlacementError, load_inventory, place_engines
 from manyeyes.config.scaling import Scaling
 from manyeyes.controller.autoscaling.demand import PoolLoad
 from manyeyes.controller.autoscaling.policy import PoolAutoscaler, ScalingDecision, with_default_target
@@ -145,7 +146,9 @@ def main() -> int:
         return _compare(arguments)
     except (ConfigError, PlacementError) as error:
         print(error, file=sys.stderr)
-    except (InvalidRecord, OSError) as error:
+    except DocumentError as error:
+        print(f"{arguments.other}: {error}", file=sys.stderr)
+    except (InvalidRecord, OSError, UnicodeDecodeError) as error:
         print(f"{arguments.file}: {error}", file=sys.stderr)
     except ValidationError as error:
         first = error.errors()[0]
@@ -156,7 +159,7 @@ def main() -> int:
 def _compare(arguments: argparse.Namespace) -> int:
     inventory = DEFAULT_INVENTORY
     if arguments.inventory:
-        inventory = Inventory.model_validate(yaml.safe_load(arguments.inventory.read_text(encoding="utf-8")))
+        inventory = load_inventory(arguments.inventory)
     cluster = place_engines(load(arguments.config), inventory)
     if arguments.pool not in [pool.name for pool in cluster.pools]:
         print(f"{arguments.config} has no pool '{arguments.pool}'", file=sys.stderr)
@@ -165,9 +168,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     engines = len(cluster.engines_of(pool.name))
     policies = {"as configured": pool.scaling or Scaling()}
     if arguments.other:
-        policies[str(arguments.other)] = Scaling.model_validate(
-            yaml.safe_load(arguments.other.read_text(encoding="utf-8")) or {}
-        )
+        policies[str(arguments.other)] = Scaling.model_validate(documents.read(arguments.other) or {})
     loads = parse_record(arguments.file.read_text(encoding="utf-8"), pool.name)
     for name, policy in policies.items():
         filled = with_default_target(pool.model_copy(update={"scaling": policy}), cluster.engines)

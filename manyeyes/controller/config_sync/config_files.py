@@ -4,13 +4,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from pydantic import ValidationError
 
 from manyeyes.config import documents
 from manyeyes.config.credentials import ApiKeys, KeysError, parse_keys
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.loader import ConfigError, config_fingerprint, keys_path, parse
-from manyeyes.config.placement import DEFAULT_INVENTORY, Inventory, PlacedCluster, PlacementError, place_engines
+from manyeyes.config.placement import (
+    DEFAULT_INVENTORY,
+    Inventory,
+    PlacedCluster,
+    PlacementError,
+    parse_inventory,
+    place_engines,
+)
 from manyeyes.controller.config_sync.apply_plan import STARTED
 
 log = structlog.get_logger()
@@ -142,11 +148,6 @@ def read_text(path: Path) -> Text:
 def _inventory(text: Text) -> Inventory:
     if text is None:
         return DEFAULT_INVENTORY
-    try:
-        if isinstance(text, UnreadableFile):
-            raise DocumentError(text.why)
-        return Inventory.model_validate(documents.parse(text))
-    except (ValidationError, DocumentError) as error:
-        raise PlacementError(
-            f"the inventory of this host, which `make up` writes, cannot be read: {' '.join(str(error).split())}"
-        ) from error
+    if isinstance(text, UnreadableFile):
+        raise PlacementError(f"the inventory of this host, which `make up` writes, cannot be read: {text.why}")
+    return parse_inventory(text)

@@ -32,6 +32,7 @@ from manyeyes.controller.config_sync.config_files import (
 from manyeyes.controller.config_sync.effective_config import ChangeRejected, EffectiveConfig
 from manyeyes.controller.config_sync.nginx_publisher import NginxPublisher
 from manyeyes.controller.state_store import StateStore
+from manyeyes.controller.supervision import record_failure
 
 log = structlog.get_logger()
 DOCUMENT = "configuration"
@@ -90,7 +91,7 @@ class ConfigWatcher:
             try:
                 await self.poll()
             except Exception:
-                log.exception("configuration_watch_failed", file=str(self.config))
+                record_failure("configuration", file=str(self.config))
                 self._reject(
                     InvalidConfiguration([f"{self.config}: cannot be applied; see the controller's log"], {"bug"})
                 )
@@ -123,6 +124,7 @@ class ConfigWatcher:
                 texts = self._seen = self._validated = await asyncio.to_thread(self._read, understood.cluster)
                 understood = await asyncio.to_thread(validate, texts, self.config, self._valid.keys)
             self._apply(texts, understood, await asyncio.to_thread(self._make_plan, understood))
+            await asyncio.to_thread(self._save)
         except InvalidConfiguration as error:
             self._reject(error)
             for problem in error.problems:
@@ -155,7 +157,6 @@ class ConfigWatcher:
         elif had_problems:
             self.emit_event(f"configuration reverted to the active version: {self.config}")
         self._emit_needs(needed)
-        self._save()
 
     def _make_plan(self, understood: ValidConfiguration) -> ApplyPlan:
         plan = plan_apply(understood.cluster, self._runs(), self.network)

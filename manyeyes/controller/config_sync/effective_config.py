@@ -100,7 +100,8 @@ class EffectiveConfig:
     def listen(self, listener: Callable[[PlacedCluster], None]) -> None:
         """Registers a listener, which is called with each new effective cluster.
 
-        A listener that raises is logged and counted, and the other listeners are still called.
+        When one raises, this is logged and counted, all listeners get the previous cluster again, and the change is
+        rejected.
         """
         self._listeners.append(listener)
 
@@ -123,9 +124,22 @@ class EffectiveConfig:
         cluster = with_registrations(with_discovered(written, discovered), registered)
         if problems := validation.problems(cluster):
             raise ChangeRejected(problems)
+        before = (self.written, self.registered, self.discovered, self.cluster)
         self.written, self.registered, self.discovered, self.cluster = written, registered, discovered, cluster
+        if failed := self._notify():
+            self.written, self.registered, self.discovered, self.cluster = before
+            self._notify()
+            raise ChangeRejected(
+                [f"it cannot be applied: {failed}. This is a bug; the controller's log has the details"]
+            )
+
+    def _notify(self) -> str:
+        """Passes the cluster to all listeners. Returns the exception of the last one that raised, else an empty string."""
+        failed = ""
         for listener in self._listeners:
             try:
-                listener(cluster)
-            except Exception:
+                listener(self.cluster)
+            except Exception as error:
                 record_failure("cluster_listener", listener=getattr(listener, "__qualname__", repr(listener)))
+                failed = f"{type(error).__name__}: {error}"
+        return failed

@@ -139,6 +139,7 @@ class NginxPublisher:
         self._until_s: float | None = None
         """When the next former pool name expires, in seconds since 1970."""
         self._unwritten: dict[str, str] | None = None
+        self._follows = False
         self._since = 0.0
         self._changed = asyncio.Event()
 
@@ -168,8 +169,10 @@ class NginxPublisher:
         if name == self._desired:
             return
         self._desired, self._unwritten, self._since, self.problem = name, files, time.monotonic(), ""
-        self._write(files)
-        self._changed.set()
+        if self._follows:
+            self._changed.set()  # `follow` writes the files in a thread
+        else:
+            self.write_again()
 
     def apply_again(self) -> None:
         """Publishes the same cluster again, because the known names changed."""
@@ -178,13 +181,18 @@ class NginxPublisher:
 
     async def follow(self) -> None:
         """Polls nginx's generation until cancelled, more often while nginx is expected to load a new generation."""
+        self._follows = True
         async with httpx.AsyncClient(timeout=STATUS_TIMEOUT_S, trust_env=False) as client:
             while True:
+                self._changed.clear()
                 if self._until_s is not None and time.time() >= self._until_s:
                     self.apply_again()
-                self.write_again()
+                # In threads: a hanging disk must not block DNS.
+                if (files := self._unwritten) is not None:
+                    self._record_write(files, await asyncio.to_thread(self._publish, self._desired, files))
                 self.record_status(await _fetch_status(client, self.gateway))
-                self._changed.clear()
+                if self.is_current:
+                    await asyncio.to_thread(self.prove)
                 pause_s = DUE_PAUSE_S if self._is_due else QUIET_PAUSE_S
                 try:
                     async with asyncio.timeout(pause_s):
@@ -195,21 +203,28 @@ class NginxPublisher:
     def write_again(self) -> None:
         """Publishes files that could not be written before."""
         if self._unwritten is not None:
-            self._write(self._unwritten)
+            self._record_write(self._unwritten, self._publish(self._desired, self._unwritten))
 
-    def _write(self, files: dict[str, str]) -> None:
+    def _publish(self, name: str, files: dict[str, str]) -> str:
+        """Publishes the files. Returns the reason when that fails, else an empty string."""
         try:
-            self.offered.publish(self._desired, files)
+            self.offered.publish(name, files)
         except OSError as error:
+            return str(error) or type(error).__name__
+        log.info("nginx_config_published", generation=name)
+        return ""
+
+    def _record_write(self, files: dict[str, str], error: str) -> None:
+        if self._unwritten is not files:
+            return  # newer files replaced them during the write
+        if error:
             self._report_problem(f"its files could not be written: {error}")
         else:
             self._unwritten = None
-            log.info("nginx_config_published", generation=self._desired)
 
     def record_status(self, status: GenerationStatus) -> None:
         before, self.status_seen = self.status_seen, status
         if self.is_current:
-            self._prove()
             if before.generation != status.generation:
                 self.emit_event("the gateway runs the active configuration" + (" again" if self.problem else ""))
             self.problem = ""
@@ -221,11 +236,13 @@ class NginxPublisher:
             )
         metrics.GATEWAY_BEHIND.set(not self.is_current)
 
-    def _prove(self) -> None:
+    def prove(self) -> None:
+        """Records on disk that nginx runs the generation that it reports."""
+        name = self.status_seen.generation
         try:
-            self.offered.mark_proven(self._desired)
+            self.offered.mark_proven(name)
         except OSError as error:
-            log.error("nginx_config_write_failed", generation=self._desired, error=str(error))
+            log.error("nginx_config_write_failed", generation=name, error=str(error))
 
     def _report_problem(self, reason: str) -> None:
         if reason != self.problem:

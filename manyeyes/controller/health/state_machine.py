@@ -67,7 +67,7 @@ def needs_canary(engine: EngineHealth, seen: Observation, rules: Controller) -> 
             engine.suspect_reason is not SuspectReason.ODD or proof_s >= rules.hung_after_s
         )
     is_due = 0 < rules.canary_interval_s <= proof_s
-    return engine.state is EngineState.UP and seen.idle and is_due
+    return engine.state is EngineState.UP and (seen.unverified or (seen.idle and is_due))
 
 
 def drain(engine: EngineHealth, reason: str) -> Transition:

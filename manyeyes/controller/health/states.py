@@ -67,6 +67,8 @@ class AttemptOutcome(Enum):
     """It answered that it is full (503; other servers use 429)."""
     ERROR = "error"
     """It answered with any other 5xx."""
+    UNPROCESSABLE = "unprocessable"
+    """It answered 500 or 501, and the gateway found the request at fault: the client got 422."""
     TIMEOUT = "timeout"
     """It accepted the request and did not begin to answer in time."""
     LEFT = "left"
@@ -100,6 +102,8 @@ class Observation:
     """When its last successful answer to the gateway began."""
     failures: int = 0
     """Failed attempts of the gateway since its last success."""
+    unverified: bool = False
+    """Since its last canary request, the gateway found requests at fault that it answered with 500."""
     asleep: bool | None = None
     canary: CanaryResult | None = None
     canary_problem: str = ""

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-import structlog
-
 from manyeyes.config.fields import LookupFailed, resolve_host
 from manyeyes.config.gateway import Controller
 from manyeyes.config.placement import PlacedCluster
@@ -23,6 +21,7 @@ from manyeyes.controller.health.probe import Probe
 from manyeyes.controller.health.states import CanaryResult, EngineState, Observation, ProbeResult, Transition
 from manyeyes.controller.membership import pool_renames
 from manyeyes.controller.membership.membership_store import FleetMember
+from manyeyes.controller.supervision import record_failure
 from manyeyes.engine.vllm_flags import served_names
 
 
@@ -83,7 +82,6 @@ async def monitor_remote(
         await asyncio.sleep(1 if is_suspicious else rules().remote_interval_s)
 
 
-log = structlog.get_logger()
 SOON_S = 0.5
 """Pause between probes of an engine that is suspect or not up, so that a started engine is found within a second."""
 SOON_FOR_S = 60.0
@@ -95,6 +93,8 @@ TOGETHER_S = 0.1
 MAX_WAIT_S = 1.0
 """After this time a probe counts as silent; its response is still awaited."""
 CANARY_PAUSE_S = 1.0
+VERIFICATION_PAUSE_S = 5.0
+"""Pause between canary requests to an engine that is up, so that a client's faulty requests cost it little."""
 CPU_PATIENCE = 3.0
 """Factor for timeouts: one step of an engine on CPU takes seconds, and its /health shares the cores."""
 
@@ -150,7 +150,7 @@ class EngineMonitor:
                         await self._warm_up(rules)
                 except Exception:
                     # This is a bug. The other engines, and the next probe of this engine, still count.
-                    log.exception("probe_failed", engine=self.member.engine.name)
+                    record_failure("probe", engine=self.member.engine.name)
                 await self._pause(self._pause_s(rules))
                 await self._pause(began_s + LEAST_S - time.monotonic(), heed=False)
         finally:
@@ -179,7 +179,7 @@ class EngineMonitor:
         metrics.count_probe(member.engine, seen.result, seen.waited_s)
         canary, canary_problem = self._take_canary()
         if canary is CanaryResult.PASSED:
-            member.failures = 0
+            member.failures, member.unverified = 0, False
         load = member.load
         observation = Observation(
             at_s=time.monotonic(),
@@ -191,6 +191,7 @@ class EngineMonitor:
             idle=load is None or load.in_flight == 0,
             succeeded_at_s=member.succeeded_at_s,
             failures=member.failures,
+            unverified=member.unverified,
             asleep=seen.asleep,
             canary=canary,
             canary_problem=canary_problem,
@@ -204,7 +205,8 @@ class EngineMonitor:
         self._maybe_send_canary(observation, rules)
 
     def _maybe_send_canary(self, observation: Observation, rules: Controller) -> None:
-        is_due = observation.at_s >= self._canary_at_s + CANARY_PAUSE_S
+        pause_s = VERIFICATION_PAUSE_S if self.member.health.state is EngineState.UP else CANARY_PAUSE_S
+        is_due = observation.at_s >= self._canary_at_s + pause_s
         if self._canary is None and is_due and state_machine.needs_canary(self.member.health, observation, rules):
             self._canary_at_s = observation.at_s
             pool = self.fleet.cluster.pool_of(self.member.engine)
@@ -228,7 +230,7 @@ class EngineMonitor:
         )
         error = "" if canary is CanaryResult.PASSED else canary_problem
         if not error:
-            self.member.failures = 0
+            self.member.failures, self.member.unverified = 0, False
         self.fleet.apply_transition(
             self.member, state_machine.finish_warm_up(self.member.health, time.monotonic(), error)
         )

@@ -25,6 +25,7 @@ from manyeyes.controller.state_store import StateStore
 from manyeyes.controller.supervision import keep_running
 
 log = structlog.get_logger()
+FLUSH_TIMEOUT_S = 5.0
 KEEP_PAUSE_S = 1.0
 """Minimum pause between two writes of the members."""
 RETIRED_FOR_S = 60.0
@@ -118,6 +119,10 @@ class Fleet:
             self._memory.save_drained(self._drained)
         self.apply_transition(member, state_machine.undrain(member.health, reason))
 
+    async def flush_drains(self) -> None:
+        """Waits until all drains are on disk. A disk that hangs is not waited for: the drain itself is effective."""
+        await self._memory.flush(FLUSH_TIMEOUT_S)
+
     def members_of(self, pool: str) -> list[FleetMember]:
         return self._by_pool.get(pool, [])
 
@@ -163,6 +168,12 @@ class Fleet:
         """Records from the gateway's log that a request failed on this engine, and probes it now."""
         if member := self.members.get(name):
             member.failures += 1
+            self.probe_now(name)
+
+    def request_unprocessable(self, name: str) -> None:
+        """Records from the gateway's log that this engine answered 500 to a request at fault, and verifies it."""
+        if (member := self.members.get(name)) and not member.unverified:
+            member.unverified = True
             self.probe_now(name)
 
     async def watch(self) -> None:

@@ -35,6 +35,8 @@ class FleetMember:
     """When its last successful answer began, according to the gateway's log; on the monotonic clock."""
     failures: int = 0
     """Requests that failed on it since then."""
+    unverified: bool = False
+    """It answered 500 to requests that the gateway found at fault. Its next canary request verifies this."""
     accepts: frozenset[str] | None = None
     """Every value of `model` that it accepts, as it listed them at its last warm-up; None while unknown."""
     reason: str = ""
@@ -56,8 +58,7 @@ class StoredMember:
 
 
 class MembershipStore:
-    """Three documents: `members` is written after each change, `held` before a drain takes effect, and `lineage`
-    before DNS uses it."""
+    """Three documents: `members`, `held` (the drained engines) and `lineage` (the former names of pools)."""
 
     def __init__(self, state_store: StateStore | None) -> None:
         self._state_store = state_store
@@ -98,21 +99,27 @@ class MembershipStore:
             | ({"accepts": sorted(member.accepts)} if member.accepts else {})
             for name, (engine, member) in rows.items()
         }
-        self._write("members", {"boot": _boot(), "engines": engines})
+        if self._state_store is not None:
+            self._state_store.write("members", {"boot": _boot(), "engines": engines})
 
     def save_drained(self, reasons: dict[str, str]) -> None:
-        self._write("held", reasons)
+        self._write_later("held", reasons)
 
     def lineage(self) -> PoolLineage:
         """The former names of the pools."""
         return pool_renames.parse_lineage(self._read("lineage"))
 
     def save_lineage(self, lineage: PoolLineage) -> None:
-        self._write("lineage", lineage.document())
+        self._write_later("lineage", lineage.document())
 
-    def _write(self, name: str, document: Any) -> None:
+    async def flush(self, timeout_s: float) -> None:
+        """Waits until drains and lineage are on disk, at most for `timeout_s`."""
         if self._state_store is not None:
-            self._state_store.write(name, document)
+            await self._state_store.flush(timeout_s)
+
+    def _write_later(self, name: str, document: Any) -> None:
+        if self._state_store is not None:
+            self._state_store.write_later(name, document)
 
     def _read(self, name: str) -> dict[str, Any]:
         if self._state_store is None:

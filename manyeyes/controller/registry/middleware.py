@@ -3,6 +3,7 @@
 nginx marks requests through the gateway with a header. It sets this header itself, so a client cannot choose its value.
 """
 
+import asyncio
 import base64
 import binascii
 import secrets
@@ -29,6 +30,16 @@ def not_found(word: str, name: str, known: Sequence[str], max_shown: int = 20) -
         else "There is none yet."
     )
     return ApiError(404, f"{word}_not_found", f"There is no {word} '{name[:40]}'. {names}")
+
+
+def not_persisted() -> ApiError:
+    """A 507 error for a change that could not be written to the state folder."""
+    return ApiError(
+        507,
+        "not_persisted",
+        "Could not persist the change: writing to the state folder failed. Nothing was changed. "
+        "See the controller's log.",
+    )
 
 
 class ErrorDetail(BaseModel):
@@ -127,7 +138,7 @@ class AdminAuthMiddleware:
         headers, reads = Headers(scope=scope), scope["method"] in READS
         if OUTSIDE in headers or not reads:
             try:
-                self._check(headers.get("authorization", ""), reads)
+                await self._check(headers.get("authorization", ""), reads)
             except ApiError as refusal:
                 client = headers.get("x-forwarded-for") or (scope["client"] or [""])[0]
                 log.warning(
@@ -158,7 +169,7 @@ class AdminAuthMiddleware:
 
         return await self.app(scope, receive_some, send)
 
-    def _check(self, authorization: str, reads: bool) -> None:
+    async def _check(self, authorization: str, reads: bool) -> None:
         key = _bearer(authorization)
         if key is None and reads:
             # A browser that opens /api/docs sends a password. It also sends it with requests that other sites trigger,
@@ -171,7 +182,8 @@ class AdminAuthMiddleware:
                 "This call requires the admin key, as `Authorization: Bearer KEY`; `manyeyes admin-key` prints it.",
             )
         try:
-            is_admin_key = self.key.matches(key)
+            # In a thread: a hanging disk must not block DNS.
+            is_admin_key = await asyncio.to_thread(self.key.matches, key)
         except NoAdminKey as error:
             raise ApiError(403, "no_admin_key", str(error)) from error
         if not is_admin_key:

@@ -4,19 +4,21 @@ The resolved address is checked: every spelling of an address (0x7f000001, 127.1
 """
 
 import asyncio
+import re
 import socket
 import ssl
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 import httpx
 
+from manyeyes.config.checkout import PAGE_KEY
 from manyeyes.config.fields import host_problem, parse_address
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.registry.middleware import ADMIN_KEY_FILE as ADMIN_KEY
 from manyeyes.controller.settings import ControllerSettings
-from manyeyes.netpolicy import Address, deny_registration
+from manyeyes.netpolicy import Address, deny_registration, embedded_ipv4
 from manyeyes.openai_error import ApiError
 
 RESOLVE_TIMEOUT_S = 5
@@ -55,9 +57,14 @@ class RegistrationChecks:
             ip_address(str(cluster.network.controller_ip)),
             *await _resolve("gateway", 80),
             *await _resolve("controller", 80),
+            # In a container: this controller's addresses in all networks.
+            *await _resolve(socket.gethostname(), 80),
         }
         for address in addresses:
-            if address in parts - {ip_address("127.0.0.1")} or self._is_own(address, port):
+            inner = _plain(address)
+            if not inner.is_loopback and (inner in parts or await _is_part(inner, cluster.name)):
+                raise _refused(_shown(host, address), "is a part of this cluster, not an engine", param)
+            if self._is_own(inner, port):
                 raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
             if reason := deny_registration(address, rules.register_loopback, rules.register_private):
                 raise _refused(_shown(host, address), reason, param)
@@ -73,13 +80,13 @@ class RegistrationChecks:
             raise ApiError(422, "invalid_request", f"{param}: expected a port from 1 to 65535.", param) from None
         await self.check_address(parts.hostname or "", port, param)
 
-    def check_secret(self, name: str, param: str, authority: bool = False) -> None:
+    async def check_secret(self, name: str, param: str, authority: bool = False) -> None:
         """Checks a file of the secrets folder.
 
         `authority`: the file has CA certificates, which nginx reads at startup.
         """
         tls = self.effective.cluster.gateway.tls
-        if name == ADMIN_KEY or (tls and name == tls.key):
+        if name in (ADMIN_KEY, PAGE_KEY) or (tls and name == tls.key):
             raise ApiError(
                 403,
                 "secret_not_allowed",
@@ -87,7 +94,8 @@ class RegistrationChecks:
                 param,
             )
         try:
-            text = (self.settings.secrets / name).read_text(encoding="utf-8")
+            # In a thread: a hanging disk must not block DNS.
+            text = await asyncio.to_thread((self.settings.secrets / name).read_text, encoding="utf-8")
         except FileNotFoundError:
             raise _wrong(name, "does not exist. Create it first", param) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -121,6 +129,25 @@ async def _resolve(host: str, port: int) -> set[Address]:
     except (OSError, ValueError, OverflowError):
         return set()
     return {ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries}
+
+
+def _plain(address: Address) -> Address:
+    """An IPv4 address also for its spellings in IPv6."""
+    return (embedded_ipv4(address) if isinstance(address, IPv6Address) else None) or address
+
+
+async def _is_part(address: Address, project: str) -> bool:
+    """Whether a service of this cluster has the address in any network, by its name in Docker's DNS.
+
+    A service has one address in each of its networks, and its own name resolves to only one of them.
+    """
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            name, _ = await asyncio.to_thread(socket.getnameinfo, (str(address), 0), socket.NI_NAMEREQD)
+    except OSError:  # TimeoutError is one
+        return False
+    # manyeyes-gateway-1.manyeyes_front in Compose, manyeyes_gateway.1.ID.manyeyes_cluster in Swarm
+    return re.match(rf"{re.escape(project)}[-_]({'|'.join(PARTS)})[-.]", name) is not None
 
 
 def _shown(host: str, address: Address) -> str:

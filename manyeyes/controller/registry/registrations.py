@@ -5,6 +5,7 @@ A confirmed registration survives a kill -9. A rejected registration changes not
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -23,7 +24,7 @@ from manyeyes.controller.config_sync.effective_config import (
     Registrations,
     with_registrations,
 )
-from manyeyes.controller.registry.middleware import not_found
+from manyeyes.controller.registry.middleware import not_found, not_persisted
 from manyeyes.controller.state_store import StateStore
 from manyeyes.openai_error import ApiError
 
@@ -121,7 +122,7 @@ class RegistrationService:
     async def remove_engine(self, name: str) -> None:
         async with self._lock:
             self._refuse_written("engines", name, "remove it from cluster.yaml, or drain it")
-            self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
+            await self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
             after = replace(self.now, engines=tuple(engine for engine in self.now.engines if engine.name != name))
             await self._take(after, f"engines/{name}", lambda: self.state_store.remove(f"engines/{name}"))
 
@@ -134,7 +135,7 @@ class RegistrationService:
                 after = replace(self.now, weights=tuple(weights.items()))
                 await self._take(after, WEIGHTS, lambda: self.state_store.write(WEIGHTS, weights))
                 return
-            self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
+            await self._refuse_unknown("engines", name, [engine.name for engine in self.now.engines])
             engines = tuple(
                 engine.model_copy(update={"weight": weight}) if engine.name == name else engine
                 for engine in self.now.engines
@@ -160,7 +161,7 @@ class RegistrationService:
                 raise ApiError(
                     409, "pool_not_empty", f"Pool '{name}' still has engines: {', '.join(inside)}. Remove them first."
                 )
-            self._refuse_unknown("pools", name, [known.name for known in self.now.pools])
+            await self._refuse_unknown("pools", name, [known.name for known in self.now.pools])
             after = replace(self.now, pools=tuple(pool for pool in self.now.pools if pool.name != name))
             await self._take(after, f"pools/{name}", lambda: self.state_store.remove(f"pools/{name}"))
 
@@ -174,12 +175,7 @@ class RegistrationService:
         # In a thread: a hanging disk must not block DNS.
         former = await asyncio.to_thread(self.state_store.read, document)
         if not await asyncio.to_thread(store):
-            raise ApiError(
-                507,
-                "not_persisted",
-                "Could not persist the change: writing to the state folder failed. Nothing was changed. "
-                "See the controller's log.",
-            )
+            raise not_persisted()
         try:
             self.effective.apply_registrations(after)
         except ChangeRejected as refused:
@@ -208,9 +204,9 @@ class RegistrationService:
                 f"The {_word(kind)} '{name}' is in cluster.yaml, so the API cannot remove it: {instead}.",
             )
 
-    def _refuse_unknown(self, kind: str, name: str, effective: list[str]) -> None:
+    async def _refuse_unknown(self, kind: str, name: str, effective: list[str]) -> None:
         """Raises ApiError for an unknown name. A stored document that is not applied can be removed too."""
-        if name not in effective and f"{kind}/{name}" not in self.state_store.names(kind):
+        if name not in effective and f"{kind}/{name}" not in await asyncio.to_thread(self.state_store.names, kind):
             known = self.effective.cluster.engines if kind == "engines" else self.effective.cluster.pools
             raise not_found(_word(kind), name, [item.name for item in known])
 
@@ -237,8 +233,14 @@ class AdapterConfigWriter:
     def write(self, cluster: PlacedCluster) -> None:
         """Called with each new effective cluster."""
         document = adapter_document(cluster)
-        if document != self._written and self.state_store.write(ADAPTER_DOCUMENT, document):
+        if document != self._written:
             self._written = document
+            self.state_store.write_later(ADAPTER_DOCUMENT, document).add_done_callback(self._forget_failed)
+
+    def _forget_failed(self, write: Future[bool]) -> None:
+        """Lets the next change write the document again."""
+        if write.cancelled() or write.exception() or not write.result():
+            self._written = None
 
 
 def adapter_document(cluster: PlacedCluster) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def drain_routes(fleet: Fleet) -> APIRouter:
         """Drains the engine: it gets no new requests and finishes those in flight. The call is idempotent."""
         member = find_member(fleet, name)
         fleet.drain(name, (form or DrainRequest()).reason)
+        await fleet.flush_drains()
         return _drain_response(member)
 
     @router.post("/{name}/resume")
@@ -74,6 +75,7 @@ def drain_routes(fleet: Fleet) -> APIRouter:
         """Undrains the engine: it gets requests again when it is up."""
         member = find_member(fleet, name)
         fleet.undrain(name, (form or DrainRequest()).reason)
+        await fleet.flush_drains()
         return _drain_response(member)
 
     return router
@@ -246,7 +248,7 @@ async def _check_endpoint(endpoint: Endpoint, checks: RegistrationChecks) -> Non
     if endpoint.stream and endpoint.stream.url:
         await checks.check_url(endpoint.stream.url, "endpoint.stream.url")
     for name in endpoint.secret_files:
-        checks.check_secret(name, "endpoint", authority=name == endpoint.ca_file)
+        await checks.check_secret(name, "endpoint", authority=name == endpoint.ca_file)
 
 
 def pool_routes(
@@ -279,9 +281,9 @@ def pool_routes(
         if form.remote:
             await checks.check_url(form.remote.url, "remote.url")
             if form.remote.key_file:
-                checks.check_secret(form.remote.key_file, "remote.key_file")
+                await checks.check_secret(form.remote.key_file, "remote.key_file")
             if form.remote.ca_file:
-                checks.check_secret(form.remote.ca_file, "remote.ca_file", authority=True)
+                await checks.check_secret(form.remote.ca_file, "remote.ca_file", authority=True)
         await registrations.add_pool(pool)
         fleet.emit_event(
             f"pool {pool.name} is registered by API" + (f", served by {form.remote.host}" if form.remote else ""),

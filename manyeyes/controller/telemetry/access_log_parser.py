@@ -7,7 +7,7 @@ nginx 1.30.6 for engines with each of these faults.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -20,6 +20,11 @@ MAX_S = 1e7
 """One terabyte and four months. No request is larger or longer, so a larger number is not from nginx."""
 FROM_CACHE = frozenset({"HIT", "STALE", "UPDATING"})
 """Values of $upstream_cache_status for answers that come from the cache without an engine."""
+
+CANNOT_PROCESS = "engine_cannot_process"
+"""The gateway's error code for a request that engines answered with 500 or 501 although they are healthy."""
+ENDED_ENGINES = "request_ended_engines"
+"""The gateway's error code for a request that it refuses because it ended engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class EngineAttempt:
 class LoggedRequest:
     status: int
     """The status sent to the client; 0 when nginx wrote none, 499 when the client disconnected first."""
+    code: str
+    """The code of the gateway's own error, or empty."""
     total_s: float | None
     key: str
     """The name of the client's API key, or empty."""
@@ -122,8 +129,12 @@ def parse_request(fields: dict[str, object]) -> LoggedRequest | None:
         _text(fields.get("header_s")),
         _text(fields.get("response_s")),
     )
+    code = _text(fields.get("code"))
+    if code == CANNOT_PROCESS:
+        attempts = tuple(_unprocessable(attempt) for attempt in attempts)
     return LoggedRequest(
         status=int(status),
+        code=code,
         total_s=_number(fields.get("total_s"), MAX_S),
         key=_text(fields.get("key")),
         asked_pool=_text(fields.get("asked_pool")),
@@ -191,6 +202,11 @@ def _attempts(
             if index >= MAX_ATTEMPTS:
                 return tuple(made), waited_s
     return tuple(made), waited_s
+
+
+def _unprocessable(attempt: EngineAttempt) -> EngineAttempt:
+    is_error = attempt.outcome is AttemptOutcome.ERROR
+    return replace(attempt, outcome=AttemptOutcome.UNPROCESSABLE) if is_error else attempt
 
 
 def _is_address(text: str) -> bool:

@@ -18,6 +18,7 @@ from manyeyes.controller.membership.fleet import Fleet
 from manyeyes.controller.supervision import record_failure
 from manyeyes.controller.telemetry import access_log_parser, request_metrics
 from manyeyes.controller.telemetry.access_log_parser import LoggedRequest
+from manyeyes.controller.telemetry.log_senders import LogSenders, watch_senders
 from manyeyes.controller.telemetry.otlp_exporter import SpanExporter
 from manyeyes.controller.telemetry.request_metrics import ClusterLabels, LatencyWindow, RequestGroup
 
@@ -172,6 +173,8 @@ class AccessLog:
             engine = self._known.engine_at.get(attempt.address, "")
             if attempt.outcome in FAILED:
                 self.fleet.request_failed(engine)
+            elif attempt.outcome is AttemptOutcome.UNPROCESSABLE:
+                self.fleet.request_unprocessable(engine)
             elif attempt.outcome is AttemptOutcome.OK and number == len(request.attempts) and request.ok:
                 self.fleet.request_succeeded(engine, now_s - request.since_first_byte_s)
 
@@ -214,9 +217,10 @@ class _Reader:
     which wakes up for each datagram.
     """
 
-    def __init__(self, request_log: AccessLog, receiver: socket.socket) -> None:
+    def __init__(self, request_log: AccessLog, receiver: socket.socket, senders: str) -> None:
         self.request_log = request_log
         self.receiver = receiver
+        self.senders = LogSenders(senders, self._take)
         self.loop = asyncio.get_running_loop()
         self.pause: asyncio.TimerHandle | None = None
         self._wait()
@@ -235,7 +239,8 @@ class _Reader:
         try:
             with contextlib.suppress(BlockingIOError):
                 for _ in range(MAX_DATAGRAMS):
-                    self._take(self.receiver.recv(MAX_BYTES))
+                    datagram, (address, _) = self.receiver.recvfrom(MAX_BYTES)
+                    self.senders.receive(datagram, address)
             self.request_log.flush()
         except Exception:
             record_failure("request_log")
@@ -250,16 +255,17 @@ class _Reader:
 
 
 @contextlib.asynccontextmanager
-async def receive_access_log(request_log: AccessLog, host: str, port: int) -> AsyncIterator[None]:
-    """Receives datagrams on UDP while the context lasts."""
+async def receive_access_log(request_log: AccessLog, host: str, port: int, senders: str = "") -> AsyncIterator[None]:
+    """Receives datagrams on UDP while the context lasts. `senders`: host name of the gateway; empty: any address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         receiver.setblocking(False)
         receiver.bind((host, port))
-        reader = _Reader(request_log, receiver)
+        reader = _Reader(request_log, receiver, senders)
         request_log.receiver = receiver
         try:
-            yield
+            async with watch_senders(reader.senders):
+                yield
         finally:
             request_log.receiver = None
             reader.close()

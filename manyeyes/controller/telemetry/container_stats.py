@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import structlog
 
 from manyeyes.controller.bounded import RequestFailed, bounded_request
 from manyeyes.controller.config_sync.effective_config import EffectiveConfig
 from manyeyes.controller.metrics import CONTAINER_CPU, CONTAINER_MEMORY, CONTAINER_MEMORY_LIMIT, CONTAINER_RESTARTS
-from manyeyes.controller.supervision import record_failure
+from manyeyes.controller.supervision import keep_running, record_failure
 from manyeyes.render.docker_socket_filter import watched_services
 
-log = structlog.get_logger()
 REQUEST_TIMEOUT_S = 10.0
 
 
@@ -65,10 +63,7 @@ class ContainerStats:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self.effective.cluster.controller.container_interval_s)
-            try:
-                await self.poll()
-            except Exception:
-                log.exception("container_stats_failed")
+            await self.poll()
 
     async def poll(self) -> None:
         cluster = self.effective.cluster
@@ -116,7 +111,7 @@ async def collect_container_stats(effective: EffectiveConfig, url: str) -> Async
         yield
         return
     async with httpx.AsyncClient(trust_env=False) as client:
-        running = asyncio.create_task(ContainerStats(effective, client, url).run())
+        running = asyncio.create_task(keep_running("container_stats", ContainerStats(effective, client, url).run))
         try:
             yield
         finally:

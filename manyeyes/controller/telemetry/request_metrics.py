@@ -21,6 +21,7 @@ from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Slo
 from manyeyes.controller.health.states import AttemptOutcome
 from manyeyes.controller.metrics import (
+    AT_FAULT,
     ATTEMPTS,
     BYTES_IN,
     BYTES_OUT,
@@ -39,7 +40,14 @@ from manyeyes.controller.metrics import (
     counter,
     histogram,
 )
-from manyeyes.controller.telemetry.access_log_parser import MAX_BYTES, MAX_S, EngineAttempt, LoggedRequest
+from manyeyes.controller.telemetry.access_log_parser import (
+    CANNOT_PROCESS,
+    ENDED_ENGINES,
+    MAX_BYTES,
+    MAX_S,
+    EngineAttempt,
+    LoggedRequest,
+)
 
 OTHER = "other"
 NGINX_OWN = (444, 494, 495, 496, 497, 499)
@@ -106,7 +114,8 @@ def key_label(name: str, seen: set[str]) -> str:
 CLIENT_CLOSED = 499
 USUAL_FAILURES = (500, 502, 503, 504)
 """Their series start at 0, so that rates and alerts see the first failure."""
-USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 429, 503)
+USUAL_REFUSALS = (400, 401, 403, 404, 405, 413, 415, 422, 429, 503)
+FAULTS = (CANNOT_PROCESS, ENDED_ENGINES)
 
 
 def initialize_series(cluster: PlacedCluster) -> None:
@@ -127,6 +136,8 @@ def initialize_series(cluster: PlacedCluster) -> None:
         SLO_TOTAL_S.labels(pool.name).set(pool.slo.latency_s)
         SLO_FIRST_S.labels(pool.name).set(pool.slo.ttft_s)
         RETRIES.labels(pool.name)
+        for code in FAULTS:
+            AT_FAULT.labels(pool.name, code)
         BYTES_IN.labels(pool.name)
         BYTES_OUT.labels(pool.name)
         if pool.fallback:
@@ -154,6 +165,8 @@ def count_request(request: LoggedRequest, known: ClusterLabels, key: str, slo: S
         _count_attempts(request, known)
     elif request.status >= 400 and request.status != CLIENT_CLOSED:
         counter(REFUSED, status).inc()
+    if request.code in FAULTS:
+        counter(AT_FAULT, pool, request.code).inc()
     if request.fallback:
         counter(FALLBACKS, known.pool(request.fallback), pool).inc()
     if key:

@@ -18,6 +18,7 @@ from math import floor, sqrt
 from typing import Any
 
 from PIL import Image
+from vllm.multimodal import image as vllm_image
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from vllm.multimodal.media.base import MediaWithBytes
 from vllm.multimodal.media.image import ImageMediaIO
@@ -33,6 +34,11 @@ BYTES_PER_BODY_BYTE = 3
 """The body, its strings, and the files in the strings."""
 FACTOR = 32
 """The sides of an image become multiples of this: two patches of 16 pixels."""
+
+
+# The formats whose size the gateway reads (nginx/njs/image_size.js). Pillow tries one format after the other, so with
+# others a file could be a small image for the gateway and a large one here.
+vllm_image.ALLOWED_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 class MemoryBudget:

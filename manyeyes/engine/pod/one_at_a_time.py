@@ -5,7 +5,7 @@ vLLM measures the free memory of the whole GPU before and after it loads. It cou
 during this time as its own, and both engines exit (vllm-project/vllm#55827). Compose, Docker's restart after a crash
 and the controller all start an engine through this script.
 
-The locks are files in a volume that all engines of a host share, one for each GPU. A child process holds them and
+The locks are files in a folder that only engines which share a GPU mount, one for each GPU. A child process holds them and
 releases them when the engine is healthy. The kernel releases them when either process exits.
 """
 

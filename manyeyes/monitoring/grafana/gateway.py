@@ -141,7 +141,7 @@ FAILURES = DashboardRow(
             "Failed attempts to send a request to an engine, per second. "
             "Worry about an engine far above the others: it receives requests and does not answer them, although it counts as up.",
             "suffix: /s",
-            {"{{engine}}": rate("manyeyes_attempts_total", "engine", SELECTED, 'outcome!~"ok|left"')},
+            {"{{engine}}": rate("manyeyes_attempts_total", "engine", SELECTED, 'outcome!~"ok|left|unprocessable"')},
         ),
         DashboardPanel(
             "Log lines not counted",

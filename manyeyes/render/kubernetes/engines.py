@@ -140,7 +140,7 @@ def _container(cluster: PlacedCluster, group: EngineGroup) -> Json:
         "image": image_of(cluster, engine),
         "imagePullPolicy": "IfNotPresent",
         # Kubernetes expands $(...) as a variable.
-        "args": [flag.replace("$(", "$$(") for flag in serve_flags(cluster, engine)],
+        "args": [flag.replace("$", "$$") for flag in serve_flags(cluster, engine)],
         "env": environment(environment_of(cluster, pool, engine) | _user_environment(group)),
         "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
         "resources": _resources(cluster, group),

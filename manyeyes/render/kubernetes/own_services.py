@@ -4,6 +4,9 @@ The gateway is stock nginx with the files of nginx/ and its rendered files, both
 which engines are up and counts requests; the Services decide the members of a pool. The page is at / of the gateway.
 """
 
+from typing import Any
+
+from manyeyes.config.checkout import PAGE_KEY
 from manyeyes.config.credentials import ApiKeys
 from manyeyes.config.engines import ENGINE_PORT
 from manyeyes.config.placement import PlacedCluster
@@ -129,12 +132,19 @@ def _volumes() -> list[Json]:
         {"name": "conf-d", "configMap": {"name": "nginx-conf-d"}},
         {"name": "njs", "configMap": {"name": "nginx-njs"}},
         {"name": "offered", "configMap": {"name": GATEWAY_FILES}},
-        # The certificate and the keys of remote endpoints: `kubectl create secret generic manyeyes
-        # --from-file=secrets/`.
-        {"name": "secrets", "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440}},
+        _secrets_volume(),
         empty_dir("tmp", 4),
         empty_dir("cache", 0.125),
     ]
+
+
+def _secrets_volume(**settings: Any) -> Json:
+    """The certificate, the keys of remote endpoints and the page's key: `kubectl create secret generic manyeyes
+    --from-file=secrets/`."""
+    return {
+        "name": "secrets",
+        "secret": {"secretName": "manyeyes", "optional": True, "defaultMode": 0o440} | settings,
+    }
 
 
 def _services(cluster: PlacedCluster) -> list[Json]:
@@ -231,6 +241,8 @@ def webui(cluster: PlacedCluster) -> list[Json]:
             {
                 "MANYEYES_GATEWAY_URL": f"http://gateway-inside:{PAGE}",
                 "MANYEYES_CONFIG": "/config/cluster.yaml",
+                "MANYEYES_PAGE_KEY_FILE": "/run/secrets/manyeyes/page.key",
+                "MANYEYES_STATE": "/tmp/state",
                 "HOME": "/tmp",
             }
         ),
@@ -242,12 +254,15 @@ def webui(cluster: PlacedCluster) -> list[Json]:
         "livenessProbe": probe | {"periodSeconds": 60},
         "volumeMounts": [
             {"name": "config", "mountPath": "/config", "readOnly": True},
+            {"name": "secrets", "mountPath": "/run/secrets/manyeyes", "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
         ],
     }
+    # Of the gateway's secrets, the page gets only its key.
+    page_key = _secrets_volume(items=[{"key": PAGE_KEY, "path": PAGE_KEY}])
     # Files that users uploaded are in its /tmp.
     ports = [{"name": "http", "port": WEBUI_PORT, "targetPort": "http"}]
-    return _single_copy("webui", container, [empty_dir("tmp", 2)], ports)
+    return _single_copy("webui", container, [page_key, empty_dir("tmp", 2)], ports)
 
 
 def _single_copy(name: str, container: Json, volumes: list[Json], ports: list[Json]) -> list[Json]:

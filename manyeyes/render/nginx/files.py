@@ -4,14 +4,17 @@ The controller writes them (manyeyes/controller/config_sync/nginx_publisher.py),
 """
 
 import hashlib
+import hmac
 import json
 from typing import Any
 
 from manyeyes.config.credentials import ApiKey, ApiKeys
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
+from manyeyes.netpolicy import PRIVATE_SUFFIXES
+from manyeyes.render.engine_container import MAX_ANSWERS, MAX_COMPLETION_PROMPTS
 from manyeyes.render.nginx.naming import AS_WRITTEN, CONTAINER_PATHS, NginxPaths, PoolNaming
-from manyeyes.render.nginx.pools import as_map, caches_conf, locations_conf, model_names, page_conf, pools_conf
+from manyeyes.render.nginx.pools import as_map, caches_conf, locations_conf, map_key, model_names, page_conf, pools_conf
 from manyeyes.render.rendered_file import GATEWAY_HEADER, with_gateway_header
 
 
@@ -23,6 +26,10 @@ def cluster_js(cluster: PlacedCluster, naming: PoolNaming = AS_WRITTEN) -> str:
         "pools": {pool.name: _pool(pool, pool_of_name, naming) for pool in pools},
         "auto": [route.model_dump(mode="json") for route in cluster.routes],
         "hash_pictures": any(pool.balancing == "image" for pool in pools),
+        "report_cached_tokens": cluster.gateway.report_cached_tokens,
+        "max_body_bytes": cluster.gateway.max_body_mb * MIB,
+        "max_client_body_bytes": cluster.gateway.max_client_bodies_mb * MIB,
+        "max_all_body_bytes": cluster.gateway.max_bodies_mb * MIB,
     }
     return f"// {GATEWAY_HEADER}\nexport default {json.dumps(settings, indent=2)};\n"
 
@@ -33,6 +40,9 @@ def _pool(pool: Pool, pool_of_name: dict[str, str], naming: PoolNaming) -> dict[
         "next": pool.fallback or "",
         "domains": [domain.lower() for domain in pool.media.allowed_domains],
         "cache": {"shared": pool.cache.shared} if pool.cache else None,
+        "image_pixels": pool.media.max_decoded_pixels,
+        "request_pixels": pool.media.max_request_pixels,
+        "limits": None if pool.remote else {"answers": MAX_ANSWERS, "in_all": MAX_COMPLETION_PROMPTS},
     }
     if pool.remote:
         settings |= {"model": pool.model, "host": pool.remote.host, "key_file": pool.remote.key_file or ""}
@@ -42,6 +52,7 @@ def _pool(pool: Pool, pool_of_name: dict[str, str], naming: PoolNaming) -> dict[
 
 
 NO_KEYS = ApiKeys()
+MIB = 1024**2
 GENERATION, SUMS = "generation", "generation.sha256"
 
 
@@ -56,10 +67,9 @@ def gateway_files(
         "pools.conf": pools_conf(cluster, paths, naming),
         "caches.conf": caches_conf(cluster, paths, naming),
         "keys.conf": keys_conf(cluster, keys),
-        "access.inc": access_conf(cluster, keys),
         "beside.inc": resolver_conf(paths),
         "controller.inc": controller_conf(cluster, paths),
-        "limits.inc": limits_conf(keys),
+        "limits.inc": limits_conf(cluster, keys),
         "listen.inc": listen_conf(cluster, paths),
         "page.conf": page_conf(cluster, paths),
         "locations.inc": locations_conf(cluster, paths, naming),
@@ -88,12 +98,25 @@ def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     names = {key.sha256: key.name for key in keys.keys} | {f"name:{key.name}": key.name for key in keys.keys}
     parts = [
         f'map "" $manyeyes_anonymous {{ default "{int(is_anonymous)}"; }}\n',
+        _own_hosts_map(cluster),
         # Without keys nothing is hashed.
         as_map("$manyeyes_key_hash" if names else '""', "$manyeyes_key", names),
+        as_map(
+            "$manyeyes_key" if names else '""', "$manyeyes_key_salt", {key.name: cache_salt(key) for key in keys.keys}
+        ),
+        # Visitors of the page share its address, so it counts by key only.
+        'map "$manyeyes_is_page" $manyeyes_client {\n'
+        '    default $manyeyes_key;\n    "" "$manyeyes_key $binary_remote_addr";\n}\n'
+        "limit_conn_zone $manyeyes_client zone=clients:10m;\n",
     ]
     for rate, limited_keys in _by_limit(keys, "requests_per_minute").items():
         parts.append(as_map("$manyeyes_key", f"$manyeyes_rate_{rate}", {key.name: key.name for key in limited_keys}))
         parts.append(f"limit_req_zone $manyeyes_rate_{rate} zone=rate-{rate}:1m rate={rate}r/m;\n")
+    parts.append(
+        as_map(
+            "$manyeyes_key", "$manyeyes_in_flight_limit", {k.name: str(k.in_flight) for k in keys.keys if k.in_flight}
+        )
+    )
     for limit, limited_keys in _by_limit(keys, "in_flight").items():
         parts.append(
             as_map("$manyeyes_key", f"$manyeyes_in_flight_{limit}", {key.name: key.name for key in limited_keys})
@@ -102,14 +125,28 @@ def keys_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     return with_gateway_header("".join(parts))
 
 
-def access_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
-    """For the locations that require a key; empty if clients need no key."""
-    return with_gateway_header("js_access gateway.authorize;\n" if cluster.gateway.requires_key(keys) else "")
+def _own_hosts_map(cluster: PlacedCluster) -> str:
+    """$manyeyes_own_host: whether no stranger can own the name of the Host header (webui.host_names)."""
+    suffixes = "|".join(suffix.replace(".", r"\.") for suffix in PRIVATE_SUFFIXES)
+    names = "".join(f'    {map_key(name)} "1";\n' for name in dict.fromkeys(cluster.webui.host_names))
+    return (
+        'map $host $manyeyes_own_host {\n    default "";\n    "" "1";\n'
+        rf'    "~^(\[.+\]|[0-9.]+|[^.]+|.+\.({suffixes}))$" "1";' + f"\n{names}}}\n"
+    )
 
 
-def limits_conf(keys: ApiKeys) -> str:
+def cache_salt(key: ApiKey) -> str:
+    """`cache_salt` of all requests with `key`. Derived from the hash of the key, so that no other client can guess it.
+
+    vLLM accepts at most 128 characters, without / and @.
+    """
+    return hmac.new(key.sha256.encode(), b"cache_salt", hashlib.sha256).hexdigest()[:32]
+
+
+def limits_conf(cluster: PlacedCluster, keys: ApiKeys) -> str:
     """For the location of API calls. A request whose key has no such limit has an empty name and is not counted."""
-    lines = [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
+    lines = [f"limit_conn clients {cluster.gateway.max_client_requests};\n"]
+    lines += [f"limit_req zone=rate-{rate} burst={rate} nodelay;\n" for rate in _by_limit(keys, "requests_per_minute")]
     lines += [f"limit_conn in-flight-{limit} {limit};\n" for limit in _by_limit(keys, "in_flight")]
     return with_gateway_header("".join(lines))
 
@@ -155,10 +192,14 @@ def _time(seconds: float) -> str:
 
 def listen_conf(cluster: PlacedCluster, paths: NginxPaths) -> str:
     """For the server that clients reach."""
-    tls = cluster.gateway.tls
+    tls, proxies = cluster.gateway.tls, cluster.gateway.trusted_proxies
+    trusted = "".join(f"set_real_ip_from {network};\n" for network in proxies)
+    if proxies:
+        trusted += "real_ip_header X-Forwarded-For;\nreal_ip_recursive on;\n"
     if tls is None:
-        return with_gateway_header(f"listen {paths.listen} reuseport;\n")
+        return with_gateway_header(f"listen {paths.listen} reuseport;\n{trusted}")
     return with_gateway_header(
+        f"{trusted}"
         f"listen {paths.listen} ssl reuseport;\n"
         f"ssl_certificate {paths.secrets}/{tls.certificate};\n"
         f"ssl_certificate_key {paths.secrets}/{tls.key};\n"

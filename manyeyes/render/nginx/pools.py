@@ -4,8 +4,9 @@ to a pool.
 njs/gateway.js chooses the next location:
 
 @pool-NAME          sends to an engine of the pool, and after a failure to another engine
-@pool-NAME.once     sends to one engine only: for a request that already lost an engine
-@pool-NAME.again    tries more engines of the pool: for a request that reached no engine
+@pool-NAME.once     sends to one engine only, skipping those that refuse the connection: for a request that already
+                    lost an engine
+@pool-NAME.again    tries more engines of the pool: for a request that lost no engine and was refused by one
 @pool-NAME.cached   as @pool-NAME, after a lookup in the pool's cache
 
 Locations that begin with @rewritten- are for requests whose body is changed.
@@ -49,7 +50,7 @@ def pools_conf(cluster: PlacedCluster, paths: NginxPaths, naming: PoolNaming = A
 
 COUNTED_FIELDS = """\
 log_format access_json escape=json
-    '{"status":$manyeyes_status,"pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
+    '{"status":$manyeyes_status,"code":"$manyeyes_code","pool":"$manyeyes_pool","asked_pool":"$manyeyes_asked_pool","engine":"$manyeyes_engine",'
     '"key":"$manyeyes_key","fallback":"$manyeyes_fallback_from","attempts":"$upstream_addr","attempt_status":"$upstream_status",'
     '"connect_s":"$upstream_connect_time","header_s":"$upstream_header_time","response_s":"$upstream_response_time",'
     '"total_s":$request_time,"bytes_in":$request_length,"bytes_out":$bytes_sent,"cache":"$manyeyes_cache","stream":"$manyeyes_stream"}';"""
@@ -164,11 +165,11 @@ MAP_WORDS = frozenset({"default", "hostnames", "include", "volatile"})
 
 def as_map(source: str, target: str, entries: dict[str, str]) -> str:
     """An nginx map. Its keys ignore case, so keys of `entries` must differ in more than case."""
-    lines = [f"    {_map_key(key)} {quoted(value)};\n" for key, value in entries.items()]
+    lines = [f"    {map_key(key)} {quoted(value)};\n" for key, value in entries.items()]
     return f'map {source} {target} {{\n    default "";\n{"".join(lines)}}}\n'
 
 
-def _map_key(key: str) -> str:
+def map_key(key: str) -> str:
     """Escapes a keyword of map, the prefix of a regular expression, or a backslash at the start of `key`."""
     text = quoted(key)
     is_special = key.lower() in MAP_WORDS or key.startswith(("~", "\\"))
@@ -210,6 +211,11 @@ def page_conf(cluster: PlacedCluster, paths: NginxPaths) -> str:
 
 
 AGAIN_TRIES = 4
+ANY_FAILURE = "proxy_next_upstream error timeout http_500 http_502 http_503 http_504 http_429 non_idempotent;"
+"""Requests are retried on another engine before the first byte. Generating twice is harmless; losing a request is not.
+A vLLM answers 500 to new requests while it shuts down."""
+IF_NOT_SENT = "proxy_next_upstream error timeout;"
+"""Without `non_idempotent`, nginx passes a POST on only if nothing of it was sent."""
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -235,7 +241,11 @@ def _locations(pool: Pool, paths: NginxPaths, naming: PoolNaming) -> list[str]:
         _proxy_to_remote(upstream, pool.remote, paths) if pool.remote else _proxy_to_engine(upstream, is_renamed)
     )
     # A request with a replaced model name has a rewritten body in any case.
-    rewrite_directives = [] if pool.remote or is_renamed else ["proxy_set_body $manyeyes_rewritten_body;"]
+    rewrite_directives = (
+        []
+        if pool.remote or is_renamed
+        else ['proxy_set_body "$manyeyes_body_head$manyeyes_members$manyeyes_body_tail";']
+    )
     return [
         *_pool_locations(f"@pool-{pool.name}", upstream, pool, directives),
         *_pool_locations(f"@rewritten-{pool.name}", upstream, pool, [*directives, *rewrite_directives]),
@@ -243,13 +253,14 @@ def _locations(pool: Pool, paths: NginxPaths, naming: PoolNaming) -> list[str]:
 
 
 def _pool_locations(name: str, upstream: str, pool: Pool, directives: list[str]) -> list[str]:
+    again = f"proxy_next_upstream_tries {AGAIN_TRIES};"
     locations = [
-        _location(name, directives),
-        _location(f"{name}.once", [*directives, "proxy_next_upstream off;"]),
-        _location(f"{name}.again", [*directives, f"proxy_next_upstream_tries {AGAIN_TRIES};"]),
+        _location(name, [*directives, ANY_FAILURE]),
+        _location(f"{name}.once", [*directives, IF_NOT_SENT, again, "js_header_filter gateway.answered;"]),
+        _location(f"{name}.again", [*directives, ANY_FAILURE, again]),
     ]
     if pool.cache:
-        locations.append(_location(f"{name}.cached", [*directives, *_cached(upstream, pool.cache)]))
+        locations.append(_location(f"{name}.cached", [*directives, ANY_FAILURE, *_cached(upstream, pool.cache)]))
     return locations
 
 

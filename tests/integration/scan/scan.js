@@ -1,5 +1,7 @@
 // Runs the gateway's modules over many inputs at once, for tests: the request's first line lists what to do.
 import retryPolicy from 'retry_policy.js';
+import contentParts from 'content_parts.js';
+import lostRequests from 'lost_requests.js';
 import autoRouting from 'auto_routing.js';
 import sessionAffinity from 'session_affinity.js';
 import mediaUrls from 'media_urls.js';
@@ -25,6 +27,19 @@ async function read(r) {
     r.return(200, JSON.stringify(lengths.map((length) => facts(body.slice(at, at += length)))));
 }
 
+// Reads the body as the gateway does, as often as the argument `times` says.
+async function cost(r) {
+    const body = await r.readRequestArrayBuffer();
+    let found;
+    for (let n = Number(r.args.times); n > 0; n--) {
+        found = facts(body);
+        if (found.marked) {
+            bodyScanner.rewritten(body);
+        }
+    }
+    r.return(200, found.refused || 'read');
+}
+
 // [{documents: [text], who, explicit}]: each list of documents has a memory of its own.
 async function conversations(r) {
     const body = await r.readRequestJSON();
@@ -48,11 +63,69 @@ async function refusedLinks(r) {
 
 async function hops(r) {
     const body = await r.readRequestJSON();
-    r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up }) => {
+    r.return(200, JSON.stringify(body.map(({ variables, asked, fallback, some_up, earlier }) => {
         const read = retryPolicy.read(...variables);
-        const hop = retryPolicy.next(read, asked, (pool) => fallback[pool] || '');
-        return { next: hop ? `${hop.pool}${hop.variant && '.'}${hop.variant}` : '', left: retryPolicy.remainingBudget(read), outcome: retryPolicy.outcome(read, some_up) };
+        const hop = retryPolicy.next(read, asked, (pool) => fallback[pool] || '', earlier);
+        return {
+            next: hop ? `${hop.pool}${hop.variant && '.'}${hop.variant}` : '',
+            left: retryPolicy.remainingBudget(read, earlier), outcome: retryPolicy.outcome(read, some_up, earlier), ended: retryPolicy.ended(read),
+        };
     })));
+}
+
+// A shared dictionary with a clock that tests set.
+class Memory {
+    constructor() {
+        this.entries = new Map();
+        this.ms = 0;
+    }
+
+    get(key) {
+        const entry = this.entries.get(key);
+        return entry && entry.until > this.ms ? entry.value : undefined;
+    }
+
+    set(key, value, timeout) {
+        this.entries.set(key, { value, until: this.ms + (timeout || 600_000) });
+    }
+
+    add(key, value, timeout) {
+        const isNew = this.get(key) === undefined;
+        if (isNew) {
+            this.set(key, value, timeout);
+        }
+        return isNew;
+    }
+
+    delete(key) {
+        this.entries.delete(key);
+    }
+}
+
+// [[{at_s, client, digest, lost: [address] or answered}]]: each list has a memory of its own. The result of judge after
+// each step.
+async function losses(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map((steps) => {
+        const memory = new Memory();
+        return steps.map(({ at_s, client, digest, lost, was_answered }) => {
+            memory.ms = at_s * 1000;
+            if (lost) {
+                lostRequests.record(client, '7', digest, lost, memory, memory.ms, was_answered);
+            } else if (lost === null) {
+                lostRequests.clear(client, digest, memory);
+            }
+            return Object.assign(lostRequests.judge(client, digest, memory), { isSuspect: lostRequests.hasLength(client, '7', memory) });
+        });
+    })));
+}
+
+async function described(r) {
+    r.return(200, JSON.stringify(contentParts.describe(await r.readRequestArrayBuffer())));
+}
+
+async function digest(r) {
+    r.return(200, JSON.stringify(await lostRequests.digest(await r.readRequestArrayBuffer())));
 }
 
 // First line: the lengths of the documents that follow it; each comes back with another model.
@@ -64,4 +137,4 @@ async function renamed(r) {
     r.return(200, JSON.stringify(documents.map((one) => bodyScanner.withModel(one, 'another "one"').toString())));
 }
 
-export default { renamed, choices, conversations, hops, read, refusedLinks };
+export default { cost, renamed, choices, conversations, described, digest, hops, losses, read, refusedLinks };

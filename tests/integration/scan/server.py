@@ -28,11 +28,15 @@ http {{
         listen 127.0.0.1:{port};
         client_max_body_size 200m; client_body_buffer_size 64m;
         location /read {{ js_content scan.read; }}
+        location /cost {{ js_content scan.cost; }}
         location /renamed {{ js_content scan.renamed; }}
         location /conversations {{ js_content scan.conversations; }}
         location /choices {{ js_content scan.choices; }}
         location /links {{ js_content scan.refusedLinks; }}
         location /hops {{ js_content scan.hops; }}
+        location /losses {{ js_content scan.losses; }}
+        location /described {{ js_content scan.described; }}
+        location /digest {{ js_content scan.digest; }}
     }}
 }}
 """
@@ -41,8 +45,14 @@ http {{
 class Modules:
     """Asks one module about many inputs in one request."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, process: int) -> None:
         self.client = client
+        self._process = process
+
+    @property
+    def worker(self) -> int:
+        """The process that runs the modules."""
+        return int(Path(f"/proc/{self._process}/task/{self._process}/children").read_text().split()[0])
 
     def read(self, documents: list[bytes]) -> list[dict[str, Any]]:
         """request.read of each document: its facts, or {"refused": sentence}."""
@@ -53,6 +63,14 @@ class Modules:
         """request.withModel of each document, with the model `another "one"`."""
         texts: list[str] = self._asked("/renamed", joined(documents))
         return texts
+
+    def digest(self, document: bytes) -> str:
+        """The digest of lost_requests.js."""
+        return str(self._asked("/digest", document))
+
+    def described(self, document: object) -> str:
+        """The content parts that content_parts.js names."""
+        return str(self._asked("/described", json.dumps(document).encode()))
 
     def ask(self, path: str, inputs: list[Any]) -> Any:
         return self._asked(path, json.dumps(inputs).encode())
@@ -79,7 +97,7 @@ def modules(folder: Path) -> Iterator[Modules]:
     try:
         eventually(lambda: is_listening(port), 10, 0.05, "nginx listens")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            yield Modules(client)
+            yield Modules(client, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=20)

@@ -13,6 +13,12 @@ export default {
       ],
       "cache": {
         "shared": false
+      },
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
       }
     },
     "qwen3-vl-4b": {
@@ -22,7 +28,13 @@ export default {
       ],
       "next": "cloud",
       "domains": [],
-      "cache": null
+      "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
+      }
     },
     "assistant": {
       "names": [
@@ -31,7 +43,13 @@ export default {
       ],
       "next": "",
       "domains": [],
-      "cache": null
+      "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
+      }
     },
     "captions": {
       "names": [
@@ -40,7 +58,13 @@ export default {
       ],
       "next": "",
       "domains": [],
-      "cache": null
+      "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
+      }
     },
     "cloud": {
       "names": [
@@ -50,6 +74,9 @@ export default {
       "next": "",
       "domains": [],
       "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": null,
       "model": "qwen3-vl-235b-a22b-instruct",
       "host": "api.example.com",
       "key_file": "cloud.key"
@@ -71,5 +98,9 @@ export default {
       "reasoning_effort": []
     }
   ],
-  "hash_pictures": true
+  "hash_pictures": true,
+  "report_cached_tokens": false,
+  "max_body_bytes": 67108864,
+  "max_client_body_bytes": 671088640,
+  "max_all_body_bytes": 1342177280
 };

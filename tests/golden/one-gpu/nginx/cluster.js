@@ -8,7 +8,13 @@ export default {
       ],
       "next": "",
       "domains": [],
-      "cache": null
+      "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
+      }
     }
   },
   "auto": [
@@ -20,5 +26,9 @@ export default {
       "reasoning_effort": []
     }
   ],
-  "hash_pictures": false
+  "hash_pictures": false,
+  "report_cached_tokens": false,
+  "max_body_bytes": 67108864,
+  "max_client_body_bytes": 671088640,
+  "max_all_body_bytes": 1342177280
 };

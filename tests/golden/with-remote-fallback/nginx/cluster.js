@@ -10,6 +10,12 @@ export default {
       "domains": [],
       "cache": {
         "shared": false
+      },
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
       }
     },
     "qwen3-vl-4b": {
@@ -19,7 +25,13 @@ export default {
       ],
       "next": "cloud",
       "domains": [],
-      "cache": null
+      "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": {
+        "answers": 8,
+        "in_all": 16
+      }
     },
     "cloud": {
       "names": [
@@ -29,6 +41,9 @@ export default {
       "next": "",
       "domains": [],
       "cache": null,
+      "image_pixels": 50000000,
+      "request_pixels": 200000000,
+      "limits": null,
       "model": "qwen3-vl-235b-a22b-instruct",
       "host": "api.example.com",
       "key_file": "cloud.key"
@@ -60,5 +75,9 @@ export default {
       "reasoning_effort": []
     }
   ],
-  "hash_pictures": true
+  "hash_pictures": true,
+  "report_cached_tokens": false,
+  "max_body_bytes": 67108864,
+  "max_client_body_bytes": 671088640,
+  "max_all_body_bytes": 1342177280
 };
