@@ -25,13 +25,13 @@ def test_one_and_two_engines_are_measured_judged_and_shown_and_nothing_is_measur
     assert "emulated" in (tmp_path / "proof.html").read_text()
     assert (tmp_path / "1-engines/repeat-1/full/requests.jsonl").exists(), "raw files are kept"
 
-    again = done(tmp_path, *SMALL, "--min-efficiency=1.9", timeout_s=30)
+    again = done(tmp_path, *SMALL, "--min-efficiency=1.9")
     assert again.returncode == 1
     assert "0 visits to do" in again.stdout
     assert "expected at least 1.9" in again.stdout
     assert len(results.read_good_results(tmp_path / "runs.jsonl")) == len(lines)
 
-    other = done(tmp_path, *SMALL, "--scenario=text", timeout_s=30)
+    other = done(tmp_path, *SMALL, "--scenario=text")
     assert other.returncode == 2
     assert "was made with other settings (work)" in other.stdout
 
