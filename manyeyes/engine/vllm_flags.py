@@ -143,12 +143,22 @@ def _parsers(pool: Pool, engine: Engine) -> list[str]:
     return flags
 
 
+def compiles_with_guidance(pool: Pool, engine: Engine) -> bool:
+    """Whether the engine compiles schemas and grammars with llguidance. An operator's own flag may select another
+    backend."""
+    return not _is_set_by_operator(pool, engine, "--structured-outputs-config")
+
+
 def _structured_outputs(pool: Pool, engine: Engine) -> list[str]:
-    """Disables free whitespace in JSON. With it a model may write blanks until max_tokens (vllm-project/vllm#38696)."""
-    if _is_set_by_operator(pool, engine, "--structured-outputs-config"):
+    """llguidance limits what a grammar may cost; a pattern of 30 bytes ends an engine that compiles with xgrammar
+    (docs/decisions/0055-llguidance-compiles-schemas.md).
+
+    Free whitespace in JSON is disabled: with it a model may write blanks until max_tokens (vllm-project/vllm#38696).
+    Properties that the schema does not name are disabled too: a small model adds them without end."""
+    if not compiles_with_guidance(pool, engine):
         return []
-    # vLLM rejects the backend `auto` together with disable_any_whitespace.
-    return [f"--structured-outputs-config={_json({'backend': 'xgrammar', 'disable_any_whitespace': True})}"]
+    options = {"backend": "guidance", "disable_any_whitespace": True, "disable_additional_properties": True}
+    return [f"--structured-outputs-config={_json(options)}"]
 
 
 def _is_set_by_operator(pool: Pool, engine: Engine, *names: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from manyeyes.config.engines import Engine
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import Pool
-from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, uses_sleep_mode
+from manyeyes.engine.vllm_flags import MODELS_DIR, TINY_DIR, compiles_with_guidance, uses_sleep_mode
 from manyeyes.render.compose_env import logging_options
 
 USER = "10001:10001"
@@ -72,6 +72,9 @@ def environment_of(cluster: PlacedCluster, pool: Pool, engine: Engine) -> dict[s
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
     }
+    if compiles_with_guidance(pool, engine):
+        # With 1, vLLM describes forced tool calls by structural tags, which only xgrammar compiles.
+        environment["VLLM_ENFORCE_STRICT_TOOL_CALLING"] = "0"
     environment |= media_environment(pool, engine)
     if engine.flavour == "cpu":
         threads = 1 if pool.is_tiny else cluster.cpu_threads

@@ -6,6 +6,7 @@
 
 import repeatedModel from 'repeated_model.js';
 import imageSize from 'image_size.js';
+import outputConstraints from 'output_constraints.js';
 
 // A string with more bytes between its quotes is replaced by a mark. A body of at most this length has no such string.
 const LONG = 4096;
@@ -202,6 +203,7 @@ function collectFacts(body, source, isServed) {
         parts: 0, keys: 0, linkBytes: 0, checked: 0,  // counted so far
         steps: MAX_STEPS - source.steps,  // left
     };
+    checkConstraints(body, facts, source);
     facts.list = isArray(body.messages) ? 'messages' : 'input';
     const messages = isArray(body.messages) ? body.messages : listed(body.input);
     count(messages, facts);
@@ -232,6 +234,18 @@ function collectFacts(body, source, isServed) {
         throw new Refusal(`The request has a uuid in a content part and more than ${MAX_REWRITTEN_BYTES >> 20} MiB. Send it without uuid: media are not cached by uuid.`, 'uuid_not_supported');
     }
     return facts;
+}
+
+function checkConstraints(body, facts, source) {
+    const tag = outputConstraints.structuralTag(body);
+    if (tag) {
+        throw new Refusal(`${tag}: structural tags are not supported. Use tools or a JSON schema.`, 'structural_tag_not_supported', tag);
+    }
+    try {
+        outputConstraints.check(body, (string) => source.long.has(string), (steps) => charge(facts, steps));
+    } catch (e) {
+        throw e instanceof outputConstraints.TooComplex ? tooIntricate(`${e.message} in ${e.place}`, e.place) : e;
+    }
 }
 
 function readMessage(message, facts, source) {
@@ -573,8 +587,8 @@ function charge(facts, steps) {
     }
 }
 
-function tooIntricate(excess) {
-    return new Refusal(`The request body is too complex: it has ${excess}. Send a simpler or smaller request.`, 'too_intricate');
+function tooIntricate(excess, place) {
+    return new Refusal(`The request body is too complex: it has ${excess}. Send a simpler or smaller request.`, 'too_intricate', place);
 }
 
 function tooManySteps() {

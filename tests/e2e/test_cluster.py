@@ -312,3 +312,50 @@ def test_a_json_answer_is_whole(client: openai.OpenAI, seed: int) -> None:
     )
     assert answer.choices[0].finish_reason == "stop"
     assert set(json.loads(answer.choices[0].message.content or "")) == {"kind", "paid", "pages"}
+
+
+def terminals(depth: int) -> str:
+    """A grammar for 2**depth times x."""
+    rules = [f"A{n}: A{n + 1} A{n + 1}" for n in range(depth)]
+    return "\n".join(["start: A0", *rules, f'A{depth}: "x"'])
+
+
+BELOW_THE_LIMITS: dict[str, dict[str, Any]] = {
+    "properties": {"json": {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(1900)}}},
+    "enum": {"json": {"enum": [f"v{n}" for n in range(3900)]}},
+    "patterns for one value": {"json": {"allOf": [{"type": "string", "pattern": f".*a{n}.*"} for n in range(9)]}},
+    "repetitions": {"regex": "((a{0,26}){0,26}){0,26}"},
+    "alternatives": {"regex": "|".join(f"w{n}" for n in range(700))},
+    "levels": {"json": json.loads('{"type":"object","properties":{"a":' * 25 + '{"type":"string"}' + "}}" * 25)},
+    "items": {"json": {"type": "array", "minItems": 1_000_000, "items": {"type": "string", "minLength": 1000}}},
+    "grammar": {"grammar": terminals(16)},
+    "ambiguous grammar": {"grammar": 'root ::= s\ns ::= s s | s s s | "a" | ""'},
+    "choice": {"choice": [f"c{n}" for n in range(3900)]},
+}
+
+
+@pytest.mark.parametrize("name", BELOW_THE_LIMITS)
+def test_schemas_just_below_the_limits_end_no_engine_and_hold_up_nobody(client: openai.OpenAI, name: str) -> None:
+    before = restarts()
+    asking = {
+        "model": MODEL,
+        "messages": about(text="Hi"),
+        "max_tokens": 8,
+        "structured_outputs": BELOW_THE_LIMITS[name],
+    }
+    answer = httpx.post(f"{URL}/v1/chat/completions", json=asking, timeout=60)
+    # An engine refuses with its own limits.
+    assert answer.status_code == 200 or (answer.status_code, answer.json()["error"]["code"]) == (400, 400), answer.text
+    for _ in engines_up():
+        client.chat.completions.create(model=MODEL, messages=about(text="Hi"), max_tokens=1, timeout=30)
+    assert engines_up() == {"cpu-0", "cpu-1"}
+    assert restarts() == before
+
+
+def test_a_schema_above_the_limits_is_refused() -> None:
+    schema = {"type": "string", "pattern": "^((a{1,300}){1,300}){1,300}$"}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    asking = {"model": MODEL, "messages": about(text="Hi"), "response_format": form}
+    answer = httpx.post(f"{URL}/v1/chat/completions", json=asking, timeout=60)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "too_intricate", "response_format")

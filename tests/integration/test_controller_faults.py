@@ -46,6 +46,8 @@ def test_killed_and_started_again_its_first_answer_is_its_last_one(tmp_path: Pat
         running.start_controller()
         first = eventually(lambda: rotation(running), 20, 0.01)
         assert first == BOTH
+        # It answers DNS before it answers HTTP.
+        eventually(lambda: answers_http(running), 20, 0.01)
         assert "SERVFAIL" not in controller(running, "/metrics").text
         for name in BOTH:
             os.killpg(running.processes[name].pid, signal.SIGCONT)

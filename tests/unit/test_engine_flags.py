@@ -113,6 +113,12 @@ def test_every_engine_refuses_pictures_and_requests_that_are_too_large(engine: s
     assert found["VLLM_MAX_IMAGE_PIXELS"] == "20000000"
 
 
+def test_forced_tool_calls_are_described_so_that_the_grammar_backend_reads_them() -> None:
+    assert environment()["VLLM_ENFORCE_STRICT_TOOL_CALLING"] == "0"
+    own = environment('vllm_flags: ["--structured-outputs-config.backend=xgrammar"]')
+    assert "VLLM_ENFORCE_STRICT_TOOL_CALLING" not in own
+
+
 @pytest.mark.parametrize("engine", ["gpus: [0]", "flavour: cpu", "flavour: cpu, memory_gb: 3"])
 def test_decoded_media_leave_most_of_an_engines_memory_to_the_rest(engine: str) -> None:
     cluster = placed(f"pools: [{{name: a, model: tiny}}]\nengines: [{{name: e, pool: a, {engine}}}]\n")
@@ -153,8 +159,8 @@ def test_known_models_call_tools_and_tell_reasoning_apart(model: str, tools: boo
         ("--tool_call_parser=qwen3_xml", "tool"),
         ("--no-enable-auto-tool-choice", "tool"),
         ("--reasoning-parser=deepseek_r1", "--reasoning-parser=qwen3"),
-        ("--structured-outputs-config.backend=guidance", "xgrammar"),
-        ('--structured-outputs-config={"backend":"auto"}', "xgrammar"),
+        ("--structured-outputs-config.backend=xgrammar", "guidance"),
+        ('--structured-outputs-config={"backend":"auto"}', "guidance"),
     ],
 )
 @pytest.mark.parametrize("where", ["pool", "engine"])
@@ -170,4 +176,8 @@ def test_the_operators_own_parsers_and_grammar_backend_replace_ours(own: str, le
 def test_json_answers_are_written_without_blanks_between_their_fields() -> None:
     for engine in ("gpus: [0]", "flavour: cpu"):
         found = value(flags(engine=engine), "--structured-outputs-config")
-        assert json.loads(found) == {"backend": "xgrammar", "disable_any_whitespace": True}
+        assert json.loads(found) == {
+            "backend": "guidance",
+            "disable_any_whitespace": True,
+            "disable_additional_properties": True,
+        }

@@ -6,6 +6,7 @@ import autoRouting from 'auto_routing.js';
 import sessionAffinity from 'session_affinity.js';
 import mediaUrls from 'media_urls.js';
 import bodyScanner from 'body_scanner.js';
+import outputConstraints from 'output_constraints.js';
 
 function facts(bytes) {
     try {
@@ -38,6 +39,11 @@ async function cost(r) {
         }
     }
     r.return(200, found.refused || 'read');
+}
+
+async function regexSizes(r) {
+    const body = await r.readRequestJSON();
+    r.return(200, JSON.stringify(body.map(outputConstraints.regexSize)));
 }
 
 // [{documents: [text], who, explicit}]: each list of documents has a memory of its own.
@@ -137,4 +143,4 @@ async function renamed(r) {
     r.return(200, JSON.stringify(documents.map((one) => bodyScanner.withModel(one, 'another "one"').toString())));
 }
 
-export default { cost, renamed, choices, conversations, described, digest, hops, losses, read, refusedLinks };
+export default { cost, renamed, choices, conversations, described, digest, hops, losses, read, refusedLinks, regexSizes };

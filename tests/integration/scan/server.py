@@ -32,6 +32,7 @@ http {{
         location /renamed {{ js_content scan.renamed; }}
         location /conversations {{ js_content scan.conversations; }}
         location /choices {{ js_content scan.choices; }}
+        location /regexSizes {{ js_content scan.regexSizes; }}
         location /links {{ js_content scan.refusedLinks; }}
         location /hops {{ js_content scan.hops; }}
         location /losses {{ js_content scan.losses; }}

@@ -19,6 +19,13 @@ def beside(text: str) -> str:
     return f'{{"model":"m","x":{text}}}'
 
 
+def schema(properties: str) -> str:
+    return (
+        '{"model":"m","messages":[],"response_format":{"type":"json_schema","json_schema":{"name":"x","schema":'
+        f'{{"type":"object","properties":{{{properties}}}}}}}}}}}'
+    )
+
+
 def parts_of(files: list[bytes], escape: bool = False) -> str:
     """A message with these images."""
     urls = [data_url(file).replace("/", "\\/") if escape else data_url(file) for file in files]
@@ -66,6 +73,13 @@ BELOW: dict[str, Callable[[], str]] = {
     "images with \\/": lambda: image_parts([png(8, 6, b"\xff" * 300_000)] * 75, escape=True),
     "a jpeg with \\/ and metadata": lambda: image_parts(
         [jpeg(8, 6, segment(0xE1, b"\xff" * 40_000)) + b"\xff" * 100_000] * 3, escape=True
+    ),
+    "3900 keys in a schema": lambda: schema(",".join(f'"p{n}":{{"type":"string"}}' for n in range(1900))),
+    "9900 keys in tools": lambda: (
+        '{"model":"m","messages":[],"tools":[' + ",".join(f'{{"a":{n},"b":{n},"c":1}}' for n in range(2400)) + "]}"
+    ),
+    "a regular expression of 16 KB": lambda: schema(
+        ",".join(f'"p{n}":{{"pattern":"{"(a{2})" * 660}"}}' for n in range(4))
     ),
     "1000 messages, 100 images, quotes": lambda: messages(
         many('{"role":"user","content":"' + "\\\"" * 10 + '"}', 1000) + "," + parts_of([png(8, 6)] * 100)
