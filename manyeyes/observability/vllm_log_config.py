@@ -22,6 +22,14 @@ REQUEST_MESSAGES = {
 """Start of a vLLM message (vllm/entrypoints/serve/utils/request_logger.py, vllm/v1/engine/async_llm.py) -> our
 event."""
 DUPLICATE_MESSAGES = "Added request %s", "Aborted request(s) %s"
+PRIVATE_LOGGERS = (
+    *("vllm.renderers", "vllm.parser", "vllm.tool_parsers", "vllm.reasoning"),
+    *("vllm.v1.structured_output", "vllm.entrypoints.chat_utils"),
+)
+"""Loggers of modules that read requests and answers: of their values only numbers are logged, and of their exceptions
+only the type. vLLM 0.32 logs a text part without text, tool names and the text that a grammar rejected."""
+HIDDEN = "..."
+CONVERSION = re.compile(r"%[-+ #0-9.]*[a-zA-Z]")
 PROMPT = re.compile(r"prompt|output|JSON body|Generated response|Dumping input", re.IGNORECASE)
 
 
@@ -30,6 +38,9 @@ class VllmJsonFormatter(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__("engine", {"engine": os.environ["MANYEYES_ENGINE"], "pool": os.environ["MANYEYES_POOL"]})
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(without_values(record) if record.name.startswith(PRIVATE_LOGGERS) else record)
 
     def read(self, record: logging.LogRecord) -> tuple[str, dict[str, object]]:
         template = str(record.msg)
@@ -53,6 +64,19 @@ class PrivateLineFilter(logging.Filter):
         if template.startswith(DUPLICATE_MESSAGES):
             return False
         return not ("%" in template and record.name.startswith("vllm.entrypoints") and PROMPT.search(template))
+
+
+def without_values(record: logging.LogRecord) -> logging.LogRecord:
+    """The record without what it quotes of a request or an answer."""
+    args = record.args if isinstance(record.args, tuple) else (record.args,) if record.args else ()
+    hidden = tuple(arg if isinstance(arg, int | float) else HIDDEN for arg in args)
+    error = record.exc_info[0] if record.exc_info else None
+    fields = {"exception": error.__name__} if error else {}
+    template = CONVERSION.sub("%s", str(record.msg))
+    clean = logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, template, hidden, None)
+    clean.created = record.created
+    clean.fields = {**getattr(record, "fields", {}), **fields}
+    return clean
 
 
 def strip_id_prefix(vllm_id: str) -> str:

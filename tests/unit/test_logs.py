@@ -157,8 +157,9 @@ def vllm_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.setenv("MANYEYES_POOL", "big")
     kept, form = vllm_log_config.PrivateLineFilter(), vllm_log_config.VllmJsonFormatter()
 
-    def say(logger: str, template: str, *args: object) -> dict[str, Any] | None:
-        record = logging.LogRecord(logger, logging.INFO, "x.py", 1, template, args, None)
+    def say(logger: str, template: str, *args: object, error: Exception | None = None) -> dict[str, Any] | None:
+        failure = (type(error), error, None) if error else None
+        record = logging.LogRecord(logger, logging.INFO, "x.py", 1, template, args, failure)
         return json.loads(form.format(record)) if kept.filter(record) else None
 
     return iter([say])
@@ -182,6 +183,21 @@ def test_of_a_request_vllm_says_its_id_and_nothing_that_the_client_wrote(vllm_lo
     ):
         assert say(logger, template, "chatcmpl-try-1", "secret", "secret") is None
     assert say("vllm.v1.engine.async_llm", "Added request %s.", "chatcmpl-try-1-abcd1234") is None
+
+
+def test_modules_that_read_requests_and_answers_log_no_values(vllm_log: Any) -> None:
+    say = next(vllm_log)
+    skipped = "Skipping multimodal part '%s' (type: '%s') with empty / unparsable content."
+    part = {"type": "text", "note": "secret"}
+    said = say("vllm.renderers.chat_utils", skipped, part, "text")
+    assert said["message"] == "Skipping multimodal part '...' (type: '...') with empty / unparsable content."
+    length = "Tool call %r has arguments that are not valid JSON (%d chars)"
+    assert say("vllm.renderers.chat_utils", length, "secret", 7)["message"] == length.replace("%r", "...") % 7
+    assert say("vllm.renderers.hf", "one of %d frames: %.3f", "secret", 0.5)["message"] == "one of ... frames: 0.5"
+    failed = say("vllm.v1.structured_output", "Failed to compile grammar", error=ValueError("secret"))
+    assert (failed["exception"], "secret" in str(failed)) == ("ValueError", False)
+    for logger in ("vllm.v1.structured_output.backend_guidance", "vllm.tool_parsers.hermes_tool_parser"):
+        assert "secret" not in str(say(logger, "error: %s", "secret"))
 
 
 def test_vllms_probes_are_left_out_and_its_other_lines_kept(vllm_log: Any) -> None:

@@ -48,7 +48,10 @@ def test_public_addresses_are_allowed(address: str) -> None:
 
 
 def cluster(**controller: bool) -> PlacedCluster:
-    written = placed("pools: [{name: a, model: m}]\nengines: [{name: e, pool: a, address: 'h:1', flavour: emulated}]")
+    written = placed(
+        "pools: [{name: a, model: m}]\n"
+        "engines: [{name: e, pool: a, address: 'h:1', flavour: emulated}, {name: cpu-0, pool: a, flavour: cpu}]"
+    )
     return written.model_copy(update={"controller": Controller(**controller)})
 
 
@@ -95,6 +98,7 @@ DOCKER = {
     "172.18.0.2": "manyeyes-alertmanager-1.manyeyes_front",
     "10.0.1.5": "manyeyes_gateway.1.s8f7.manyeyes_cluster",
     "10.213.77.131": "manyeyes-cpu-0-1.manyeyes_cluster",
+    "10.213.77.140": "manyeyes-sglang-0-1.manyeyes_cluster",
     "10.9.9.9": "gateway.example.com",
     "10.9.9.8": "other-gateway-1.other_front",
 }
@@ -128,6 +132,12 @@ async def test_every_address_of_every_part_is_refused_in_whichever_network(addre
 
 
 @pytest.mark.usefixtures("dockers_names")
-@pytest.mark.parametrize("address", ["10.213.77.131", "10.9.9.9", "10.9.9.8", "10.9.9.7"])
+@pytest.mark.parametrize("address", ["10.213.77.140", "10.9.9.9", "10.9.9.8", "10.9.9.7"])
 async def test_engines_and_machines_of_others_are_no_parts_whatever_their_names(address: str) -> None:
     assert await code(address) == ""
+
+
+@pytest.mark.usefixtures("dockers_names")
+async def test_an_engine_of_the_cluster_is_not_registered_a_second_time() -> None:
+    with pytest.raises(ApiError, match=r"10\.213\.77\.131 is the engine cpu-0 of this cluster already"):
+        await RegistrationChecks(OWN, EffectiveConfig(cluster())).check_address("10.213.77.131", 8000, "address")

@@ -7,6 +7,7 @@ import asyncio
 import re
 import socket
 import ssl
+from collections.abc import Set
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import urlsplit
 
@@ -60,9 +61,14 @@ class RegistrationChecks:
             # In a container: this controller's addresses in all networks.
             *await _resolve(socket.gethostname(), 80),
         }
+        # The engines in containers. Registered a second time, an engine would get twice its share.
+        engines = {engine.name for engine in cluster.engines if engine.address is None}
         for address in addresses:
             inner = _plain(address)
-            if not inner.is_loopback and (inner in parts or await _is_part(inner, cluster.name)):
+            container = "" if inner.is_loopback else await _container_of(inner, cluster.name, PARTS | engines)
+            if container in engines:
+                raise _refused(_shown(host, address), f"is the engine {container} of this cluster already", param)
+            if container or (inner in parts and not inner.is_loopback):
                 raise _refused(_shown(host, address), "is a part of this cluster, not an engine", param)
             if self._is_own(inner, port):
                 raise _refused(_shown(host, address), "is this cluster's own controller or gateway", param)
@@ -136,8 +142,8 @@ def _plain(address: Address) -> Address:
     return (embedded_ipv4(address) if isinstance(address, IPv6Address) else None) or address
 
 
-async def _is_part(address: Address, project: str) -> bool:
-    """Whether a service of this cluster has the address in any network, by its name in Docker's DNS.
+async def _container_of(address: Address, project: str, services: Set[str]) -> str:
+    """The one of `services` whose container has the address in any network, by its name in Docker's DNS; or "".
 
     A service has one address in each of its networks, and its own name resolves to only one of them.
     """
@@ -145,9 +151,11 @@ async def _is_part(address: Address, project: str) -> bool:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             name, _ = await asyncio.to_thread(socket.getnameinfo, (str(address), 0), socket.NI_NAMEREQD)
     except OSError:  # TimeoutError is one
-        return False
+        return ""
     # manyeyes-gateway-1.manyeyes_front in Compose, manyeyes_gateway.1.ID.manyeyes_cluster in Swarm
-    return re.match(rf"{re.escape(project)}[-_]({'|'.join(PARTS)})[-.]", name) is not None
+    rest = name.removeprefix(project)
+    found = [service for service in services if re.match(rf"[-_]{re.escape(service)}[-.]\d", rest)]
+    return found[0] if found and rest != name else ""
 
 
 def _shown(host: str, address: Address) -> str:
