@@ -1,7 +1,7 @@
 // Refuses schemas, regular expressions and grammars that would cost an engine too much to compile. Pure.
 //
-// vLLM compiles them with llguidance, which stops at limits of its own, except where many patterns must match the same
-// string: its work doubles with each pattern. vLLM also reads some of them with xgrammar, whose memory grows with nested
+// vLLM compiles them with llguidance, which has its own limits, except where many patterns must match the same string:
+// each pattern doubles its work. vLLM also reads some of them with xgrammar, whose memory grows with nested
 // repetitions. docs/decisions/0055 has the figures.
 
 // Keys and list items of everything that an engine compiles.
@@ -9,7 +9,7 @@ const MAX_KEYS = 4000;
 // Tools are compiled only if the request forces a call.
 const MAX_TOOL_KEYS = 10_000;
 const MAX_DEPTH = 64;
-// Conditions on one value beyond the first: members of `allOf`, a `pattern` beside `$ref` or `anyOf`.
+// Conditions on one value beyond the first: members of `allOf`, a `pattern` next to `$ref` or `anyOf`.
 const MAX_INTERSECTIONS = 8;
 // A regular expression with its repetitions written out.
 const MAX_REGEX_SIZE = 20_000;
@@ -34,7 +34,7 @@ class TooComplex extends Error {
     }
 }
 
-// Throws TooComplex. `body`: the parsed request. isLong(string): whether it stands for a string of over 4096 bytes.
+// Throws TooComplex. `body`: the parsed request. isLong(string): whether it is the mark of a string of over 4096 bytes.
 // charge(steps) counts what this costs.
 function check(body, isLong, charge) {
     const counts = { place: '', keys: 0, maxKeys: MAX_KEYS, intersections: 0, regexBytes: 0, isLong, charge };
@@ -83,7 +83,7 @@ function walk(value, counts, depth) {
         return;
     }
     if ((counts.intersections += intersections(value)) > MAX_INTERSECTIONS) {
-        throw tooComplex(counts, `more than ${MAX_INTERSECTIONS} conditions that apply together (allOf, or pattern beside $ref, anyOf or oneOf)`);
+        throw tooComplex(counts, `more than ${MAX_INTERSECTIONS} conditions that apply together (allOf, or pattern next to $ref, anyOf or oneOf)`);
     }
     for (const key in value) {
         countKey(counts);

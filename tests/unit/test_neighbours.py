@@ -35,6 +35,15 @@ def test_the_controller_is_given_the_name_of_the_one_sender_of_the_request_log()
     assert environment["MANYEYES_LOG_SENDERS"] == "gateway.${MANYEYES_PROJECT:-manyeyes}_cluster"
 
 
+def test_only_prometheus_shares_a_network_with_alertmanager() -> None:
+    """Its API needs no key, and whoever reaches it can silence alerts."""
+    common = yaml.safe_load((ROOT / "compose/monitoring.yaml").read_text())["x-service"]["networks"]
+    files = [file.name for file in (ROOT / "compose").glob("*.yaml")]
+    networks = {name: service.get("networks", common) for file in files for name, service in compose(file).items()}
+    assert {name for name, joined in networks.items() if "alerts" in joined} == {"prometheus", "alertmanager"}
+    assert networks["alertmanager"] == ["alerts"]
+
+
 def test_alertmanager_sees_the_files_of_its_receivers_and_no_other_secret() -> None:
     assert "secrets" not in str(compose("monitoring.yaml")["alertmanager"]["volumes"]).lower()
     mounted = yaml.safe_load(alertmanager_mounts(placed(ONE + ALERTING)))["services"]["alertmanager"]["volumes"]
