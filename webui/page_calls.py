@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import InvalidPathError
 
 from webui.auth import uploads
 from webui.auth.upload_quota import SHARED_QUOTA
-from webui.i18n import _, current_language, use_language
+from webui.i18n import N_, _, current_language, use_language
 from webui.user_error import UserError
 
 _logger = logging.getLogger("webui")
+
+NOT_UPLOADED = N_("This file was not uploaded to this page.")
 
 
 class LocalizedPage(gr.Blocks):
@@ -39,6 +42,8 @@ class LocalizedPage(gr.Blocks):
             except gr.Error as refusal:
                 refusal.print_exception = False
                 raise
+            except InvalidPathError:  # a path that is not of an upload
+                raise gr.Error(_(NOT_UPLOADED), print_exception=False) from None
             except Exception as error:
                 fields = {"function": block_fn.api_name or block_fn.name}
                 _logger.error("page_call_failed", exc_info=error, extra={"fields": fields})
@@ -54,9 +59,7 @@ def _check_inputs(expected: int, inputs: list[Any]) -> None:
     _refuse_components(inputs)
     for value in inputs:
         if isinstance(value, dict) and str(value.get("url", "")).startswith("data:"):
-            raise gr.Error(
-                _("This file was not uploaded to this page.")
-            )  # Gradio would write it to disk without an owner
+            raise gr.Error(_(NOT_UPLOADED))  # Gradio would write it to disk without an owner
     for path in _named_files(inputs):
         _refuse_anothers_file(path)
 

