@@ -43,8 +43,21 @@ def check_config(paths: list[Path]) -> int:
             print(problem, file=sys.stderr)
             status = 2
         if not problems:
+            for name in _pools_without_engine(load(path)):
+                print_warning(
+                    f"{path}: the pool '{name}' has no engine. Until one is registered, requests for it go to its "
+                    "fallback, and other pools do not fall back to it."
+                )
             print(f"{path}: ok")
     return status
+
+
+def _pools_without_engine(cluster: Cluster) -> list[str]:
+    """Pools for which the configuration lists no engine; none with `engines: auto`, where the host decides."""
+    if cluster.engines == "auto":
+        return []
+    served = {engine.pool for engine in cluster.engines}
+    return [pool.name for pool in cluster.pools if not pool.remote and pool.name not in served]
 
 
 def _problems(path: Path) -> Iterator[ConfigError | KeysError | UsersError]:

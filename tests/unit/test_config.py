@@ -355,3 +355,19 @@ def test_the_adapter_runs_where_there_is_an_endpoint_or_it_is_wanted(engine: str
     cluster = placed(f"{POOL}engines: [{{name: x, pool: a, address: 'adapter:9100', {engine}}}]\nadapter: {adapter}\n")
     assert cluster.starts_adapter is runs
     assert f"ADAPTER_REPLICAS={int(runs)}\n" in compose_env(cluster, Path("config/c.yaml"), Path("r"), {})
+
+
+def test_a_pool_without_engine_is_shown_because_fallbacks_skip_it(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(
+        "pools: [{name: a, model: m, fallback: b}, {name: b, model: n}]\nengines: [{name: e, pool: a, gpus: [0]}]\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-m", "manyeyes.cli", "check-config", "--config", file],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert shown.returncode == 0
+    assert "the pool 'b' has no engine" in shown.stdout + shown.stderr
+    assert "'a'" not in shown.stdout + shown.stderr
