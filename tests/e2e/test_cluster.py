@@ -253,8 +253,9 @@ def test_tools_are_called(client: openai.OpenAI, choice: object) -> None:
         "messages": about(text="Weather in Oslo?"),
         "tools": [WEATHER],
         "tool_choice": choice,
-        # Random weights go on to another call with every second one where that is allowed.
-        "max_tokens": 2000,
+        # Random weights would add calls until max_tokens.
+        "parallel_tool_calls": False,
+        "max_tokens": 200,
     }
     answer = client.chat.completions.create(**asking)
     calls = answer.choices[0].message.tool_calls or []
@@ -344,8 +345,9 @@ def test_schemas_just_below_the_limits_end_no_engine_and_hold_up_nobody(client: 
         "structured_outputs": BELOW_THE_LIMITS[name],
     }
     answer = httpx.post(f"{URL}/v1/chat/completions", json=asking, timeout=60)
-    # An engine refuses with its own limits.
-    assert answer.status_code == 200 or (answer.status_code, answer.json()["error"]["code"]) == (400, 400), answer.text
+    # An engine refuses with its own limits, at the beginning or during the answer.
+    refused = answer.json().get("error", {}).get("code")
+    assert (answer.status_code, refused) in ((200, None), (400, 400), (422, "engine_cannot_process")), answer.text
     for _ in engines_up():
         client.chat.completions.create(model=MODEL, messages=about(text="Hi"), max_tokens=1, timeout=30)
     assert engines_up() == {"cpu-0", "cpu-1"}
