@@ -138,7 +138,7 @@ class Cluster(Section):
     images: Images = Images()
     """Container images and their versions."""
     kubernetes: Kubernetes = Kubernetes()
-    """Settings that apply only on Kubernetes (make k8s)."""
+    """Settings for Kubernetes (make k8s); `gpus` and `gpu_memory_gb` also apply to Swarm."""
 
     def pool(self, name: str) -> Pool:
         """Returns the pool with this name. Raises KeyError."""
