@@ -61,13 +61,15 @@ def _check_inputs(expected: int, inputs: list[Any]) -> None:
         if isinstance(value, dict) and str(value.get("url", "")).startswith("data:"):
             raise gr.Error(_(NOT_UPLOADED))  # Gradio would write it to disk without an owner
     for path in _named_files(inputs):
-        _refuse_anothers_file(path)
+        if "://" in path:
+            raise gr.Error(_(NOT_UPLOADED))  # Gradio would download it, outside of the visitor's quota
+        _refuse_anothers_file(Path(path).resolve())
 
 
-def _named_files(value: Any) -> Iterator[Path]:
+def _named_files(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         if isinstance(path := value.get("path"), str):
-            yield Path(path).resolve()
+            yield path
         for item in value.values():
             yield from _named_files(item)
     elif isinstance(value, list | tuple):
@@ -89,4 +91,4 @@ def _refuse_components(value: Any) -> None:
 def _refuse_anothers_file(path: Path) -> None:
     """Refuses a file of another user. Gradio checks only that a file was uploaded, not by whom."""
     if path.is_relative_to(uploads.upload_folder()) and path.exists() and not uploads.may_read(path):
-        raise gr.Error(_("This file was not uploaded to this page."))
+        raise gr.Error(_(NOT_UPLOADED))

@@ -96,8 +96,8 @@ def test_a_file_is_readable_by_the_browser_that_sent_it_and_by_no_other(
     refused = other.attach(path)
     assert refused.status_code == 500
     assert "8 × 8" not in refused.text
-    for path in ("/etc/passwd", "http://127.0.0.1/x.png"):
-        assert "not uploaded" in (text := one.attach(path).text), text
+    for named in ("/etc/passwd", "http://127.0.0.1/x.png", "HTTPS://example.com/x.png", "file:///etc/passwd"):
+        assert "not uploaded" in (text := one.attach(named).text), text
         assert "internal error" not in text
     program = Client(cluster.url, verbose=False)
     with pytest.raises(AppError, match="not uploaded"):
