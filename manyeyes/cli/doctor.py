@@ -27,8 +27,9 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys, load_users
 from manyeyes.config.documents import FileProblems
 from manyeyes.config.gateway import Images
+from manyeyes.config.gpu_memory import kv_cache_tokens
 from manyeyes.config.loader import keys_path, load, users_path
-from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
+from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, assign_gpus, place_engines
 
 IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
 """Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has about 20 GB uncompressed)."""
@@ -78,7 +79,7 @@ def run_checks(
 ) -> list[Check]:
     """Returns all checks of this configuration on this host. `is_running`: the cluster runs and uses its ports
     itself."""
-    checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
+    checks = [*_docker(docker), *_gpus(docker, inventory, cluster)]
     try:
         placed = place_engines(cluster, inventory)
     except PlacementError as error:
@@ -161,21 +162,41 @@ def _is_for_cuda_13(image: str) -> bool:
     return "cu12" not in tag and not (version and (int(version[1]), int(version[2])) < FIRST_ON_CUDA_13)
 
 
-def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Check]:
+def _gpus(docker: Docker, inventory: Inventory, cluster: Cluster) -> Iterator[Check]:
     if inventory.flavour != "cuda":
         yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
         return
     count = len(inventory.gpus)
     found = host_info.driver()
-    needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
+    needed, remedy = _driver(found, inventory, cluster.images) if count else ("any", "Install NVIDIA's driver.")
     yield Check("NVIDIA driver", needed, found or "unknown", remedy)
     yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
+    if count and cluster.engines == "auto":
+        yield from _models_on_gpus(cluster, inventory)
     yield Check(
         "container toolkit",
         "nvidia",
         "present" if docker.nvidia else "none",
         "" if docker.nvidia else "Install nvidia-container-toolkit and restart Docker.",
     )
+
+
+def _models_on_gpus(cluster: Cluster, inventory: Inventory) -> Iterator[Check]:
+    """What runs on each GPU: model, context, tokens of KV cache (an estimate)."""
+    try:
+        pool_by_gpu, unused = assign_gpus(cluster, inventory)
+    except PlacementError:
+        return  # reported with the engines
+    for gpu in inventory.gpus:
+        name = f"GPU {gpu.index}"
+        card = f"{gpu.name}, {gpu.memory_gb:g} GiB"
+        if gpu.index in unused:
+            yield Check(name, card, f"no engine: {unused[gpu.index].partition(': ')[2]}")
+            continue
+        pool = cluster.pool(pool_by_gpu[gpu.index])
+        tokens = kv_cache_tokens(pool, gpu.memory_gb, gpu.utilization)
+        room = "its size is unknown" if tokens is None else f"about {tokens:,} tokens of KV cache"
+        yield Check(name, card, f"{pool.name}, {pool.max_model_len:,} tokens per request, {room}")
 
 
 def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:

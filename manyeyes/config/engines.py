@@ -57,6 +57,9 @@ class Engine(Section):
     """Number of GPUs that process one request together. null: all of `gpus`."""
     gpu_memory_gb: float | None = Field(None, gt=0)
     """Memory of one GPU, in GiB, for choosing flags. null: as detected, else 24."""
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=0.98)
+    """Share of each GPU's memory that vLLM may use. null: 0.92, or less if other programs used the GPU when `make up`
+    ran."""
     memory_gb: float | None = Field(None, gt=0)
     """Limit of the container's host memory, in GiB. null: depends on flavour and model."""
     shm_gb: float | None = Field(None, gt=0)

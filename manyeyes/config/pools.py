@@ -159,9 +159,21 @@ class Pool(Section):
     max_model_len: int = Field(8192, ge=256)
     """Maximum length of prompt plus answer, in tokens. With longer contexts, fewer requests fit into the KV cache."""
     quantization: (
-        Literal["fp8", "awq", "awq_marlin", "gptq", "gptq_marlin", "bitsandbytes", "compressed-tensors"] | None
+        Literal[
+            "fp8_per_tensor",
+            "fp8_per_channel",
+            "fp8_per_block",
+            "int8_per_channel_weight_only",
+            "awq",
+            "awq_marlin",
+            "gptq",
+            "gptq_marlin",
+            "compressed-tensors",
+        ]
+        | None
     ) = None
-    """null: from the checkpoint, which is right for published FP8, AWQ and GPTQ models."""
+    """null: from the checkpoint, which is right for published FP8, AWQ and GPTQ models. fp8_per_tensor, fp8_per_channel,
+    fp8_per_block and int8_per_channel_weight_only quantize a BF16 checkpoint when it is loaded."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """fp8 doubles the tokens in the KV cache. It costs 0.7-2 points on reasoning tests and was not measured on Ada
     GPUs."""
@@ -170,6 +182,8 @@ class Pool(Section):
     fallback: Name | None = None
     """The pool that answers while this pool is empty or failing. The answer has this pool's model name; headers show
     the fallback."""
+    if_gpu_too_small: Name | None = None
+    """With `engines: auto`: the pool that is started instead on a GPU whose memory is too small for this model."""
     if_weights_unavailable: Name | None = None
     """With `engines: auto`: the pool that is started instead if this model's weights are not available."""
     media: Media = Media()
