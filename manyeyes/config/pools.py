@@ -140,6 +140,16 @@ class Cache(Section):
 Balancing = Literal["conversation", "image", "least_conn", "round_robin"]
 
 
+EnvironmentVariable = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(CUDA|FLASHINFER|HF|NCCL|OMP|PYTORCH|TOKENIZERS|TORCH|TORCHINDUCTOR|TRITON|VLLM)_[A-Z0-9_]{1,100}"
+        r"=[^\x00-\x1f\x7f$]{0,1000}$"
+    ),
+]
+"""A variable of vLLM or of a library that it uses, as NAME=value."""
+
+
 class Pool(Section):
     """A pool: the engines that serve one model name."""
 
@@ -207,6 +217,9 @@ class Pool(Section):
     """Sampling defaults and the maximum length of an answer."""
     vllm_flags: tuple[str, ...] = ()
     """Additional vLLM flags for every engine of this pool, one string each: `--flag=value`."""
+    environment: tuple[EnvironmentVariable, ...] = ()
+    """Additional environment variables for every engine of this pool, one string each: `NCCL_P2P_DISABLE=1`. They
+    override those that ManyEyes sets, except those of logs and of the media proxy."""
 
     @property
     def is_tiny(self) -> bool:
