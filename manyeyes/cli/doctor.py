@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import (
+    docker_api,
     docker_install,
     env_file,
     gpu_discovery,
@@ -27,12 +28,16 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys, load_users
 from manyeyes.config.documents import FileProblems
 from manyeyes.config.gateway import Images
-from manyeyes.config.gpu_memory import kv_cache_tokens
+from manyeyes.config.gpu_memory import kv_cache_tokens, model_memory
 from manyeyes.config.loader import keys_path, load, users_path
 from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, assign_gpus, place_engines
+from manyeyes.render.engine_container import image_of
 
-IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
-"""Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has about 20 GB uncompressed)."""
+IMAGE_GB = {"cuda": 40.0, "cpu": 4.5, "emulated": 1.5}
+"""Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has 28 GB uncompressed, and Docker's
+containerd store keeps its 12 GB compressed as well)."""
+SCRATCH_GB = 1.0
+"""Logs, metrics and compile caches."""
 
 COMPATIBILITY = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 """A setting of vLLM for engines on GPUs."""
@@ -200,7 +205,7 @@ def _models_on_gpus(cluster: Cluster, inventory: Inventory) -> Iterator[Check]:
 
 
 def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
-    per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
+    per_engine = {"cuda": 8.0, "cpu": 1.7, "emulated": 0.05}
     needed = 1.0
     for engine in cluster.started_engines:
         if engine.time_shares_with:
@@ -217,12 +222,39 @@ def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
 
 
 def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
-    flavours = {engine.flavour for engine in cluster.started_engines} or {"emulated"}
-    needed = max(IMAGE_GB[flavour] for flavour in flavours)
-    free = host_info.disk_gb(docker.root_dir)
-    # Images that are already present are counted again: a needless warning is better than a full disk.
-    remedy = "Free disk space (docker system prune), or move Docker's data-root." if free < needed else ""
-    yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+    """Space for what is not there yet: images, and weights of known size."""
+    images = {image_of(cluster, engine): IMAGE_GB[engine.flavour] for engine in cluster.started_engines}
+    images_gb = max((size_gb for image, size_gb in images.items() if not docker_api.has_image(image)), default=0.0)
+    weights_gb = _missing_weights_gb(cluster)
+    folder = cluster.models.volume if cluster.models.volume.startswith("/") else ""
+    here_gb = SCRATCH_GB + images_gb + (0.0 if folder else weights_gb)
+    contents = " and ".join(part for part, size in (("images", images_gb), ("weights", weights_gb)) if size)
+    remedy = "Free disk space (docker system prune), or move Docker's data-root."
+    yield _space(
+        docker.root_dir, here_gb, f"{remedy} {contents.capitalize()} are not here yet." if contents else remedy
+    )
+    if folder and weights_gb:
+        yield _space(folder, weights_gb, "Free disk space, or set models.volume to another folder.")
+
+
+def _space(path: str, needed_gb: float, remedy: str) -> Check:
+    free_gb = host_info.disk_gb(path)
+    enough = free_gb >= needed_gb
+    return Check(f"free disk in {path}", f"{needed_gb:.1f} GiB", f"{free_gb:.1f} GiB", "" if enough else remedy)
+
+
+def _missing_weights_gb(cluster: PlacedCluster) -> float:
+    pools = {engine.pool for engine in cluster.started_engines if engine.flavour != "emulated"}
+    sizes = {
+        (pool.model, pool.revision): memory.weights_gb
+        for pool in map(cluster.pool, pools)
+        if not (pool.is_tiny or pool.is_local) and (memory := model_memory(pool))
+    }
+    return sum(
+        size_gb
+        for (model, revision), size_gb in sizes.items()
+        if not gpu_discovery.are_in_volume(cluster, model, revision, cluster.name)
+    )
 
 
 def _vllm_cpu(cluster: PlacedCluster) -> Iterator[Check]:

@@ -162,12 +162,13 @@ def _remedy(problem: str) -> str:
 def _are_weights_available(
     cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]
 ) -> bool:
-    return _are_in_volume(cluster, model, revision, project) or (
+    return are_in_volume(cluster, model, revision, project) or (
         not cluster.models.offline and _are_on_hub(model, environment)
     )
 
 
-def _are_in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+def are_in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+    """Whether the weights were downloaded."""
     folder = cluster.models.volume
     if not folder.startswith("/"):
         try:
