@@ -28,7 +28,7 @@ BROKEN = re.compile(r"ERR!|Unknown Error|is lost|requires reset|Unable to", re.I
 """Text that nvidia-smi prints instead of a value for a GPU that does not work."""
 BASIC_FIELDS = "index,uuid,name,memory.total"
 FIELDS = f"{BASIC_FIELDS},memory.used,compute_cap,mig.mode.current"
-"""What nvidia-smi is asked for. An old driver does not know the later fields, and then refuses the whole query."""
+"""The query of nvidia-smi. An old driver does not know the later fields, and then refuses the whole query."""
 DRIVER = re.compile(r"\b\d{3,}\.\d+(\.\d+)?\b")
 
 
