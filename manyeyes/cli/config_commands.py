@@ -43,13 +43,34 @@ def check_config(paths: list[Path]) -> int:
             print(problem, file=sys.stderr)
             status = 2
         if not problems:
-            for name in _pools_without_engine(load(path)):
-                print_warning(
-                    f"{path}: the pool '{name}' has no engine. Until one is registered, requests for it go to its "
-                    "fallback, and other pools do not fall back to it."
-                )
+            for warning in _warnings(load(path)):
+                print_warning(f"{path}: {warning}")
             print(f"{path}: ok")
     return status
+
+
+def _warnings(cluster: Cluster) -> Iterator[str]:
+    for name in _pools_without_engine(cluster):
+        yield (
+            f"the pool '{name}' has no engine. Until one is registered, requests for it go to its fallback, and other "
+            "pools do not fall back to it."
+        )
+    for pool in cluster.pools:
+        if pool.fallback is None or (other := cluster.pool(pool.fallback)).remote:
+            continue
+        smaller = [
+            f"{name} is {theirs}, not {ours}"
+            for name, ours, theirs in (
+                ("max_model_len", pool.max_model_len, other.max_model_len),
+                ("media.videos_per_prompt", pool.media.videos_per_prompt, other.media.videos_per_prompt),
+            )
+            if theirs < ours
+        ]
+        if smaller:
+            yield (
+                f"'{other.name}' answers for '{pool.name}' but accepts less ({', '.join(smaller)}): some requests then "
+                "get 400."
+            )
 
 
 def _pools_without_engine(cluster: Cluster) -> list[str]:

@@ -30,6 +30,16 @@ def docker_client(timeout_s: float = TIMEOUT_S) -> Iterator[DockerClient]:
         raise CliError(f"Docker: {_reason(error)}") from error
 
 
+def has_image(reference: str) -> bool:
+    """Whether the image is on this host; false without a Docker engine."""
+    try:
+        with docker_client() as client:
+            client.api.inspect_image(reference)
+    except CliError:
+        return False
+    return True
+
+
 def pull_image(reference: str, on_progress: Callable[[str], None]) -> None:
     """Pulls an image and calls `on_progress` with the downloaded size. Raises PullFailed, TimeoutError."""
     layers: dict[str, tuple[int, int]] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manyeyes.cli import (
+    docker_api,
     docker_install,
     env_file,
     gpu_discovery,
@@ -27,11 +28,16 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.credentials import load_keys, load_users
 from manyeyes.config.documents import FileProblems
 from manyeyes.config.gateway import Images
+from manyeyes.config.gpu_memory import kv_cache_tokens, model_memory
 from manyeyes.config.loader import keys_path, load, users_path
-from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, place_engines
+from manyeyes.config.placement import Inventory, PlacedCluster, PlacementError, assign_gpus, place_engines
+from manyeyes.render.engine_container import image_of
 
-IMAGE_GB = {"cuda": 22.0, "cpu": 4.5, "emulated": 1.5}
-"""Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has about 20 GB uncompressed)."""
+IMAGE_GB = {"cuda": 40.0, "cpu": 4.5, "emulated": 1.5}
+"""Disk space of images, measured (cpu, emulated) or published (cuda: vllm-openai has 28 GB uncompressed, and Docker's
+containerd store keeps its 12 GB compressed as well)."""
+SCRATCH_GB = 1.0
+"""Logs, metrics and compile caches."""
 
 COMPATIBILITY = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 """A setting of vLLM for engines on GPUs."""
@@ -78,7 +84,7 @@ def run_checks(
 ) -> list[Check]:
     """Returns all checks of this configuration on this host. `is_running`: the cluster runs and uses its ports
     itself."""
-    checks = [*_docker(docker), *_gpus(docker, inventory, cluster.images)]
+    checks = [*_docker(docker), *_gpus(docker, inventory, cluster)]
     try:
         placed = place_engines(cluster, inventory)
     except PlacementError as error:
@@ -161,15 +167,17 @@ def _is_for_cuda_13(image: str) -> bool:
     return "cu12" not in tag and not (version and (int(version[1]), int(version[2])) < FIRST_ON_CUDA_13)
 
 
-def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Check]:
+def _gpus(docker: Docker, inventory: Inventory, cluster: Cluster) -> Iterator[Check]:
     if inventory.flavour != "cuda":
         yield Check("GPUs", "none", f"{len(inventory.gpus)} (flavour {inventory.flavour})")
         return
     count = len(inventory.gpus)
     found = host_info.driver()
-    needed, remedy = _driver(found, inventory, images) if count else ("any", "Install NVIDIA's driver.")
+    needed, remedy = _driver(found, inventory, cluster.images) if count else ("any", "Install NVIDIA's driver.")
     yield Check("NVIDIA driver", needed, found or "unknown", remedy)
     yield Check("GPUs", "1 or more", str(count), "" if count else "Try FLAVOUR=cpu or FLAVOUR=emulated.")
+    if count and cluster.engines == "auto":
+        yield from _models_on_gpus(cluster, inventory)
     yield Check(
         "container toolkit",
         "nvidia",
@@ -178,8 +186,26 @@ def _gpus(docker: Docker, inventory: Inventory, images: Images) -> Iterator[Chec
     )
 
 
+def _models_on_gpus(cluster: Cluster, inventory: Inventory) -> Iterator[Check]:
+    """What runs on each GPU: model, context, tokens of KV cache (an estimate)."""
+    try:
+        pool_by_gpu, unused = assign_gpus(cluster, inventory)
+    except PlacementError:
+        return  # reported with the engines
+    for gpu in inventory.gpus:
+        name = f"GPU {gpu.index}"
+        card = f"{gpu.name}, {gpu.memory_gb:g} GiB"
+        if gpu.index in unused:
+            yield Check(name, card, f"no engine: {unused[gpu.index].partition(': ')[2]}")
+            continue
+        pool = cluster.pool(pool_by_gpu[gpu.index])
+        tokens = kv_cache_tokens(pool, gpu.memory_gb, gpu.utilization)
+        room = "its size is unknown" if tokens is None else f"about {tokens:,} tokens of KV cache"
+        yield Check(name, card, f"{pool.name}, {pool.max_model_len:,} tokens per request, {room}")
+
+
 def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
-    per_engine = {"cuda": 12.0, "cpu": 1.7, "emulated": 0.05}
+    per_engine = {"cuda": 8.0, "cpu": 1.7, "emulated": 0.05}
     needed = 1.0
     for engine in cluster.started_engines:
         if engine.time_shares_with:
@@ -196,12 +222,39 @@ def _memory(cluster: PlacedCluster, is_running: bool) -> Iterator[Check]:
 
 
 def _disk(cluster: PlacedCluster, docker: Docker) -> Iterator[Check]:
-    flavours = {engine.flavour for engine in cluster.started_engines} or {"emulated"}
-    needed = max(IMAGE_GB[flavour] for flavour in flavours)
-    free = host_info.disk_gb(docker.root_dir)
-    # Images that are already present are counted again: a needless warning is better than a full disk.
-    remedy = "Free disk space (docker system prune), or move Docker's data-root." if free < needed else ""
-    yield Check(f"free disk in {docker.root_dir}", f"{needed:.1f} GiB", f"{free:.1f} GiB", remedy)
+    """Space for what is not there yet: images, and weights of known size."""
+    images = {image_of(cluster, engine): IMAGE_GB[engine.flavour] for engine in cluster.started_engines}
+    images_gb = max((size_gb for image, size_gb in images.items() if not docker_api.has_image(image)), default=0.0)
+    weights_gb = _missing_weights_gb(cluster)
+    folder = cluster.models.volume if cluster.models.volume.startswith("/") else ""
+    here_gb = SCRATCH_GB + images_gb + (0.0 if folder else weights_gb)
+    contents = " and ".join(part for part, size in (("images", images_gb), ("weights", weights_gb)) if size)
+    remedy = "Free disk space (docker system prune), or move Docker's data-root."
+    yield _space(
+        docker.root_dir, here_gb, f"{remedy} {contents.capitalize()} are not here yet." if contents else remedy
+    )
+    if folder and weights_gb:
+        yield _space(folder, weights_gb, "Free disk space, or set models.volume to another folder.")
+
+
+def _space(path: str, needed_gb: float, remedy: str) -> Check:
+    free_gb = host_info.disk_gb(path)
+    enough = free_gb >= needed_gb
+    return Check(f"free disk in {path}", f"{needed_gb:.1f} GiB", f"{free_gb:.1f} GiB", "" if enough else remedy)
+
+
+def _missing_weights_gb(cluster: PlacedCluster) -> float:
+    pools = {engine.pool for engine in cluster.started_engines if engine.flavour != "emulated"}
+    sizes = {
+        (pool.model, pool.revision): memory.weights_gb
+        for pool in map(cluster.pool, pools)
+        if not (pool.is_tiny or pool.is_local) and (memory := model_memory(pool))
+    }
+    return sum(
+        size_gb
+        for (model, revision), size_gb in sizes.items()
+        if not gpu_discovery.are_in_volume(cluster, model, revision, cluster.name)
+    )
 
 
 def _vllm_cpu(cluster: PlacedCluster) -> Iterator[Check]:

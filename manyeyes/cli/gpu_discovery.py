@@ -4,6 +4,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 
 from manyeyes.cli import host_info
@@ -11,6 +12,7 @@ from manyeyes.cli.docker_api import docker_client
 from manyeyes.cli.host_info import OLDEST_DRIVER, Docker, Nvidia
 from manyeyes.cli.terminal import CliError, print_ok, print_warning
 from manyeyes.config.cluster import Cluster
+from manyeyes.config.gpu_memory import UTILIZATION
 from manyeyes.config.placement import HostGpu, Inventory
 from manyeyes.config.pools import Flavour
 from manyeyes.engine.model_download import marker
@@ -24,6 +26,7 @@ def discover(cluster: Cluster, docker: Docker, forced: str, project: str, enviro
     gpus = host_info.gpus()
     flavour = _flavour(cluster, forced, gpus, docker)
     if gpus and flavour == "cuda":
+        gpus = _without_own_use(gpus, project)
         kinds = ", ".join(dict.fromkeys(f"{gpu.name}, {gpu.memory_gb:g} GiB" for gpu in gpus))
         print_ok(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''} found ({kinds})")
     missing: list[str] = []
@@ -36,6 +39,38 @@ def discover(cluster: Cluster, docker: Docker, forced: str, project: str, enviro
                     f"the weights of {pool.model} are not available: {pool.if_weights_unavailable} is served instead"
                 )
     return Inventory(flavour=flavour, gpus=gpus, missing_models=tuple(missing))
+
+
+def _without_own_use(gpus: tuple[HostGpu, ...], project: str) -> tuple[HostGpu, ...]:
+    """The GPUs with the memory that programs outside of this cluster use. Prints who uses much of it."""
+    if all(gpu.utilization == UTILIZATION for gpu in gpus):
+        return gpus
+    own = _own_containers(project)
+    processes = host_info.gpu_processes()
+    cleaned = []
+    for gpu in gpus:
+        on_it = [process for process in processes if process.uuid == gpu.uuid]
+        # Where the driver shows no processes, a running cluster may itself be the user.
+        own_gb = sum(process.memory_gb for process in on_it if process.container in own) if on_it or not own else inf
+        gpu = gpu.model_copy(update={"used_gb": round(max(0.0, gpu.used_gb - own_gb), 1)})
+        if gpu.utilization < UTILIZATION:
+            others = [process for process in on_it if process.container not in own]
+            names = ", ".join(f"{one.name} (PID {one.pid}) {one.memory_gb:g} GiB" for one in others)
+            print_warning(
+                f"GPU {gpu.index}: other programs use {gpu.used_gb:g} of {gpu.memory_gb:g} GiB"
+                f"{f': {names}' if names else ''}. Its engine gets {gpu.utilization:.0%} of the memory."
+            )
+        cleaned.append(gpu)
+    return tuple(cleaned)
+
+
+def _own_containers(project: str) -> set[str]:
+    try:
+        with docker_client() as client:
+            filters = {"label": f"com.docker.compose.project={project}"}
+            return {container["Id"] for container in client.api.containers(filters=filters)}
+    except CliError:
+        return set()
 
 
 def _flavour(cluster: Cluster, forced: str, gpus: tuple[HostGpu, ...], docker: Docker) -> Flavour:
@@ -127,12 +162,13 @@ def _remedy(problem: str) -> str:
 def _are_weights_available(
     cluster: Cluster, model: str, revision: str | None, project: str, environment: dict[str, str]
 ) -> bool:
-    return _are_in_volume(cluster, model, revision, project) or (
+    return are_in_volume(cluster, model, revision, project) or (
         not cluster.models.offline and _are_on_hub(model, environment)
     )
 
 
-def _are_in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+def are_in_volume(cluster: Cluster, model: str, revision: str | None, project: str) -> bool:
+    """Whether the weights were downloaded."""
     folder = cluster.models.volume
     if not folder.startswith("/"):
         try:

@@ -26,6 +26,9 @@ NVIDIA_SMI_S = 60.0
 """Eight GPUs without persistence mode take about ten seconds."""
 BROKEN = re.compile(r"ERR!|Unknown Error|is lost|requires reset|Unable to", re.IGNORECASE)
 """Text that nvidia-smi prints instead of a value for a GPU that does not work."""
+BASIC_FIELDS = "index,uuid,name,memory.total"
+FIELDS = f"{BASIC_FIELDS},memory.used,compute_cap,mig.mode.current"
+"""The query of nvidia-smi. An old driver does not know the later fields, and then refuses the whole query."""
 DRIVER = re.compile(r"\b\d{3,}\.\d+(\.\d+)?\b")
 
 
@@ -93,16 +96,26 @@ def nvidia() -> Nvidia:
     device = _nvidia_device()
     if not program:
         return Nvidia(device=device)
-    status, output = _nvidia_smi(program, "index,uuid,name,memory.total")
+    status, output = _nvidia_smi(program, f"--query-gpu={FIELDS}")
+    if "not a valid field" in output:
+        status, output = _nvidia_smi(program, f"--query-gpu={BASIC_FIELDS}")
     rows, messages = _rows(output)
     working, failing = [], []
     for fields in rows:
         if any(BROKEN.search(field) for field in fields):
             failing.append(f"GPU {fields[0]}: {', '.join(dict.fromkeys(fields[1:]))}")
             continue
-        memory_mib = float(fields[3]) if re.fullmatch(r"[\d.]+", fields[3]) else 24_576
+        used, capability, mig = fields[4:] or ("", "", "")
         working.append(
-            HostGpu(index=int(fields[0]), uuid=fields[1], name=fields[2], memory_gb=round(memory_mib / 1024, 1))
+            HostGpu(
+                index=int(fields[0]),
+                uuid=fields[1],
+                name=fields[2],
+                memory_gb=round((_number(fields[3]) or 24_576) / 1024, 1),
+                used_gb=round((_number(used) or 0) / 1024, 1),
+                compute_capability=_number(capability),
+                is_partitioned=mig == "Enabled",
+            )
         )
     problem = "; ".join(failing)
     if status or not (working or failing):
@@ -119,7 +132,7 @@ def gpus() -> tuple[HostGpu, ...]:
 def driver() -> str:
     """Returns the version of the NVIDIA driver; empty if unknown."""
     if program := _nvidia_smi_path():
-        for line in _nvidia_smi(program, "driver_version")[1].splitlines():
+        for line in _nvidia_smi(program, "--query-gpu=driver_version")[1].splitlines():
             if DRIVER.fullmatch(line.strip()):
                 return line.strip()
     with contextlib.suppress(OSError):
@@ -135,10 +148,47 @@ def _nvidia_smi_path() -> str:
     return shutil.which("nvidia-smi") or (str(wsl_path) if os.access(wsl_path, os.X_OK) else "")
 
 
+@dataclass(frozen=True)
+class GpuProcess:
+    """A program that uses a GPU."""
+
+    uuid: str
+    """The GPU."""
+    pid: int
+    name: str
+    memory_gb: float
+    container: str
+    """Id of its Docker container; empty if it runs in none."""
+
+
+def gpu_processes() -> list[GpuProcess]:
+    """Returns the programs that use GPUs; empty where the driver does not show them (WSL)."""
+    if not (program := _nvidia_smi_path()):
+        return []
+    output = _nvidia_smi(program, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory")[1]
+    fields_of = ([field.strip() for field in line.split(",")] for line in output.splitlines())
+    return [
+        GpuProcess(uuid, int(pid), Path(name[0]).name, round((_number(memory) or 0) / 1024, 1), _container_of(int(pid)))
+        for uuid, pid, *name, memory in (fields for fields in fields_of if len(fields) == 4 and fields[1].isdigit())
+    ]
+
+
+def _container_of(pid: int) -> str:
+    """Id of the Docker container in which a process runs, from its control group."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"[0-9a-f]{64}", (HOST / f"proc/{pid}/cgroup").read_text(errors="replace")):
+            return found[0]
+    return ""
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+
+
 def _nvidia_smi(program: str, query: str) -> tuple[int, str]:
     """Returns (exit code, output). After a timeout it does not wait, because a process that hangs in the driver cannot
     be killed."""
-    command = [program, f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    command = [program, query, "--format=csv,noheader,nounits"]
     with tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
@@ -164,7 +214,7 @@ def _rows(output: str) -> tuple[list[list[str]], list[str]]:
     rows, messages = [], []
     for line in output.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and fields[0].isdigit():
+        if len(fields) in (4, 7) and fields[0].isdigit():
             rows.append(fields)
         elif line.strip():
             messages.append(line.strip())

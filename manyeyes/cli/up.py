@@ -12,6 +12,7 @@ from manyeyes.cli import (
     env_file,
     gateway_client,
     gpu_discovery,
+    gpu_probe,
     host_info,
     images,
     readiness,
@@ -65,6 +66,8 @@ def up(config: Path, flavour: str) -> None:
     doctor.fail_on_blockers(doctor.run_checks(configured, docker, inventory, was_running, config))
     _print_placement(cluster)
     image_report = images.provide(cluster, config=config)
+    if not was_running:  # else engines use the GPUs already
+        gpu_probe.probe_gpus(cluster)
     secrets.ensure_certificate(cluster)
     secrets.ensure_admin_key(config)
     files = render(

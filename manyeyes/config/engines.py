@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from manyeyes.config.custom_endpoint import Endpoint
 from manyeyes.config.fields import IsAddress, Name, Section
-from manyeyes.config.pools import Flavour, Pool
+from manyeyes.config.pools import EnvironmentVariable, Flavour, Pool
 
 ENGINE_PORT = 8000
 """Port of every engine that Compose starts, inside the cluster's network."""
@@ -57,6 +57,9 @@ class Engine(Section):
     """Number of GPUs that process one request together. null: all of `gpus`."""
     gpu_memory_gb: float | None = Field(None, gt=0)
     """Memory of one GPU, in GiB, for choosing flags. null: as detected, else 24."""
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=0.98)
+    """Share of each GPU's memory that vLLM may use. null: 0.92, or less if other programs used the GPU when `make up`
+    ran."""
     memory_gb: float | None = Field(None, gt=0)
     """Limit of the container's host memory, in GiB. null: depends on flavour and model."""
     shm_gb: float | None = Field(None, gt=0)
@@ -67,6 +70,8 @@ class Engine(Section):
     them."""
     vllm_flags: tuple[str, ...] = ()
     """Additional vLLM flags, one string each: `--flag=value`. They come last, so they override other flags."""
+    environment: tuple[EnvironmentVariable, ...] = ()
+    """Additional environment variables, one string each: `NCCL_P2P_DISABLE=1`. They override those of the pool."""
 
     @property
     def host(self) -> str:
@@ -128,9 +133,13 @@ def max_num_batched_tokens(pool: Pool, engine: Engine) -> int:
 
 
 def _largest_item(pool: Pool) -> int:
-    """Returns the vision tokens of the largest image or video in a request, rounded up to a multiple of 1,024."""
+    """Returns the vision tokens of the largest image or video in a request, rounded up to a multiple of 1,024.
+
+    The image processor of Qwen3-VL in transformers 5.19 computes the size of frames for 4 of 5 frames and then pads to
+    6, so a short video has up to 1.5 times the tokens of the limit.
+    """
     media = pool.media
-    video = media.frame_max_pixels * media.video_frames // 2 if media.videos_per_prompt else 0
+    video = media.frame_max_pixels * media.video_frames // 2 * 3 // 2 if media.videos_per_prompt else 0
     tokens = max(media.max_pixels, video) // 1024
     return -(-tokens // 1024) * 1024
 

@@ -1,5 +1,6 @@
 """Places engines on the GPUs of a host: turns `engines: auto` into a list of engines. Pure."""
 
+from math import floor, inf
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -9,6 +10,7 @@ from manyeyes.config.cluster import Cluster
 from manyeyes.config.documents import DocumentError
 from manyeyes.config.engines import Engine
 from manyeyes.config.fields import Section
+from manyeyes.config.gpu_memory import MIN_COMPUTE_CAPABILITY, MIN_MEMORY_GB, UTILIZATION, fits, model_memory
 from manyeyes.config.pools import Flavour, Pool, Route
 
 
@@ -23,6 +25,18 @@ class HostGpu(Section):
     """Product name."""
     memory_gb: float = Field(24, gt=0)
     """Total memory in GiB."""
+    used_gb: float = Field(0, ge=0)
+    """Memory in GiB that programs outside of this cluster used when `make up` ran."""
+    compute_capability: float | None = None
+    """Such as 8.9; null if unknown."""
+    is_partitioned: bool = False
+    """MIG is enabled, so engines use MIG devices and not the GPU."""
+
+    @property
+    def utilization(self) -> float:
+        """Largest --gpu-memory-utilization with which vLLM starts: it refuses a value above the free share."""
+        free_share = (self.memory_gb - self.used_gb) / self.memory_gb
+        return UTILIZATION if free_share >= UTILIZATION else max(0.0, floor(free_share * 100 - 1) / 100)
 
 
 class Inventory(Section):
@@ -140,24 +154,78 @@ def _fallback(cluster: Cluster, pool: Pool, served: set[str]) -> str | None:
 
 def _place_automatically(cluster: Cluster, inventory: Inventory) -> tuple[Engine, ...]:
     flavour = inventory.flavour
-    pools = _candidates(cluster, inventory)
-    places: list[tuple[str, tuple[str, ...]]]
     if flavour == "cuda":
-        if not inventory.gpus:
-            raise PlacementError(
-                "flavour cuda requires a GPU, but none was found. Try FLAVOUR=cpu or FLAVOUR=emulated."
-            )
-        places = [(f"gpu-{gpu.index}", (str(gpu.index),)) for gpu in inventory.gpus]
-    elif flavour == "cpu":
-        places = [(f"cpu-{number}", ()) for number in range(cluster.cpu_engines)]
-    else:
-        places = [(f"emu-{number}", ()) for number in range(cluster.emulated_engines)]
-    counts = distribute(len(places), [pool.gpu_weight for pool in pools])
-    owners = [pool for pool, count in zip(pools, counts, strict=True) for _ in range(count)]
-    return tuple(
-        Engine(name=name, pool=pool.name, flavour=flavour, gpus=gpus)
-        for (name, gpus), pool in zip(places, owners, strict=True)
-    )
+        pool_by_gpu = assign_gpus(cluster, inventory)[0]
+        return tuple(
+            Engine(name=f"gpu-{index}", pool=pool, flavour="cuda", gpus=(str(index),))
+            for index, pool in sorted(pool_by_gpu.items())
+        )
+    number, prefix = (cluster.cpu_engines, "cpu") if flavour == "cpu" else (cluster.emulated_engines, "emu")
+    owners = _share_out(number, _candidates(cluster, inventory))
+    return tuple(Engine(name=f"{prefix}-{index}", pool=pool.name, flavour=flavour) for index, pool in enumerate(owners))
+
+
+def assign_gpus(cluster: Cluster, inventory: Inventory) -> tuple[dict[int, str], dict[int, str]]:
+    """Assigns each GPU the largest suitable pool: GPUs with more memory get the pools with larger models.
+
+    Returns ({GPU: pool}, {GPU: why no engine runs on it}). Raises PlacementError if no GPU can run an engine.
+    """
+    if not inventory.gpus:
+        raise PlacementError("flavour cuda requires a GPU, but none was found. Try FLAVOUR=cpu or FLAVOUR=emulated.")
+    unused = {gpu.index: problem for gpu in inventory.gpus if (problem := _problem(gpu))}
+    usable = sorted((gpu for gpu in inventory.gpus if gpu.index not in unused), key=lambda gpu: -gpu.memory_gb)
+    owners = sorted(_share_out(len(usable), _candidates(cluster, inventory)), key=_weights_gb, reverse=True)
+    pool_by_gpu: dict[int, str] = {}
+    for gpu, owner in zip(usable, owners, strict=True):
+        if (pool := _fitting(cluster, owner, gpu)) is None:
+            unused[gpu.index] = f"{_shown(gpu)}: no model of `{owner.name}` and its `if_gpu_too_small` fits"
+        else:
+            pool_by_gpu[gpu.index] = pool.name
+    if not pool_by_gpu:
+        raise PlacementError(f"no GPU can run an engine. {'; '.join(unused.values())}. Try FLAVOUR=cpu.")
+    return pool_by_gpu, unused
+
+
+def _problem(gpu: HostGpu) -> str:
+    """Why no engine can run on the GPU, whatever the model; or empty."""
+    if gpu.is_partitioned:
+        return (
+            f"{_shown(gpu)}: MIG is enabled. List `engines:` with their MIG devices (`nvidia-smi -L` shows them) and "
+            "`gpu_memory_gb`, or disable MIG"
+        )
+    if gpu.compute_capability is not None and gpu.compute_capability < MIN_COMPUTE_CAPABILITY:
+        return (
+            f"{_shown(gpu)}: compute capability {gpu.compute_capability:g}, and vLLM needs {MIN_COMPUTE_CAPABILITY:g} "
+            "(Turing) or newer"
+        )
+    if gpu.memory_gb < MIN_MEMORY_GB:
+        return f"{_shown(gpu)}: an engine needs 6 GB of GPU memory"
+    return ""
+
+
+def _fitting(cluster: Cluster, pool: Pool, gpu: HostGpu) -> Pool | None:
+    """The pool, or the first pool of its `if_gpu_too_small` chain that fits; None if no pool fits."""
+    while not fits(pool, gpu.memory_gb, gpu.utilization):
+        if pool.if_gpu_too_small is None:
+            return None
+        pool = cluster.pool(pool.if_gpu_too_small)
+    return pool
+
+
+def _shown(gpu: HostGpu) -> str:
+    used = f", {gpu.used_gb:g} GiB used by other programs" if gpu.utilization < UTILIZATION else ""
+    return f"GPU {gpu.index} ({gpu.name}, {gpu.memory_gb:g} GiB{used})"
+
+
+def _weights_gb(pool: Pool) -> float:
+    """Of an unknown model it is assumed to be the largest."""
+    model = model_memory(pool)
+    return model.weights_gb if model else inf
+
+
+def _share_out(places: int, pools: list[Pool]) -> list[Pool]:
+    counts = distribute(places, [pool.gpu_weight for pool in pools])
+    return [pool for pool, count in zip(pools, counts, strict=True) for _ in range(count)]
 
 
 def _candidates(cluster: Cluster, inventory: Inventory) -> list[Pool]:
@@ -193,10 +261,14 @@ def distribute(places: int, weights: list[int]) -> list[int]:
 
 
 def _with_gpu_memory(engine: Engine, inventory: Inventory) -> Engine:
-    if engine.gpu_memory_gb is not None or not engine.gpus:
+    """The engine with the memory of its GPUs, and with a smaller share of it if other programs use them."""
+    by_name = {str(gpu.index): gpu for gpu in inventory.gpus} | {gpu.uuid: gpu for gpu in inventory.gpus if gpu.uuid}
+    gpus = [by_name[name] for name in engine.gpus if name in by_name]
+    if not gpus:
         return engine
-    memory_by_gpu = {str(gpu.index): gpu.memory_gb for gpu in inventory.gpus} | {
-        gpu.uuid: gpu.memory_gb for gpu in inventory.gpus
-    }
-    sizes = [memory_by_gpu[gpu] for gpu in engine.gpus if gpu in memory_by_gpu]
-    return engine.model_copy(update={"gpu_memory_gb": min(sizes)}) if sizes else engine
+    smallest = min(gpu.memory_gb for gpu in gpus)
+    utilization = min(gpu.utilization for gpu in gpus)
+    found = {} if engine.gpu_memory_gb is not None else {"gpu_memory_gb": smallest}
+    if engine.gpu_memory_utilization is None and engine.gpu_fraction == 1 and utilization < UTILIZATION:
+        found["gpu_memory_utilization"] = utilization
+    return engine.model_copy(update=found)

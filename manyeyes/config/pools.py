@@ -140,6 +140,16 @@ class Cache(Section):
 Balancing = Literal["conversation", "image", "least_conn", "round_robin"]
 
 
+EnvironmentVariable = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(CUDA|FLASHINFER|HF|NCCL|OMP|PYTORCH|TOKENIZERS|TORCH|TORCHINDUCTOR|TRITON|VLLM)_[A-Z0-9_]{1,100}"
+        r"=[^\x00-\x1f\x7f$]{0,1000}$"
+    ),
+]
+"""A variable of vLLM or of a library that it uses, as NAME=value."""
+
+
 class Pool(Section):
     """A pool: the engines that serve one model name."""
 
@@ -159,9 +169,21 @@ class Pool(Section):
     max_model_len: int = Field(8192, ge=256)
     """Maximum length of prompt plus answer, in tokens. With longer contexts, fewer requests fit into the KV cache."""
     quantization: (
-        Literal["fp8", "awq", "awq_marlin", "gptq", "gptq_marlin", "bitsandbytes", "compressed-tensors"] | None
+        Literal[
+            "fp8_per_tensor",
+            "fp8_per_channel",
+            "fp8_per_block",
+            "int8_per_channel_weight_only",
+            "awq",
+            "awq_marlin",
+            "gptq",
+            "gptq_marlin",
+            "compressed-tensors",
+        ]
+        | None
     ) = None
-    """null: from the checkpoint, which is right for published FP8, AWQ and GPTQ models."""
+    """null: from the checkpoint, which is right for published FP8, AWQ and GPTQ models. fp8_per_tensor, fp8_per_channel,
+    fp8_per_block and int8_per_channel_weight_only quantize a BF16 checkpoint when it is loaded."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """fp8 doubles the tokens in the KV cache. It costs 0.7-2 points on reasoning tests and was not measured on Ada
     GPUs."""
@@ -170,6 +192,8 @@ class Pool(Section):
     fallback: Name | None = None
     """The pool that answers while this pool is empty or failing. The answer has this pool's model name; headers show
     the fallback."""
+    if_gpu_too_small: Name | None = None
+    """With `engines: auto`: the pool that is started instead on a GPU whose memory is too small for this model."""
     if_weights_unavailable: Name | None = None
     """With `engines: auto`: the pool that is started instead if this model's weights are not available."""
     media: Media = Media()
@@ -193,6 +217,9 @@ class Pool(Section):
     """Sampling defaults and the maximum length of an answer."""
     vllm_flags: tuple[str, ...] = ()
     """Additional vLLM flags for every engine of this pool, one string each: `--flag=value`."""
+    environment: tuple[EnvironmentVariable, ...] = ()
+    """Additional environment variables for every engine of this pool, one string each: `NCCL_P2P_DISABLE=1`. They
+    override those that ManyEyes sets, except those of logs and of the media proxy."""
 
     @property
     def is_tiny(self) -> bool:

@@ -56,7 +56,7 @@ def pools_exist(cluster: Cluster) -> Iterator[str]:
         if engine.pool not in names:
             yield f"engines[{engine.name}].pool: {EXPECTED_POOL}, got '{engine.pool}'; the pools are {', '.join(names)}"
     for pool in cluster.pools:
-        for field in ("fallback", "if_weights_unavailable"):
+        for field in ("fallback", "if_gpu_too_small", "if_weights_unavailable"):
             target = getattr(pool, field)
             if target is not None and target not in names:
                 yield f"pools[{pool.name}].{field}: {EXPECTED_POOL}, got '{target}'; the pools are {', '.join(names)}"
@@ -84,7 +84,7 @@ def remote_pools_have_no_engines(cluster: Cluster) -> Iterator[str]:
 
 
 def fallbacks_end(cluster: Cluster) -> Iterator[str]:
-    for field in ("fallback", "if_weights_unavailable"):
+    for field in ("fallback", "if_gpu_too_small", "if_weights_unavailable"):
         following = {pool.name: getattr(pool, field) for pool in cluster.pools}
         reported: set[str] = set()
         for start in following:

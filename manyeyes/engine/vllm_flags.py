@@ -8,14 +8,13 @@ import re
 from collections.abc import Sequence
 
 from manyeyes.config.engines import ENGINE_PORT, Engine, in_flight, max_num_batched_tokens, max_num_seqs
+from manyeyes.config.gpu_memory import UTILIZATION
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.config.pools import AUTO, Pool
 
 MODELS_DIR = "/models"
 SERVED_NAMES = "--served-model-name"
 TINY_DIR = f"{MODELS_DIR}/manyeyes/qwen3-vl-tiny"
-# vLLM's default. The rest is for activation peaks of large images.
-GPU_MEMORY_UTILIZATION = 0.92
 QWEN3_VL = re.compile(r"qwen-?3-?vl")
 # No host matches it, so engines fetch nothing. vLLM's default allows every host, including the metadata address.
 NO_DOMAIN = "media-urls-are-off.invalid"
@@ -174,7 +173,7 @@ def _is_set_by_operator(pool: Pool, engine: Engine, *names: str) -> bool:
 def _cuda(pool: Pool, engine: Engine) -> list[str]:
     sequences = max_num_seqs(pool, engine)
     flags = [
-        f"--gpu-memory-utilization={round(GPU_MEMORY_UTILIZATION * engine.gpu_fraction, 3)}",
+        f"--gpu-memory-utilization={round((engine.gpu_memory_utilization or UTILIZATION) * engine.gpu_fraction, 3)}",
         f"--max-num-seqs={sequences}",
         f"--max-num-batched-tokens={max_num_batched_tokens(pool, engine)}",
         f"--max-num-queued-reqs={in_flight(pool, engine)}",

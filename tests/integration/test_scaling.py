@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from manyeyes.devcluster.chat_load import chat_load
@@ -31,6 +32,7 @@ QUICK = {
 }
 SLOW_ANSWERS = ("--ttft-ms=200", "--tpot-ms=80")
 """1.4 s for an answer of 16 tokens, so that people wait for engines nearly all the time and requests in flight are their number, on a busy machine too."""
+FAULTY = ("--start-seconds=0", "--ttft-ms=20", "--tpot-ms=4", "--faults")
 FILTER = """
 name: manyeyes
 pools: [{name: big, model: m}, {name: small, model: n}]
@@ -226,6 +228,18 @@ def test_a_hung_engine_is_restarted_and_serves_again(tmp_path: Path) -> None:
         running.all_up({"big-0", "big-1"}, 60)
         assert docker.seen.count("POST /containers/manyeyes-big-1-1/restart") == 1
         assert "POST /containers/manyeyes-big-0-1/restart" not in docker.seen
+
+
+def test_an_engine_that_answers_health_while_its_core_hangs_is_restarted(tmp_path: Path) -> None:
+    doc = document(None, engines=2, restart_hung_after_s=5, stalled_after_s=2, canary_timeout_s=2, warm_up_timeout_s=4)
+    with with_docker(tmp_path, doc, engine_flags=FAULTY) as (running, docker):
+        running.all_up({"big-0", "big-1"})
+        url = f"http://127.0.0.1:{running.ports['big-1']}/emulator/faults"
+        httpx.post(url, json={"kind": "hung", "health": True}).raise_for_status()
+        with chat_load(running.url, "big", users=4):
+            eventually(lambda: "POST /containers/manyeyes-big-1-1/restart" in docker.seen, 60, 0.3, "it is restarted")
+            running.all_up({"big-0", "big-1"}, 60)
+        assert docker.seen.count("POST /containers/manyeyes-big-1-1/restart") == 1
 
 
 def test_a_gpu_is_handed_from_one_pool_to_another_and_never_taken_by_both(tmp_path: Path) -> None:

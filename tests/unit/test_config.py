@@ -371,3 +371,29 @@ def test_a_pool_without_engine_is_shown_because_fallbacks_skip_it(tmp_path: Path
     assert shown.returncode == 0
     assert "the pool 'b' has no engine" in shown.stdout + shown.stderr
     assert "'a'" not in shown.stdout + shown.stderr
+
+
+def test_a_fallback_that_accepts_less_is_shown(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    pools = "{name: a, model: m, fallback: b}, {name: b, model: n, max_model_len: 4096, media: {videos_per_prompt: 0}}"
+    file.write_text(f"pools: [{pools}]\n")
+    shown = subprocess.run(
+        [sys.executable, "-m", "manyeyes.cli", "check-config", "--config", file],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert shown.returncode == 0
+    assert "'b' answers for 'a' but accepts less" in shown.stdout
+    assert "max_model_len is 4096, not 8192, media.videos_per_prompt is 0, not 1" in shown.stdout
+
+
+@pytest.mark.parametrize("file", ["config/cluster.yaml", *sorted(map(str, Path("config/examples").glob("*.yaml")))])
+def test_the_shipped_configurations_have_no_warning(file: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "manyeyes.cli", "check-config", "--config", file],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert (shown.returncode, "!!" in shown.stdout) == (0, False), shown.stdout

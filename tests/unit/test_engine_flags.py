@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from manyeyes.config.loader import ConfigError
 from manyeyes.config.placement import PlacedCluster
 from manyeyes.engine.vllm_flags import serve_flags, served_names
 from manyeyes.render.engine_container import environment_of, media_environment, memory_gb
@@ -111,6 +112,32 @@ def test_every_engine_refuses_pictures_and_requests_that_are_too_large(engine: s
     assert found["VLLM_MAX_COMPLETION_PROMPTS"] == "16"
     found = environment("media: {max_decoded_pixels: 20000000}", engine)
     assert found["VLLM_MAX_IMAGE_PIXELS"] == "20000000"
+
+
+def test_the_operators_variables_come_last_and_those_of_an_engine_win() -> None:
+    found = environment('environment: ["NCCL_P2P_DISABLE=1", "VLLM_MAX_N_SEQUENCES=4"]')
+    assert (found["NCCL_P2P_DISABLE"], found["VLLM_MAX_N_SEQUENCES"]) == ("1", "4")
+    found = environment('environment: ["NCCL_P2P_DISABLE=1"]', 'gpus: [0], environment: ["NCCL_P2P_DISABLE=0"]')
+    assert found["NCCL_P2P_DISABLE"] == "0"
+
+
+@pytest.mark.parametrize(
+    "written", ["LD_PRELOAD=/x", "PATH=/x", "NCCL_A=${HOME}", "NCCL_A=a\\nb", "NCCL_A", "nccl_a=1"]
+)
+def test_other_variables_are_refused(written: str) -> None:
+    with pytest.raises(ConfigError, match="environment"):
+        environment(f'environment: ["{written}"]')
+
+
+def test_a_short_video_fits_into_a_batch() -> None:
+    """The image processor pads 5 frames, whose size it computes for 4, to 6."""
+    for frames, tokens in ((16, 4096), (32, 6144), (64, 12_288)):
+        found = value(flags(pool=f"media: {{video_frames: {frames}}}"), "--max-num-batched-tokens")
+        assert int(found) == tokens
+
+
+def test_engines_use_no_proxy_for_their_own_addresses() -> None:
+    assert environment()["no_proxy"] == "localhost,127.0.0.1"
 
 
 def test_forced_tool_calls_are_described_so_that_the_grammar_backend_reads_them() -> None:

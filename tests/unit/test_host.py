@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from manyeyes.cli import docker_install, doctor, env_file, gpu_discovery, host_info, required_images
+from manyeyes.cli import docker_api, docker_install, doctor, env_file, gpu_discovery, host_info, required_images
 from manyeyes.cli.host_info import Docker
 from manyeyes.cli.terminal import CliError
 from manyeyes.config.loader import parse
 from manyeyes.config.placement import HostGpu, Inventory
 from tests.placed import placed
 
+ROOT = Path(__file__).resolve().parents[2]
 AUTO = "pools: [{name: a, model: org/A, flavours: [cuda, cpu, emulated], if_weights_unavailable: t}, {name: t, model: tiny, flavours: [cpu]}]\n"
 WORKS = Docker(client="28.5.2", server="28.5.2", compose="2.40.3", root_dir="/", nvidia=True)
 OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9"}
@@ -75,6 +76,34 @@ def test_too_little_memory_and_disk_are_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(host_info, "disk_gb", lambda path: 0.5)
     problems = failing(AUTO + "gateway: {port: 1}\nmonitoring: {enabled: false}")
     assert {"free memory", "free disk in /"} <= set(problems)
+
+
+@pytest.mark.parametrize(
+    ("images", "weights", "needed"),
+    [(False, False, "55.7"), (True, False, "15.7"), (False, True, "41.0"), (True, True, "1.0")],
+)
+def test_only_what_is_not_there_yet_needs_space(
+    images: bool, weights: bool, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of 40 GiB, 9.85 and 4.87 GiB of weights, and 1 GiB for the rest."""
+    monkeypatch.setattr(docker_api, "has_image", lambda image: images)
+    monkeypatch.setattr(gpu_discovery, "are_in_volume", lambda *named: weights)
+    monkeypatch.setattr(host_info, "disk_gb", lambda path: 0.5)
+    found = Inventory(gpus=(HostGpu(index=0), HostGpu(index=1)))
+    shipped = (ROOT / "config/cluster.yaml").read_text()
+    checks = doctor.run_checks(parse(shipped), WORKS, found, is_running=False)
+    disk = next(check for check in checks if check.name == "free disk in /")
+    assert (disk.needed, disk.found) == (f"{needed} GiB", "0.5 GiB")
+    assert ("not here yet" in disk.remedy) is not (images and weights)
+
+
+def test_a_folder_for_weights_is_checked_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_api, "has_image", lambda image: True)
+    monkeypatch.setattr(host_info, "disk_gb", lambda path: 5.0)
+    text = (ROOT / "config/cluster.yaml").read_text() + "models: {volume: /data/models}\n"
+    problems = failing(text, found=Inventory(gpus=(HostGpu(index=0),)))
+    assert "models.volume" in problems["free disk in /data/models"]
+    assert "free disk in /" not in problems
 
 
 def test_a_local_model_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -146,6 +146,10 @@ def test_what_scaling_remembers_is_read_again(tmp_path: Path) -> None:
         ({"last": ProbeResult.GONE}, False),  # it loads its model, or does not run
         ({"state": EngineState.SUSPECT}, False),
         ({"drained": True}, False),  # a person looks after it
+        # Its API server answers /health, and its core answers no warm-up request.
+        ({"state": EngineState.WARMING, "last": ProbeResult.HEALTHY, "served": True, "warm_ups_failed": 1}, True),
+        ({"state": EngineState.WARMING, "last": ProbeResult.HEALTHY, "served": True}, False),  # the first still runs
+        ({"state": EngineState.WARMING, "last": ProbeResult.DEAD, "warm_ups_failed": 3}, False),  # it never served
     ],
 )
 def test_only_an_engine_that_holds_its_port_and_is_out_for_long_is_hung(change: dict[str, object], hung: bool) -> None:

@@ -201,9 +201,15 @@ HUNG = frozenset({ProbeResult.SILENT, ProbeResult.DEAD, ProbeResult.ODD})
 
 
 def is_hung(member: FleetMember, after_s: float) -> bool:
-    """Whether an engine was down for `after_s`, is not drained, and its process still has the port open. Pure."""
+    """Whether an engine was out for `after_s`, is not drained, and its process still has the port open. Pure.
+
+    Its API server may answer /health while its core hangs: then it stays in warm-up, and each warm-up request fails. An
+    engine whose process never served is not restarted for that: its first request may take minutes.
+    """
     known = member.health
-    return known.state is EngineState.DOWN and known.last in HUNG and not known.drained and member.since_s >= after_s
+    is_down = known.state is EngineState.DOWN and known.last in HUNG
+    is_core_hung = known.state is EngineState.WARMING and known.served and known.warm_ups_failed > 0
+    return (is_down or is_core_hung) and not known.drained and member.since_s >= after_s
 
 
 class HungRestarts:

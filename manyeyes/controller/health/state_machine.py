@@ -53,7 +53,8 @@ def finish_warm_up(engine: EngineHealth, at_s: float, error: str = "") -> Transi
     if engine.state is not EngineState.WARMING:
         return Transition(engine)
     if error:
-        return Transition(replace(engine, good=0, last=ProbeResult.DEAD), f"stays out: its warm-up failed: {error}")
+        failed = replace(engine, good=0, last=ProbeResult.DEAD, warm_ups_failed=engine.warm_ups_failed + 1)
+        return Transition(failed, f"stays out: its warm-up failed: {error}")
     return Transition(_up(engine, at_s), "is up: its warm-up request succeeded")
 
 
@@ -156,6 +157,7 @@ def _with(engine: EngineHealth, **changes: object) -> EngineHealth:
 
 def _leave(engine: EngineHealth, seen: Observation, rules: Controller) -> Transition:
     """The engine is gone, or reports that it cannot serve."""
+    engine = replace(engine, served=False) if seen.result is ProbeResult.GONE else engine
     if engine.state is EngineState.UNKNOWN:
         return Transition(_enter(engine, EngineState.STARTING), f"is not up yet: {_describe_result(seen)}")
     if engine.state is EngineState.WARMING:
@@ -250,7 +252,7 @@ def _up(engine: EngineHealth, at_s: float | None) -> EngineHealth:
 
     `at_s` is set when it has just answered a request; None keeps its times.
     """
-    fresh = replace(_enter(engine, EngineState.UP), bad=0)
+    fresh = replace(_enter(engine, EngineState.UP), bad=0, served=True, warm_ups_failed=0)
     return replace(fresh, alive_at_s=at_s, moved_at_s=at_s, proved_at_s=at_s) if at_s is not None else fresh
 
 

@@ -146,6 +146,10 @@ class EngineHealth:
     good_since_s: float | None = None
     downs: tuple[float, ...] = ()
     """When it went down, within the window of flap damping."""
+    served: bool = False
+    """It was up since its process started."""
+    warm_ups_failed: int = 0
+    """Failed warm-up requests since it was last up."""
 
     @property
     def shown(self) -> EngineState:
