@@ -58,18 +58,10 @@ def _warnings(cluster: Cluster) -> Iterator[str]:
     for pool in cluster.pools:
         if pool.fallback is None or (other := cluster.pool(pool.fallback)).remote:
             continue
-        smaller = [
-            f"{name} is {theirs}, not {ours}"
-            for name, ours, theirs in (
-                ("max_model_len", pool.max_model_len, other.max_model_len),
-                ("media.videos_per_prompt", pool.media.videos_per_prompt, other.media.videos_per_prompt),
-            )
-            if theirs < ours
-        ]
-        if smaller:
+        if other.max_model_len < pool.max_model_len:
             yield (
-                f"'{other.name}' answers for '{pool.name}' but accepts less ({', '.join(smaller)}): some requests then "
-                "get 400."
+                f"'{other.name}' answers for '{pool.name}' but accepts less (max_model_len is {other.max_model_len}, not "
+                f"{pool.max_model_len}): longer requests then get 400."
             )
 
 

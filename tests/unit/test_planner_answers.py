@@ -55,7 +55,7 @@ def test_an_objective_that_no_gpu_can_meet_is_said_in_one_line(
         (["--rps", "1", "--pool", "nobody"], "there is no such pool; known: qwen3-vl-8b, qwen3-vl-4b"),
         (["--rps", "1", "--gpu", "voodoo2"], "there is no profile of"),
         (["--rps", "1", "--gpu", "nowhere.yaml"], "No such file"),
-        (["--rps", "1", "--turns", "60"], "max_model_len"),
+        (["--rps", "1", "--turns", "150"], "max_model_len"),
         (["--rps", "1", "--images", "17"], "takes at most 16"),
         (["--rps", "1", "--policy", "best"], "invalid choice"),
         (["--rps", "1", "--config", "nowhere.yaml"], "nowhere.yaml"),
